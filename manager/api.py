@@ -1,0 +1,192 @@
+"""The manager's HTTP surface: tasks and proplets as its users see them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from manager.attempts import Attempts
+from manager.learning import Learning
+from manager.proplets import Proplet, Proplets
+from manager.store import Attempt, Task
+from manager.tasks import TaskService
+from swashplate.blobs import BlobStore
+from swashplate.errors import InvalidRequestError, SwashplateError
+from swashplate.http import Route, answer, query_int, read_body
+from swashplate.messages import TaskCreate
+
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+def timestamp(seconds: float | None) -> str:
+    """RFC 3339 in UTC; the existing API writes the year 1 for a time that has not come."""
+    if seconds is None:
+        return _NEVER
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def redacted(text: str) -> str:
+    return text if len(text) <= 20 else f"{text[:10]}<REDACTED>{text[-10:]}"
+
+
+def task_json(task: Task) -> dict[str, Any]:
+    """A task as the API shows it. Tokens never leave; ``state`` is the contract's number, ``status`` its name."""
+    spec = task.spec
+    shown: dict[str, Any] = {
+        "id": task.id,
+        "name": spec.name,
+        "kind": spec.kind,
+        "state": int(task.state),
+        "status": task.state.name.lower(),
+        "cli_args": spec.cli_args,
+        "daemon": False,
+        "encrypted": False,
+        "priority": spec.priority,
+        "timeout_s": spec.timeout_s,
+        "retries": spec.retries,
+        "attempt": task.attempt,
+        "start_time": timestamp(task.started_at),
+        "finish_time": timestamp(task.finished_at),
+        "created_at": timestamp(task.created_at),
+        "updated_at": timestamp(task.updated_at),
+        "next_run": _NEVER,
+    }
+    optional = {
+        "image_url": spec.image_url,
+        "file": redacted(base64.b64encode(spec.file.encode()).decode()) if spec.file else "",
+        "digest": task.digest,
+        "inputs": spec.inputs,
+        "env": spec.env,
+        "dataset": spec.dataset,
+        "metadata": spec.metadata,
+        "proplet_id": task.proplet_id or spec.proplet_id,
+        "results": json.loads(task.result) if task.result else None,
+        "error": task.error,
+        "code": task.code,
+    }
+    return {**shown, **{name: value for name, value in optional.items() if value}}
+
+
+def attempt_json(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "attempt": attempt.number,
+        "proplet_id": attempt.proplet_id,
+        "status": str(attempt.state),
+        "created_at": timestamp(attempt.created_at),
+        "accepted_at": timestamp(attempt.accepted_at),
+        "finish_time": timestamp(attempt.finished_at),
+        **({"error": attempt.error, "code": attempt.code} if attempt.error else {}),
+    }
+
+
+class Api:
+    """The task and proplet routes."""
+
+    def __init__(
+        self, tasks: TaskService, proplets: Proplets, attempts: Attempts, blobs: BlobStore, learning: Learning
+    ) -> None:
+        self._tasks = tasks
+        self._proplets = proplets
+        self._attempts = attempts
+        self._blobs = blobs
+        self._learning = learning
+
+    def routes(self) -> list[Route]:
+        page = {"offset": "How many to leave out, default 0", "limit": "How many at most, default 100"}
+        return [
+            Route(
+                "POST",
+                "/tasks",
+                self._create,
+                "Create a task, and start it when the body says so",
+                body=TaskCreate,
+                status=201,
+                errors=(404, 409, 503),
+            ),
+            Route("GET", "/tasks", self._list, "Tasks, newest first", query=page, errors=(400,)),
+            Route("GET", "/tasks/{task_id}", self._get, "One task", errors=(404,)),
+            Route("POST", "/tasks/{task_id}/start", self._start, "Start it (again)", errors=(404, 409, 503)),
+            Route("GET", "/tasks/{task_id}/results", self._results, "What it produced", errors=(404,)),
+            Route("GET", "/tasks/{task_id}/attempts", self._attempts_of, "Every run of it", errors=(404,)),
+            Route(
+                "GET",
+                "/proplets",
+                self._list_proplets,
+                "The proplets",
+                query={**page, "status": "active or inactive"},
+                errors=(400,),
+            ),
+            Route("GET", "/proplets/{proplet_id}", self._get_proplet, "One proplet", errors=(404,)),
+            Route("GET", "/blobs/{digest}", self._blob, "The bytes of an uploaded file", errors=(400, 404)),
+        ]
+
+    async def _create(self, request: web.Request) -> web.Response:
+        spec = await read_body(request, TaskCreate)
+        try:
+            task, new = await self._tasks.create(spec, key=request.headers.get("Idempotency-Key"))
+        except SwashplateError as error:
+            self._learning.task_refused(spec, error)
+            raise
+        return answer(task_json(task), status=201 if new else 200, headers={"Location": f"/tasks/{task.id}"})
+
+    async def _list(self, request: web.Request) -> web.Response:
+        offset, limit = query_int(request, "offset", 0), query_int(request, "limit", 100, low=1, high=100)
+        total, page = await self._tasks.list(offset, limit)
+        shown = [task_json(task) for task in page]
+        return answer({"offset": offset, "limit": limit, "total": total, "tasks": shown})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        return answer(task_json(await self._tasks.get(request.match_info["task_id"])))
+
+    async def _start(self, request: web.Request) -> web.Response:
+        task = await self._tasks.start(request.match_info["task_id"])
+        return answer({"started": True, "attempt": task.attempt, "proplet_id": task.proplet_id})
+
+    async def _results(self, request: web.Request) -> web.Response:
+        task = await self._tasks.get(request.match_info["task_id"])
+        found = {"results": json.loads(task.result) if task.result else None, "status": task.state.name.lower()}
+        return answer({**found, **({"error": task.error, "code": task.code} if task.error else {})})
+
+    async def _attempts_of(self, request: web.Request) -> web.Response:
+        found = await self._tasks.attempts(request.match_info["task_id"])
+        return answer({"total": len(found), "attempts": [attempt_json(attempt) for attempt in found]})
+
+    def _proplet_json(self, proplet: Proplet) -> dict[str, Any]:
+        return {
+            "id": proplet.id,
+            "name": proplet.name,
+            "namespace": proplet.namespace,
+            "task_count": self._attempts.active(proplet.id),
+            "alive": self._proplets.alive(proplet),
+            "last_alive_at": timestamp(proplet.last_seen),
+            "metadata": proplet.metadata,
+            "capabilities": proplet.capabilities.model_dump(mode="json"),
+        }
+
+    async def _list_proplets(self, request: web.Request) -> web.Response:
+        offset, limit = query_int(request, "offset", 0), query_int(request, "limit", 100, low=1, high=10_000)
+        status = request.query.get("status")
+        if status not in {None, "active", "inactive"}:
+            raise InvalidRequestError(f"query parameter status must be active or inactive, got {status!r}")
+        found = [
+            proplet
+            for proplet in self._proplets.list()
+            if status is None or self._proplets.alive(proplet) == (status == "active")
+        ]
+        shown = [self._proplet_json(proplet) for proplet in found[offset : offset + limit]]
+        return answer({"offset": offset, "limit": limit, "total": len(found), "proplets": shown})
+
+    async def _get_proplet(self, request: web.Request) -> web.Response:
+        return answer(self._proplet_json(self._proplets.get(request.match_info["proplet_id"])))
+
+    async def _blob(self, request: web.Request) -> web.StreamResponse:
+        digest = request.match_info["digest"]
+        if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+            raise InvalidRequestError(f"{digest!r} is not a digest", hint="sha256: and 64 hex digits")
+        self._blobs.size(digest)
+        return web.FileResponse(self._blobs.path(digest), headers={"Content-Type": "application/wasm"})

@@ -1,0 +1,82 @@
+"""The manager's process: its rooms wired together."""
+
+from __future__ import annotations
+
+import asyncio
+
+from manager import store
+from manager.api import Api
+from manager.attempts import Attempts
+from manager.images import Images
+from manager.learning import Learning
+from manager.proplets import Proplets
+from manager.settings import ManagerSettings
+from manager.tasks import TaskService
+from swashplate import __version__, logging
+from swashplate.blobs import BlobStore
+from swashplate.bus import BrokerAddress, MqttBus
+from swashplate.client import HttpClient
+from swashplate.database import Database, sqlite_url
+from swashplate.http import HttpService, must_be_connected
+from swashplate.messages import Announce, ProcessUrls
+from swashplate.service import stable_client_id, state_folder
+from swashplate.settings import refuse_open_bind
+from swashplate.topics import Topics
+
+log = logging.get("manager")
+
+
+async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
+    refuse_open_bind(settings.http_host, settings.http_insecure, "MANAGER")
+    names = Topics(settings.domain_id, settings.channel_id)
+    with state_folder(settings.state_dir) as folder:
+        address = BrokerAddress.parse(settings.mqtt_address)
+        client_id = stable_client_id(folder, settings.client_id)
+
+        def connection(name: str, *, clean_session: bool) -> MqttBus:
+            return MqttBus(
+                address,
+                client_id=name,
+                username=settings.client_id,
+                password=settings.client_key,
+                clean_session=clean_session,
+            )
+
+        bus = connection(client_id, clean_session=False)
+        bare_bus = connection(f"{client_id}-bare", clean_session=True)
+        blobs = BlobStore(folder / "blobs")
+        database = Database(sqlite_url(folder / "manager.db"), store.metadata, version=store.SCHEMA_VERSION)
+        async with database, HttpClient() as client:
+            announce = Announce(
+                heartbeat_s=settings.heartbeat_s,
+                urls=ProcessUrls(
+                    manager=f"http://{settings.http_host}:{settings.http_port}", coordinator=settings.coordinator_url
+                ),
+            )
+            proplets = Proplets(bus, database, names, announce)
+            images = Images(bus, names, timeout=settings.image_timeout)
+            attempts = Attempts(bus, database, names, proplets, images)
+            learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
+            attempts.observers.append(learning)
+            tasks = TaskService(database, proplets, attempts, blobs)
+            for room in (proplets, images, attempts, learning):
+                await room.open()
+            api = Api(tasks, proplets, attempts, blobs, learning)
+            http = HttpService(
+                "manager",
+                [*api.routes(), *learning.routes()],
+                checks={"broker": must_be_connected(lambda: bus.connected), "database": database.check},
+                health=lambda: {
+                    "status": "pass",
+                    "version": __version__,
+                    "description": "manager service",
+                    "instance_id": settings.client_id,
+                },
+            )
+            async with bus, bare_bus:
+                await attempts.recover()
+                async with http.serving(settings.http_host, settings.http_port):
+                    await stop.wait()
+                log.info("stopping")
+                await attempts.close()
+                await learning.close()

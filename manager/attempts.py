@@ -1,0 +1,317 @@
+"""The life of an attempt: its image resolved, its start offered until accepted, its lease, its one result.
+
+The database says what is true; this room keeps only timers and wake-ups, and makes them again after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from manager import states, store
+from manager.images import Images
+from manager.proplets import Proplets
+from manager.states import AttemptEvent, AttemptState, TaskEvent, TaskState
+from manager.store import Attempt, Task
+from swashplate import logging, topics
+from swashplate.bus import Bus, BusError, Received
+from swashplate.database import Database
+from swashplate.errors import InvalidRequestError, SwashplateError
+from swashplate.messages import Ack, AttemptStatus, Result, Start
+from swashplate.service import Tasks
+
+log = logging.get("attempts")
+
+OFFER_AGAIN_S = 2.0
+OFFER_AGAIN_MOST_S = 30.0
+LEASE_GRACE_S = 5.0
+"""How much longer than the proplet's own deadline the manager waits before it calls an attempt lost."""
+
+
+class Observer(Protocol):
+    """Somebody who follows tasks without taking part."""
+
+    def task_started(self, task: Task) -> None: ...
+
+    def task_ended(self, task: Task) -> None: ...
+
+
+@dataclass
+class _Offer:
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    again: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended."""
+
+    event: AttemptEvent
+    result: str | None = None
+    error: str | None = None
+    code: str | None = None
+    retryable: bool = False
+
+
+class Attempts:
+    def __init__(self, bus: Bus, database: Database, names: topics.Topics, proplets: Proplets, images: Images) -> None:
+        self._bus = bus
+        self._database = database
+        self._topics = names
+        self._proplets = proplets
+        self._images = images
+        self._work = Tasks(log)
+        self._offers: dict[tuple[str, int], tuple[str, _Offer]] = {}
+        self._leases: dict[tuple[str, int], asyncio.TimerHandle] = {}
+        self.observers: list[Observer] = []
+
+    async def open(self) -> None:
+        """Declare the subscriptions; call before the bus connects."""
+        await self._bus.subscribe(self._topics.every_proplet("status"), self._said_status)
+        await self._bus.subscribe(self._topics.every_proplet("results"), self._said_result)
+        self._proplets.on_join(self._offer_again)
+
+    async def recover(self) -> None:
+        """Take up every attempt that had not ended when the process did."""
+        async with self._database.transaction() as db:
+            left = await store.open_attempts(db)
+            found = [(attempt, await store.get_task(db, attempt.task_id)) for attempt in left]
+        for attempt, task in found:
+            if task is not None:
+                self.pursue(task, attempt)
+
+    async def close(self) -> None:
+        for timer in self._leases.values():
+            timer.cancel()
+        await self._work.close()
+
+    def active(self, proplet_id: str) -> int:
+        """How many attempts of this proplet have not ended."""
+        return sum(1 for holder in self._holders.values() if holder == proplet_id)
+
+    @property
+    def _holders(self) -> dict[tuple[str, int], str]:
+        return {key: holder for key, (holder, _) in self._offers.items()}
+
+    def pursue(self, task: Task, attempt: Attempt, *, delay: float = 0.0) -> None:
+        """Do whatever an open attempt needs next; ``delay`` seconds from now at the earliest."""
+        key = attempt.task_id, attempt.number
+        offer = _Offer()
+        self._offers[key] = attempt.proplet_id, offer
+        left = max(0.0, attempt.deadline - time.time())
+        self._leases[key] = asyncio.get_running_loop().call_later(left, self._lease_ended, task.id, attempt.number)
+        if attempt.state is not AttemptState.ACCEPTED:
+            self._work.start(self._bring(task, attempt, offer, delay), f"attempt {attempt.number} of {task.id}")
+
+    async def _bring(self, task: Task, attempt: Attempt, offer: _Offer, delay: float) -> None:
+        """Resolve the image once, then offer the start until it is settled."""
+        if delay:
+            await self._wait_any(offer, delay)
+        if task.digest is None:
+            try:
+                binary = await self._images.resolve(task.spec.image_url)
+            except SwashplateError as error:
+                log.error("image cannot be had", task_id=task.id, image=task.spec.image_url, error=error.sentence)
+                outcome = Outcome(AttemptEvent.FAILED, None, error.sentence, error.code, error.retryable)
+                await self.finish(task.id, attempt.number, outcome)
+                return
+            task = task.changed(digest=binary.digest, size=binary.size)
+        if attempt.state is AttemptState.RESOLVING:
+            opened = await self._resolved(task, attempt)
+            if opened is None:
+                return
+            attempt = opened
+        start = self._start_message(task, attempt)
+        wait = OFFER_AGAIN_S
+        while not offer.settled.is_set():
+            try:
+                await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "start"), start.encode())
+            except BusError as error:
+                log.warning("start not published, trying again", task_id=task.id, error=error.sentence)
+            await self._wait_any(offer, wait)
+            wait = min(wait * 2, OFFER_AGAIN_MOST_S)
+
+    @staticmethod
+    async def _wait_any(offer: _Offer, seconds: float) -> None:
+        """Until the offer is settled, asked for again, or the time is over."""
+        waits = [asyncio.ensure_future(offer.settled.wait()), asyncio.ensure_future(offer.again.wait())]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in waits:
+                waiting.cancel()
+        offer.again.clear()
+
+    async def _resolved(self, task: Task, attempt: Attempt) -> Attempt | None:
+        async with self._database.transaction() as db:
+            current = await store.get_attempt(db, task.id, attempt.number)
+            if current is None or current.state is not AttemptState.RESOLVING:
+                return None
+            opened = current.changed(state=states.next_attempt(current.state, AttemptEvent.RESOLVED))
+            await store.save_attempt(db, opened)
+            stored = await store.get_task(db, task.id)
+            if stored is not None:
+                await store.save_task(db, stored.changed(digest=task.digest, size=task.size))
+        return opened
+
+    @staticmethod
+    def _start_message(task: Task, attempt: Attempt) -> Start:
+        spec = task.spec
+        return Start(
+            id=task.id,
+            attempt=attempt.number,
+            proplet_id=attempt.proplet_id,
+            name=spec.name,
+            kind=spec.kind,
+            image_url=spec.image_url,
+            digest=task.digest or "",
+            size=task.size or 0,
+            inputs=spec.inputs,
+            cli_args=spec.cli_args or [],
+            env=spec.env,
+            dataset=spec.dataset,
+            timeout_s=max(0.1, attempt.deadline - LEASE_GRACE_S - time.time()),
+            tokens=spec.tokens,
+        )
+
+    async def _offer_again(self, proplet_id: str) -> None:
+        """A proplet is back: whatever it has not accepted yet goes out at once."""
+        for holder, offer in self._offers.values():
+            if holder == proplet_id:
+                offer.again.set()
+
+    def _settle(self, key: tuple[str, int]) -> None:
+        """The attempt has ended: no timer and no offer are left."""
+        timer = self._leases.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        entry = self._offers.pop(key, None)
+        if entry is not None:
+            entry[1].settled.set()
+
+    def _lease_ended(self, task_id: str, number: int) -> None:
+        reason = "the lease ended without a result"
+        outcome = Outcome(AttemptEvent.EXPIRED, None, reason, "lease_expired", retryable=True)
+        self._work.start(self.finish(task_id, number, outcome), f"expire {task_id}")
+
+    async def _said_status(self, message: Received) -> None:
+        said = AttemptStatus.decode(message.payload)
+        sender = self._checked_sender(message, said.proplet_id)
+        if said.status == "accepted":
+            await self._accepted(sender, said)
+        elif said.status == "denied":
+            log.warning("start denied", task_id=said.task_id, proplet_id=sender, reason=said.reason, code=said.code)
+            outcome = Outcome(AttemptEvent.DENIED, None, f"denied by the proplet: {said.reason}", said.code, True)
+            await self.finish(said.task_id, said.attempt, outcome, sender=sender)
+        await self._acknowledge(sender, said.id)
+
+    async def _accepted(self, sender: str, said: AttemptStatus) -> None:
+        now = time.time()
+        async with self._database.transaction() as db:
+            attempt = await store.get_attempt(db, said.task_id, said.attempt)
+            task = await store.get_task(db, said.task_id)
+            if attempt is None or task is None or attempt.proplet_id != sender:
+                log.warning("accepted what it was not given", task_id=said.task_id, proplet_id=sender)
+                return
+            if attempt.state is AttemptState.OFFERED:
+                state = states.next_attempt(attempt.state, AttemptEvent.ACCEPTED)
+                await store.save_attempt(db, attempt.changed(state=state, accepted_at=now))
+                if task.attempt == attempt.number and task.state is TaskState.SCHEDULED:
+                    state_now = states.next_task(task.state, TaskEvent.ACCEPTED)
+                    await store.save_task(
+                        db, task.changed(state=state_now, updated_at=now, started_at=task.started_at or now)
+                    )
+        entry = self._offers.get((said.task_id, said.attempt))
+        if entry is not None:
+            entry[1].settled.set()
+
+    async def _said_result(self, message: Received) -> None:
+        said = Result.decode(message.payload)
+        sender = self._checked_sender(message, said.proplet_id)
+        if not said.error:
+            outcome = Outcome(AttemptEvent.COMPLETED, json.dumps(said.results))
+        else:
+            event = AttemptEvent.INTERRUPTED if said.code == "stopped" else AttemptEvent.FAILED
+            outcome = Outcome(event, json.dumps(said.results), said.error, said.code or "failed", said.retryable)
+        await self.finish(said.task_id, said.attempt, outcome, sender=sender)
+        await self._acknowledge(sender, said.id)
+
+    def _checked_sender(self, message: Received, claimed: str) -> str:
+        sender = self._proplets.sender(message)
+        if sender != claimed:
+            raise InvalidRequestError(f"{sender} speaks as {claimed}", code="wrong_sender")
+        return sender
+
+    async def _acknowledge(self, proplet_id: str, message_id: str) -> None:
+        # QoS 0: when it is lost, the proplet sends again and is acknowledged again.
+        topic = self._topics.to_proplet(proplet_id, "ack")
+        await self._bus.publish(topic, Ack(ids=[message_id]).encode(), qos=0)
+
+    async def finish(self, task_id: str, number: int, outcome: Outcome, *, sender: str | None = None) -> None:
+        """Record how an attempt ended, once, and go on with its task. Only the proplet that holds it may say so."""
+        now = time.time()
+        follow: tuple[Task, Attempt, float] | None = None
+        async with self._database.transaction() as db:
+            attempt = await store.get_attempt(db, task_id, number)
+            task = await store.get_task(db, task_id)
+            if attempt is None or task is None or (sender is not None and attempt.proplet_id != sender):
+                log.warning("result of an attempt that it was not given", task_id=task_id, proplet_id=sender)
+                return
+            if (attempt.state, outcome.event) not in states.ATTEMPT:
+                log.info("attempt had already ended", task_id=task_id, attempt=number, state=str(attempt.state))
+                return
+            ended = attempt.changed(
+                state=states.next_attempt(attempt.state, outcome.event),
+                finished_at=now,
+                error=outcome.error,
+                code=outcome.code,
+            )
+            await store.save_attempt(db, ended)
+            if task.attempt == number and not task.state.ended:
+                event = states.task_event(
+                    ended.state, retryable=outcome.retryable, attempt=number, retries=task.spec.retries
+                )
+                task = self._after(task, event, outcome, now)
+                if event is TaskEvent.RETRY:
+                    again = next_attempt_of(task, ended.proplet_id, now)
+                    task = task.changed(attempt=again.number)
+                    await store.add_attempt(db, again)
+                    follow = task, again, states.retry_delay(number)
+                await store.save_task(db, task)
+        self._settle((task_id, number))
+        if follow is not None:
+            log.warning("attempt failed, trying again", task_id=task_id, attempt=number, error=outcome.error)
+            self.pursue(follow[0], follow[1], delay=follow[2])
+        elif task.attempt == number and task.state.ended:
+            log.info("task ended", task_id=task_id, status=task.state.name.lower(), error=outcome.error)
+            for observer in self.observers:
+                observer.task_ended(task)
+
+    @staticmethod
+    def _after(task: Task, event: TaskEvent, outcome: Outcome, now: float) -> Task:
+        state = states.next_task(task.state, event)
+        if event is TaskEvent.RETRY:
+            return task.changed(state=state, updated_at=now)
+        return task.changed(
+            state=state,
+            updated_at=now,
+            finished_at=now,
+            result=outcome.result,
+            error=outcome.error,
+            code=outcome.code,
+        )
+
+
+def next_attempt_of(task: Task, proplet_id: str, now: float) -> Attempt:
+    """The attempt after the task's latest; its lease covers everything up to the result."""
+    return Attempt(
+        task_id=task.id,
+        number=task.attempt + 1,
+        proplet_id=proplet_id,
+        state=AttemptState.OFFERED if task.digest else AttemptState.RESOLVING,
+        deadline=now + task.spec.timeout_s + LEASE_GRACE_S,
+        created_at=now,
+    )

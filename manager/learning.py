@@ -1,0 +1,180 @@
+"""The learning façade: the manager's only room that knows of rounds. It forwards, logs, and tells how tasks ended.
+
+The coordinator owns rounds; it launches its tasks through the task API like anybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from aiohttp import web
+
+from manager.states import TaskState
+from manager.store import Task
+from swashplate import logging, topics
+from swashplate.bus import Bus, Received
+from swashplate.client import HttpClient
+from swashplate.errors import InvalidRequestError, SwashplateError, UnavailableError, from_validation
+from swashplate.http import Route, answer, read_body, read_text
+from swashplate.messages import ExperimentAnswer, ExperimentConfig, RoundStart, RoundTask, TaskCreate
+from swashplate.service import Tasks
+
+log = logging.get("learning")
+
+_STATUS = {
+    TaskState.COMPLETED: "completed",
+    TaskState.FAILED: "failed",
+    TaskState.INTERRUPTED: "interrupted",
+}
+
+
+class Learning:
+    def __init__(self, bus: Bus, bare_bus: Bus, client: HttpClient, names: topics.Topics, coordinator_url: str) -> None:
+        self._bus = bus
+        self._bare_bus = bare_bus
+        self._client = client
+        self._topics = names
+        self._url = coordinator_url.rstrip("/")
+        self._work = Tasks(log)
+
+    async def open(self) -> None:
+        """Listen for round starts under the base and bare; a broker may refuse the bare topic without disturbing us."""
+        await self._bus.subscribe(self._topics.round_start, self._round_start)
+        await self._bare_bus.subscribe(topics.ROUND_START, self._round_start)
+
+    async def close(self) -> None:
+        await self._work.close()
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                "POST",
+                "/fl/experiments",
+                self._experiments,
+                "Configure a round and launch one task per participant",
+                body=ExperimentConfig,
+                answer=ExperimentAnswer,
+                errors=(404, 409, 503),
+            ),
+            Route("GET", "/fl/rounds/{round_id}/complete", self._complete, "Is the round over?", errors=(404, 503)),
+            Route("GET", "/fl/task", self._task, "What a participant of a round is to do", errors=(400, 404, 503)),
+            Route("POST", "/fl/update", self._update, "Hand in an update", errors=(403, 404, 409, 503)),
+        ]
+
+    async def _experiments(self, request: web.Request) -> web.Response:
+        return answer(await self.configure(await read_body(request, ExperimentConfig)))
+
+    async def configure(self, config: ExperimentConfig) -> ExperimentAnswer:
+        """Raises the coordinator's own errors, or ``UnavailableError`` naming it when it does not answer."""
+        body = await self._forward("POST", "/experiments", config.encode())
+        configured = ExperimentAnswer.decode(body)
+        log.info(
+            "Configured experiment with FL Coordinator",
+            round_id=config.round_id,
+            experiment_id=config.experiment_id,
+            launched=len(configured.launched),
+            skipped=len(configured.skipped),
+        )
+        return configured
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        round_id = topics.level(request.match_info["round_id"], "round id")
+        query = f"?{request.query_string}" if request.query_string else ""
+        body = await self._forward("GET", f"/rounds/{round_id}/complete{query}", timeout=310)
+        return web.Response(body=b'{"status":' + body.strip() + b"}\n", content_type="application/json")
+
+    async def _task(self, request: web.Request) -> web.Response:
+        if not request.query.get("round_id"):
+            raise InvalidRequestError("query parameter round_id is required")
+        body = await self._forward("GET", f"/task?{request.query_string}")
+        return web.Response(body=body, content_type="application/json")
+
+    async def _update(self, request: web.Request) -> web.Response:
+        token = request.headers.get("X-Attempt-Token")
+        headers = {"X-Attempt-Token": token} if token else {}
+        body = await self._forward("POST", "/update", (await read_text(request)).encode(), headers=headers)
+        return web.Response(body=body, content_type="application/json")
+
+    async def _forward(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: float = 60,
+    ) -> bytes:
+        try:
+            _, content = await self._client.request(
+                method, self._url + path, body=body, headers=headers, timeout=timeout
+            )
+        except UnavailableError as error:
+            raise UnavailableError(
+                f"the coordinator at {self._url} cannot do this now: {error.sentence}",
+                code="coordinator_unavailable",
+                hint="is the coordinator running? MANAGER_COORDINATOR_URL says where it is looked for",
+            ) from error
+        return content
+
+    async def _round_start(self, message: Received) -> None:
+        """A round asked for over MQTT. Seen twice it starts once: the coordinator knows the round by its id."""
+        try:
+            config = RoundStart.decode(message.payload).as_config()
+        except ValueError as error:
+            raise from_validation(error, "round start") from error  # type: ignore[arg-type]
+        self._work.start(self._start_round(config), f"round {config.round_id}")
+
+    async def _start_round(self, config: ExperimentConfig) -> None:
+        deadline = time.monotonic() + config.timeout_s
+        delay = 0.5
+        while True:
+            try:
+                await self.configure(config)
+                return
+            except UnavailableError as error:
+                if time.monotonic() + delay > deadline:
+                    log.error("round not started", round_id=config.round_id, error=error.sentence)
+                    return
+                log.warning("coordinator unavailable, trying again", round_id=config.round_id, error=error.sentence)
+            except SwashplateError as error:
+                log.error("round not started", round_id=config.round_id, error=error.sentence, code=error.code)
+                return
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5.0)
+
+    @staticmethod
+    def task_refused(spec: TaskCreate, error: SwashplateError) -> None:
+        """Called when a task could not be created."""
+        if spec.kind != "federated" or spec.proplet_id is None:
+            return
+        where = {"proplet_id": spec.proplet_id, "round_id": spec.env.get("ROUND_ID")}
+        if error.code == "proplet_not_found":
+            log.warning("skipping participant: proplet not found", error="not found", **where)
+        elif error.code == "proplet_not_alive":
+            log.warning("skipping participant: proplet not alive", error="not alive", **where)
+
+    def task_started(self, task: Task) -> None:
+        if task.spec.kind == "federated":
+            log.info(
+                "launched task for FL round participant",
+                round_id=task.spec.env.get("ROUND_ID"),
+                proplet_id=task.proplet_id,
+                task_id=task.id,
+            )
+
+    def task_ended(self, task: Task) -> None:
+        round_id = task.spec.env.get("ROUND_ID")
+        if task.spec.kind == "federated" and round_id and task.proplet_id:
+            self._work.start(self._tell(round_id, task.proplet_id, task), f"tell the end of {task.id}")
+
+    async def _tell(self, round_id: str, proplet_id: str, task: Task) -> None:
+        said = RoundTask(
+            round_id=round_id,
+            proplet_id=proplet_id,
+            task_id=task.id,
+            status=_STATUS[task.state],  # type: ignore[arg-type]
+            code=task.code or "",
+            error=task.error or "",
+        )
+        await self._bus.publish(self._topics.round_task(round_id, proplet_id), said.encode())

@@ -1,0 +1,136 @@
+"""The proplets that the manager knows, and which of them live.
+
+A proplet is known by what arrives on its own topics; it lives while its reports come and no last will has told otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from manager import store
+from swashplate import logging, topics
+from swashplate.bus import Bus, Received
+from swashplate.database import Database
+from swashplate.errors import InvalidRequestError, NotFoundError
+from swashplate.messages import Alive, Announce, Capabilities, PropletCreate
+
+log = logging.get("proplets")
+
+MISSED_REPORTS = 3
+
+
+@dataclass
+class Proplet:
+    """What is known of one proplet. Times are seconds since the epoch."""
+
+    id: str
+    namespace: str = "default"
+    metadata: dict[str, Any] = field(default_factory=dict)
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    instance: str = ""
+    last_seen: float = 0.0
+    offline: bool = True
+    running: int = 0
+    last_placed: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return str(self.metadata.get("name") or f"proplet-{self.id[:8]}")
+
+    def described(self) -> dict[str, Any]:
+        """What survives a restart."""
+        return {
+            "namespace": self.namespace,
+            "metadata": self.metadata,
+            "capabilities": self.capabilities.model_dump(mode="json"),
+        }
+
+
+def is_alive(proplet: Proplet, now: float, heartbeat_s: float) -> bool:
+    return not proplet.offline and now - proplet.last_seen <= MISSED_REPORTS * heartbeat_s
+
+
+class Proplets:
+    """Listens to create and alive; asks every proplet to report by a retained announce."""
+
+    def __init__(self, bus: Bus, database: Database, names: topics.Topics, announce: Announce) -> None:
+        self._bus = bus
+        self._database = database
+        self._topics = names
+        self._announce = announce
+        self._known: dict[str, Proplet] = {}
+        self._joined: list[Callable[[str], Awaitable[None]]] = []
+
+    def on_join(self, hook: Callable[[str], Awaitable[None]]) -> None:
+        """Called with the id of a proplet that has just (re)connected."""
+        self._joined.append(hook)
+
+    async def open(self) -> None:
+        """Load what is known and declare the subscriptions; call before the bus connects."""
+        async with self._database.transaction() as db:
+            for proplet_id, described, last_seen in await store.all_proplets(db):
+                self._known[proplet_id] = Proplet(
+                    id=proplet_id,
+                    namespace=described["namespace"],
+                    metadata=described["metadata"],
+                    capabilities=Capabilities.model_validate(described["capabilities"]),
+                    last_seen=last_seen,
+                )
+        await self._bus.subscribe(self._topics.every_proplet("create"), self._created)
+        await self._bus.subscribe(self._topics.every_proplet("alive"), self._reported)
+        self._bus.on_connect(self._say_hello)
+
+    async def _say_hello(self) -> None:
+        await self._bus.publish(self._topics.announce, self._announce.encode(), retain=True)
+
+    def list(self) -> list[Proplet]:
+        return sorted(self._known.values(), key=lambda proplet: proplet.id)
+
+    def get(self, proplet_id: str) -> Proplet:
+        try:
+            return self._known[proplet_id]
+        except KeyError:
+            raise NotFoundError(
+                f"there is no proplet {proplet_id}", code="proplet_not_found", hint="GET /proplets lists the ids"
+            ) from None
+
+    def alive(self, proplet: Proplet) -> bool:
+        return is_alive(proplet, time.time(), self._announce.heartbeat_s)
+
+    @staticmethod
+    def sender(message: Received) -> str:
+        """The id in ``…/control/proplet/{id}/{kind}``, which the broker's access list vouches for."""
+        return message.topic.split("/")[-2]
+
+    async def _created(self, message: Received) -> None:
+        said = PropletCreate.decode(message.payload)
+        if said.proplet_id != self.sender(message):
+            raise InvalidRequestError(f"{self.sender(message)} speaks as {said.proplet_id}", code="wrong_sender")
+        known = said.proplet_id in self._known
+        proplet = self._known.setdefault(said.proplet_id, Proplet(id=said.proplet_id))
+        proplet.namespace, proplet.metadata, proplet.capabilities = said.namespace, said.metadata, said.capabilities
+        proplet.instance, proplet.last_seen, proplet.offline = said.instance, time.time(), False
+        async with self._database.transaction() as db:
+            await store.save_proplet(db, proplet.id, proplet.described(), proplet.last_seen)
+        log.info("proplet connected" if known else "proplet registered", proplet_id=proplet.id, name=proplet.name)
+        for hook in self._joined:
+            await hook(proplet.id)
+
+    async def _reported(self, message: Received) -> None:
+        said = Alive.decode(message.payload)
+        sender = self.sender(message)
+        proplet = self._known.get(sender)
+        if proplet is None or said.proplet_id != sender:
+            log.debug("report of an unregistered proplet", proplet_id=sender)
+            return
+        if said.status == "offline":
+            # A last will of an earlier life must not take down the present one.
+            if said.instance == proplet.instance and not proplet.offline:
+                proplet.offline = True
+                log.warning("proplet went offline", proplet_id=proplet.id, name=proplet.name)
+            return
+        if said.instance == proplet.instance:
+            proplet.last_seen, proplet.offline, proplet.running = time.time(), False, len(said.running)

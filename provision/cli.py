@@ -1,0 +1,97 @@
+"""``swashplate provision``: create the identities that take part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from provision.credentials import Credentials
+
+provision = typer.Typer(
+    help="Create the domain, channel, clients and keys.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+@provision.callback()
+def _group() -> None:
+    """Create the domain, channel, clients and keys."""
+
+
+@provision.command()
+def local(
+    env_file: Annotated[Path, typer.Option(help="Where ids and keys are kept; completed, never replaced.")] = Path(
+        ".env"
+    ),
+    proplets: Annotated[int, typer.Option(min=1, help="How many proplets take part.")] = 3,
+    show_keys: Annotated[bool, typer.Option("--show-keys", help="Print the keys too.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object, without keys.")] = False,
+    broker_config: Annotated[
+        Path | None, typer.Option(help="Also write a nats-server configuration with these access lists here.")
+    ] = None,
+    broker_host: Annotated[str, typer.Option(help="Where the broker listens for MQTT.")] = "127.0.0.1",
+    broker_port: Annotated[int, typer.Option(min=1, max=65535)] = 1883,
+    broker_store: Annotated[
+        Path | None, typer.Option(help="The broker's data; by default a directory beside its configuration.")
+    ] = None,
+    legacy: Annotated[
+        bool, typer.Option("--legacy", help="Also grant the topics Propeller's components share.")
+    ] = False,
+) -> None:
+    """Provision for a broker on this machine: complete the env file, and write the broker's configuration."""
+    from provision.brokers import nats_config, write_nats_config
+    from provision.local import provision_local
+
+    credentials, changed = provision_local(env_file, proplets)
+    config_changed = False
+    if broker_config is not None:
+        text = nats_config(
+            credentials.topics,
+            credentials,
+            host=broker_host,
+            port=broker_port,
+            store_dir=(broker_store or broker_config.parent / "broker").absolute(),
+            legacy=legacy,
+        )
+        config_changed = write_nats_config(broker_config, text)
+    if json_output:
+        _print_json(credentials, env_file, changed=changed)
+        return
+    _print_table(credentials, show_keys=show_keys)
+    extra = len(credentials.proplets) - proplets
+    if extra > 0:
+        print(
+            f"\nKept {extra} more than the {proplets} proplets asked for; remove their lines from {env_file} by hand."
+        )
+    done = f"Ids and keys are in {env_file}." if changed else f"Nothing changed: {env_file} already holds all of it."
+    print(f"\n{done}")
+    if broker_config is not None:
+        print(f"The broker's configuration in {broker_config} is {'new' if config_changed else 'unchanged'}.")
+
+
+def _print_json(credentials: Credentials, env_file: Path, *, changed: bool) -> None:
+    import json
+
+    print(
+        json.dumps(
+            {
+                "domain_id": credentials.domain_id,
+                "channel_id": credentials.channel_id,
+                "clients": {c.name: {"id": c.id} for c in credentials.clients},
+                "env_file": str(env_file),
+                "changed": changed,
+            }
+        )
+    )
+
+
+def _print_table(credentials: Credentials, *, show_keys: bool) -> None:
+    rows = [("domain", credentials.domain_id, "MANAGER_DOMAIN_ID", "")]
+    rows += [("channel", credentials.channel_id, "MANAGER_CHANNEL_ID", "")]
+    rows += [(c.name, c.id, c.id_key, c.key) for c in credentials.clients]
+    names, ids, variables, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    for name, value, variable, key in rows:
+        line = f"{name:{names}}  {value:{ids}}  {variable:{variables}}  {key if show_keys else ''}"
+        print(line.rstrip())

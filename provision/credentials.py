@@ -1,0 +1,188 @@
+"""The identity set: one domain, one channel, and a client with an id and a key for every process that speaks MQTT.
+
+Everything here is pure; the names of the variables are the ones a Propeller ``.env`` file uses.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from swashplate.errors import ConfigurationError, InvalidRequestError
+from swashplate.topics import Topics, level
+
+_DOMAIN_KEYS = ("MANAGER_DOMAIN_ID", "PROPLET_DOMAIN_ID", "PROXY_DOMAIN_ID")
+_CHANNEL_KEYS = ("MANAGER_CHANNEL_ID", "PROPLET_CHANNEL_ID", "PROXY_CHANNEL_ID")
+_PROPLET_KEY = re.compile(r"PROPLET_([2-9]|[1-9][0-9]+)_CLIENT_(?:ID|KEY)")
+
+# Levels with a meaning of their own where a proplet's id stands: a proplet with such an id would be granted, say, the
+# proxy's replies to the manager.
+_RESERVED = frozenset({
+    "alive", "announce", "blobs", "create", "invoke", "invoke_results", "manager", "metrics", "proplet", "registry",
+    "results", "server", "start", "stop", "task_metrics",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Client:
+    """``role`` is manager, proplet, proxy or coordinator; ``name`` tells the proplets apart."""
+
+    name: str
+    role: str
+    id: str
+    key: str = field(repr=False)
+
+    @property
+    def id_key(self) -> str:
+        """The variable that carries the id."""
+        return f"{env_prefix(self.name)}_CLIENT_ID"
+
+    @property
+    def key_key(self) -> str:
+        """The variable that carries the key."""
+        return f"{env_prefix(self.name)}_CLIENT_KEY"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    domain_id: str
+    channel_id: str
+    clients: tuple[Client, ...]
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(self.domain_id, self.channel_id)
+
+    @property
+    def proplets(self) -> tuple[Client, ...]:
+        return tuple(c for c in self.clients if c.role == "proplet")
+
+    def client(self, name: str) -> Client:
+        return next(c for c in self.clients if c.name == name)
+
+    def as_env(self) -> dict[str, str]:
+        """Every variable of the set, in the order in which a new file lists them."""
+        env = dict.fromkeys(_DOMAIN_KEYS, self.domain_id) | dict.fromkeys(_CHANNEL_KEYS, self.channel_id)
+        for client in self.clients:
+            env |= {client.id_key: client.id, client.key_key: client.key}
+        return env
+
+
+def env_prefix(name: str) -> str:
+    """``proplet-1`` is ``PROPLET``, ``proplet-2`` is ``PROPLET_2``, ``fl-coordinator`` is ``COORDINATOR``."""
+    if name == "proplet-1":
+        return "PROPLET"
+    return name.removeprefix("fl-").upper().replace("-", "_")
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def new_key() -> str:
+    """256 random bits in hexadecimal.
+
+    The alphabet is deliberate: no ``=`` that ``cut -d=`` would stop at, no leading ``-`` that a command line would take
+    for an option, nothing a shell or an env file would need quotes for.
+    """
+    return secrets.token_hex(32)
+
+
+def complete(
+    values: Mapping[str, str],
+    proplets: int,
+    *,
+    make_id: Callable[[], str] = new_id,
+    make_key: Callable[[], str] = new_key,
+) -> Credentials:
+    """Return the set that ``values`` describe, with new ids and keys for what they lack.
+
+    Nothing that ``values`` carry is changed or dropped: with more than ``proplets`` proplets in them, all are kept.
+    Raises ``ConfigurationError``, naming the variables, for values that contradict each other or cannot be an id or key.
+    """
+    if proplets < 1:
+        raise ConfigurationError(f"at least one proplet is needed, not {proplets}")
+    domain = _agreed(values, _DOMAIN_KEYS) or make_id()
+    channel = _agreed(values, _CHANNEL_KEYS) or make_id()
+    numbers = sorted({*range(1, proplets + 1), *_proplet_numbers(values)})
+    names = [("manager", "manager"), *((f"proplet-{n}", "proplet") for n in numbers)]
+    names += [("fl-coordinator", "coordinator"), ("proxy", "proxy")]
+    clients = tuple(_client(values, name, role, make_id, make_key) for name, role in names)
+    _refuse_clashes(clients)
+    return Credentials(domain, channel, clients)
+
+
+def from_env(values: Mapping[str, str]) -> Credentials:
+    """Return the set that ``values`` describe; ``ConfigurationError`` names the variables it would take to complete it."""
+    found = complete(values, 1)
+    missing = [key for key in found.as_env() if not values.get(key)]
+    if missing:
+        raise ConfigurationError(
+            f"these variables are missing or empty: {', '.join(missing)}",
+            hint="run `swashplate provision local` to complete them",
+        )
+    return found
+
+
+def _proplet_numbers(values: Mapping[str, str]) -> set[int]:
+    return {int(found[1]) for key, value in values.items() if value and (found := _PROPLET_KEY.fullmatch(key))}
+
+
+def _agreed(values: Mapping[str, str], keys: Iterable[str]) -> str | None:
+    """The one value that all of ``keys`` which have one have."""
+    have = {key: values[key] for key in keys if values.get(key)}
+    if len(set(have.values())) > 1:
+        listed = ", ".join(f"{key}={value}" for key, value in have.items())
+        raise ConfigurationError(
+            f"these variables must have one value: {listed}",
+            hint="correct them, or remove the wrong ones and provision again",
+        )
+    for key, value in have.items():
+        _check_id(key, value)
+    return next(iter(have.values()), None)
+
+
+def _client(
+    values: Mapping[str, str], name: str, role: str, make_id: Callable[[], str], make_key: Callable[[], str]
+) -> Client:
+    prefix = env_prefix(name)
+    client = Client(
+        name,
+        role,
+        values.get(f"{prefix}_CLIENT_ID") or make_id(),
+        values.get(f"{prefix}_CLIENT_KEY") or make_key(),
+    )
+    _check_id(client.id_key, client.id)
+    if any(c.isspace() or not c.isprintable() for c in client.key):
+        raise ConfigurationError(f"{client.key_key} must not contain spaces or unprintable characters")
+    if role == "proplet" and client.id in _RESERVED:
+        raise ConfigurationError(f"{client.id_key}: {client.id!r} is a word of the topics and cannot be a proplet's id")
+    return client
+
+
+def _check_id(key: str, value: str) -> None:
+    try:
+        level(value, key)
+    except InvalidRequestError as error:
+        raise ConfigurationError(error.sentence, hint="is this a placeholder that was never filled in?") from error
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{key} is not valid UTF-8") from error
+
+
+def _refuse_clashes(clients: Iterable[Client]) -> None:
+    """Two services may run as one client, as when a test lets the proxy use the manager's; two proplets may not."""
+    seen: dict[str, Client] = {}
+    for client in clients:
+        other = seen.setdefault(client.id, client)
+        if other is client:
+            continue
+        if other.role == client.role == "proplet":
+            raise ConfigurationError(f"{other.id_key} and {client.id_key} are the same id; each proplet needs its own")
+        if other.key != client.key:
+            raise ConfigurationError(
+                f"{other.id_key} and {client.id_key} are the same id with different keys",
+                hint=f"give {client.name} its own id, or the same key in {other.key_key} and {client.key_key}",
+            )

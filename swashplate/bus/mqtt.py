@@ -1,0 +1,290 @@
+"""MQTT 3.1.1: paho's network thread behind the asyncio interface.
+
+Everything but paho's callbacks runs in the event loop's thread; a callback does nothing but hand its facts over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+
+from swashplate import logging
+from swashplate.bus.base import (
+    Bus,
+    BusError,
+    PublishTimeoutError,
+    Received,
+    Subscription,
+    SubscriptionRefusedError,
+    Will,
+)
+from swashplate.errors import ConfigurationError
+
+log = logging.get("bus")
+
+_TLS_SCHEMES = {"ssl", "tls", "mqtts", "tcps"}
+_REFUSED = 128
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    host: str
+    port: int
+    tls: bool = False
+    ca_cert: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+    insecure_skip_verify: bool = False
+
+    @classmethod
+    def parse(cls, url: str, **tls: Any) -> BrokerAddress:
+        """``tcp://host:1883``, ``ssl://host:8883`` or ``host:port``; raises ``ConfigurationError``."""
+        parts = urlsplit(url if "://" in url else f"tcp://{url}")
+        secure = parts.scheme in _TLS_SCHEMES
+        if not secure and parts.scheme not in {"tcp", "mqtt"}:
+            raise ConfigurationError(f"MQTT address {url!r}: unknown scheme {parts.scheme!r}", hint="tcp:// or ssl://")
+        try:
+            port = parts.port or (8883 if secure else 1883)
+        except ValueError as error:
+            raise ConfigurationError(f"MQTT address {url!r}: {error}") from error
+        if not parts.hostname:
+            raise ConfigurationError(f"MQTT address {url!r} names no host", hint="for example tcp://localhost:1883")
+        return cls(host=parts.hostname, port=port, tls=secure, **tls)
+
+
+class MqttBus(Bus):
+    """One connection to a broker; reconnects for ever, subscribes again, and keeps unacknowledged QoS 1 publishes."""
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        *,
+        client_id: str,
+        username: str,
+        password: str,
+        will: Will | None = None,
+        clean_session: bool = True,
+        keep_alive: int = 30,
+        max_payload: int = Bus.max_payload,
+    ) -> None:
+        super().__init__()
+        self.max_payload = max_payload
+        self._address = address
+        self._keep_alive = keep_alive
+        self._published: dict[int, asyncio.Future[None]] = {}
+        self._written: dict[int, asyncio.Future[None]] = {}
+        self._suback: dict[int, asyncio.Future[int]] = {}
+        self._unsettled: deque[list[Any]] = deque()
+        self._generation = 0
+        self._joining: asyncio.Task[None] | None = None
+        self._ready_once = False
+        self._closing = False
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=clean_session,
+            protocol=paho.MQTTv311,
+            manual_ack=True,
+        )
+        client.username_pw_set(username, password)
+        client.reconnect_delay_set(min_delay=0.1, max_delay=5)  # type: ignore[arg-type]  # seconds; fractions work
+        client.max_inflight_messages_set(1000)
+        client.max_queued_messages_set(10_000)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=will.qos)
+        if address.tls:
+            context = ssl.create_default_context(cafile=address.ca_cert or None)
+            if address.client_cert:
+                context.load_cert_chain(address.client_cert, address.client_key or None)
+            if address.insecure_skip_verify:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            client.tls_set_context(context)
+        client.on_connect = self._thread_connect
+        client.on_disconnect = self._thread_disconnect
+        client.on_publish = self._thread_publish
+        client.on_subscribe = self._thread_subscribe
+        client.on_message = self._thread_message
+        self._client = client
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._client.connect_async(self._address.host, self._address.port, keepalive=self._keep_alive)
+        self._client.loop_start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._closing = True
+        await self._close_subscriptions()
+        if self._joining is not None:
+            self._joining.cancel()
+        self._client.disconnect()
+        await asyncio.to_thread(self._client.loop_stop)
+        self._release_written()
+        unanswered: list[asyncio.Future[Any]] = [*self._published.values(), *self._suback.values()]
+        for waiting in unanswered:
+            if not waiting.done():
+                waiting.set_exception(BusError("the bus was closed"))
+                waiting.exception()
+
+    async def _publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, timeout: float) -> None:
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            raise BusError("too many messages wait for the broker", code="queue_full", retryable=True)
+        if qos == 0:
+            if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                await self._wait_written(info.mid, timeout)
+            return
+        # The acknowledgement is handed to this loop by a callback, so it cannot be handled before this line.
+        acknowledged: asyncio.Future[None] = self._loop.create_future()
+        self._published[info.mid] = acknowledged
+        try:
+            async with asyncio.timeout(timeout):
+                await acknowledged
+        except TimeoutError as error:
+            raise PublishTimeoutError(f"the MQTT broker did not acknowledge {topic} within {timeout:g} s") from error
+        finally:
+            self._published.pop(info.mid, None)
+
+    async def _wait_written(self, mid: int, timeout: float) -> None:
+        """Until the socket took it: a sender that is faster than the broker must not fill our memory."""
+        written: asyncio.Future[None] = self._loop.create_future()
+        self._written[mid] = written
+        try:
+            async with asyncio.timeout(timeout):
+                await written
+        except TimeoutError:
+            log.warning("the MQTT broker does not read", seconds=timeout)
+        finally:
+            self._written.pop(mid, None)
+
+    def _release_written(self) -> None:
+        """The connection is gone, and with it what was not written; nobody promised more for QoS 0."""
+        for written in self._written.values():
+            if not written.done():
+                written.set_result(None)
+
+    async def _subscribe(self, subscription: Subscription) -> None:
+        if self.connected:
+            await self._ask(subscription)
+
+    async def _ask(self, subscription: Subscription) -> None:
+        code, mid = self._client.subscribe(subscription.pattern, subscription.qos)
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            return  # the connection is gone; the next connect subscribes again
+        granted: asyncio.Future[int] = self._loop.create_future()
+        self._suback[mid] = granted
+        try:
+            async with asyncio.timeout(10):
+                if await granted >= _REFUSED:
+                    raise SubscriptionRefusedError(
+                        f"the broker refuses the subscription {subscription.pattern}",
+                        hint="its access list does not allow this client to read that topic",
+                    )
+        except TimeoutError as error:
+            raise BusError(f"no answer to the subscription {subscription.pattern}", retryable=True) from error
+        finally:
+            self._suback.pop(mid, None)
+
+    async def _unsubscribe(self, pattern: str) -> None:
+        self._client.unsubscribe(pattern)
+
+    async def _join(self) -> None:
+        """After a connect: subscribe again, then let the owner say hello."""
+        for subscription in list(self._subscriptions.values()):
+            try:
+                await self._ask(subscription)
+            except SubscriptionRefusedError as error:
+                log.error("subscription refused", pattern=subscription.pattern, hint=error.hint)
+            except BusError as error:
+                log.warning("subscription unanswered, reconnecting", error=error.sentence)
+                self._client.reconnect()
+                return
+            else:
+                log.debug("successfully subscribed to topic", topic=subscription.pattern)
+        self._connected.set()
+        log.info(
+            "connected to MQTT broker" if not self._ready_once else "reconnected to MQTT broker",
+            address=f"{self._address.host}:{self._address.port}",
+            subscribed=list(self._subscriptions),
+        )
+        self._ready_once = True
+        await self._run_hooks()
+
+    # What follows is called by paho's thread.
+
+    def _hand_over(self, function: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _thread_connect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
+        self._hand_over(self._on_connect, reason.is_failure, str(reason))
+
+    def _thread_disconnect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
+        self._hand_over(self._on_disconnect, str(reason))
+
+    def _thread_publish(self, _: Any, __: Any, mid: int, ___: Any, ____: Any) -> None:
+        self._hand_over(self._on_publish, mid)
+
+    def _thread_subscribe(self, _: Any, __: Any, mid: int, reasons: Any, ____: Any) -> None:
+        self._hand_over(self._on_subscribe, mid, reasons[0].value if reasons else _REFUSED)
+
+    def _thread_message(self, _: Any, __: Any, message: Any) -> None:
+        self._hand_over(self._on_message, message.topic, message.payload, message.retain, message.qos, message.mid)
+
+    # And this is what they hand over, in the loop's thread.
+
+    def _on_connect(self, failed: bool, reason: str) -> None:
+        if failed:
+            log.error("MQTT broker refused the connection", reason=reason, hint="check the client id and key")
+            return
+        self._generation += 1
+        self._unsettled.clear()
+        if self._joining is not None:
+            self._joining.cancel()
+        self._joining = self._loop.create_task(self._join(), name="bus:join")
+
+    def _on_disconnect(self, reason: str) -> None:
+        if self._connected.is_set() and not self._closing:
+            log.warning("lost the MQTT broker", reason=reason)
+        self._connected.clear()
+        self._release_written()
+
+    def _on_publish(self, mid: int) -> None:
+        waiting = self._published.get(mid) or self._written.get(mid)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def _on_subscribe(self, mid: int, granted: int) -> None:
+        waiting = self._suback.get(mid)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(granted)
+
+    def _on_message(self, topic: str, payload: bytes, retain: bool, qos: int, mid: int) -> None:
+        message = Received(topic, payload, retain)
+        if qos == 0:
+            self._dispatch(message, None)
+            return
+        entry = [mid, qos, False]
+        generation = self._generation
+        self._unsettled.append(entry)
+
+        def settle() -> None:
+            # Acknowledgements leave in the order of arrival (MQTT-4.6.0-2), and never over a newer connection.
+            entry[2] = True
+            if generation != self._generation:
+                return
+            while self._unsettled and self._unsettled[0][2]:
+                done = self._unsettled.popleft()
+                self._client.ack(done[0], done[1])
+
+        self._dispatch(message, settle)

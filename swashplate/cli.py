@@ -1,0 +1,74 @@
+"""The ``swashplate`` command: every room registers its own commands as entry points, loaded only when asked for."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from swashplate import __version__
+from swashplate.errors import SwashplateError
+
+GROUP = "swashplate.commands"
+
+
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+class Commands(TyperGroup):
+    """A group whose members are found by name and imported late, so that every command starts quickly."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(_entries())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        entry = _entries().get(cmd_name)
+        if entry is None:
+            return None
+        loaded = entry.load()
+        if not isinstance(loaded, typer.Typer):
+            app = typer.Typer(add_completion=False)
+            app.command(cmd_name)(loaded)
+            loaded = app
+        command = get_command(loaded)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"swashplate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def swashplate(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Orchestrate WebAssembly work across machines, and federated learning on top of it."""
+
+
+def main() -> None:
+    """Run the command line; a known error is one sentence and a hint on stderr, and exit status 1."""
+    try:
+        app()
+    except SwashplateError as error:
+        print(f"error: {error.sentence}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,81 @@
+"""HTTP from one process to another: JSON in, JSON out, and the other side's errors as our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+import aiohttp
+
+from swashplate.errors import BY_STATUS, SwashplateError, UnavailableError
+
+
+def error_of(status: int, text: str, url: str) -> SwashplateError:
+    """The error that an answer carries, whether it speaks our shape or not."""
+    kind = BY_STATUS.get(status, UnavailableError if status >= 500 else SwashplateError)
+    try:
+        body = json.loads(text)
+        sentence = str(body["error"])
+        return kind(sentence, code=str(body.get("code") or kind.default_code), hint=body.get("hint"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return kind(f"{url} answered {status}: {text.strip()[:200]}")
+
+
+class HttpClient:
+    """A pool of connections. A peer that does not answer is an ``UnavailableError`` naming its URL."""
+
+    def __init__(self, *, timeout: float = 30) -> None:
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._timeout, connect=5), connector=aiohttp.TCPConnector(limit=100)
+        )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        return self._session
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> tuple[int, bytes]:
+        """Status and body of a 2xx answer; anything else is raised."""
+        sent = dict(headers or {})
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        try:
+            async with self._session.request(
+                method,
+                url,
+                data=body,
+                headers=sent,
+                timeout=aiohttp.ClientTimeout(total=timeout or self._timeout, connect=5),
+            ) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"{method} {url} failed: {error or type(error).__name__}") from error
+        if response.status >= 300:
+            raise error_of(response.status, content.decode(errors="replace"), url)
+        return response.status, content
+
+    async def get_json(self, url: str, *, timeout: float | None = None) -> Any:
+        _, content = await self.request("GET", url, timeout=timeout)
+        return json.loads(content)
+
+    async def post_json(
+        self, url: str, body: Any, *, headers: Mapping[str, str] | None = None, timeout: float | None = None
+    ) -> Any:
+        text = body if isinstance(body, str | bytes) else json.dumps(body)
+        _, content = await self.request("POST", url, body=text, headers=headers, timeout=timeout)
+        return json.loads(content)

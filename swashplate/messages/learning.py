@@ -1,0 +1,109 @@
+"""Between the learning façade of the manager, the coordinator and the proplets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from swashplate.messages.base import Identifier, JsonObject, Message
+
+Participants = Annotated[list[Identifier], Field(min_length=1, max_length=10_000)]
+
+
+class ExperimentConfig(Message):
+    """One round: who trains, on which model, with which guest, and how many updates make it complete.
+
+    ``k_of_n`` defaults to every participant. ``timeout_s`` is the round's whole time in seconds.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    experiment_id: str = Field(default="", max_length=256)
+    round_id: Identifier
+    model_ref: str = Field(min_length=1, max_length=512)
+    participants: Participants
+    hyperparams: JsonObject = {}
+    k_of_n: int | None = Field(default=None, ge=1)
+    timeout_s: float = Field(default=60, gt=0, le=7 * 86400)
+    task_wasm_image: str = Field(min_length=1, max_length=2048)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.participants)) != len(self.participants):
+            raise ValueError("participants must not repeat")
+        if self.k_of_n is not None and self.k_of_n > len(self.participants):
+            raise ValueError(f"k_of_n is {self.k_of_n} but there are only {len(self.participants)} participants")
+        return self
+
+
+class RoundStart(Message):
+    """A round asked for over MQTT; the same as an ``ExperimentConfig`` with the model under another name."""
+
+    experiment_id: str = ""
+    round_id: Identifier
+    model_uri: str
+    task_wasm_image: str
+    participants: Participants
+    hyperparams: JsonObject = {}
+    k_of_n: int | None = None
+    timeout_s: float = 60
+
+    def as_config(self) -> ExperimentConfig:
+        fields = self.model_dump()
+        fields["model_ref"] = fields.pop("model_uri")
+        return ExperimentConfig(**fields)
+
+
+class Launched(Message):
+    proplet_id: str
+    task_id: str
+
+
+class Skipped(Message):
+    proplet_id: str
+    reason: str
+    code: str
+
+
+class ExperimentAnswer(Message):
+    experiment_id: str
+    round_id: str
+    status: str = "configured"
+    model_version: int | None = None
+    launched: list[Launched] = []
+    skipped: list[Skipped] = []
+    pending: list[Skipped] = []
+
+
+class RoundTask(Message):
+    """How the task of one participant ended; sent when it can no longer deliver an update."""
+
+    round_id: Identifier
+    proplet_id: Identifier
+    task_id: str
+    status: Literal["completed", "failed", "interrupted"]
+    code: str = ""
+    error: str = ""
+
+
+class RoundNext(Message):
+    """A round is over and its model is readable."""
+
+    round_id: str
+    new_model_version: int
+    model_uri: str
+    status: Literal["complete"] = "complete"
+    next_round_available: bool = True
+    timestamp: str
+
+
+class Update(Message):
+    """What one participant learned: ``update`` holds its whole new model, ``num_samples`` the rows it trained on."""
+
+    round_id: Identifier
+    proplet_id: Identifier
+    base_model_uri: str = ""
+    num_samples: int = Field(gt=0, le=1 << 53)
+    metrics: JsonObject = {}
+    update: JsonObject

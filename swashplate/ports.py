@@ -1,0 +1,62 @@
+"""TCP ports: which are free, and who holds one that is not."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from pathlib import Path
+
+from swashplate.errors import ConfigurationError, SwashplateError
+
+_LISTEN = "0A"
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A port that is free now; nothing keeps it free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def holder(port: int) -> str | None:
+    """``name (pid N)`` of the process that listens on ``port``, when /proc tells us (Linux, own processes or root)."""
+    sockets: set[str] = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                columns = line.split()
+                if columns[3] == _LISTEN and int(columns[1].rpartition(":")[2], 16) == port:
+                    sockets.add(f"socket:[{columns[9]}]")
+    if not sockets:
+        return None
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            for handle in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if str(handle.readlink()) in sockets:
+                        command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                        return f"{command.strip()[:120]} (pid {process.name})"
+    return None
+
+
+def taken(port: int, error: OSError | None = None) -> SwashplateError:
+    """The error to raise when ``port`` could not be bound."""
+    if error is not None and error.errno not in {errno.EADDRINUSE, None}:
+        return ConfigurationError(f"cannot listen on port {port}: {error.strerror or error}", code="port_unusable")
+    who = holder(port)
+    return ConfigurationError(
+        f"port {port} is taken" + (f" by {who}" if who else ""),
+        code="port_taken",
+        hint="stop it, or move every port with --port-offset N",
+    )

@@ -1,0 +1,110 @@
+"""How every process runs: settings, logs, one event loop, and a clean end on SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+
+from swashplate import logging
+from swashplate.errors import ConfigurationError, SwashplateError
+from swashplate.settings import Settings
+
+Chosen = TypeVar("Chosen", bound=Settings)
+
+
+def run(settings_type: type[Chosen], serve: Callable[[Chosen, asyncio.Event], Awaitable[None]], *, name: str) -> None:
+    """Load the settings and run ``serve`` until it returns; the event it is given is set when a signal asks to stop.
+
+    Exits 1 with one log line for a known error.
+    """
+    logging.configure(service=name)
+
+    async def guarded(settings: Chosen) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await serve(settings, stop)
+
+    try:
+        settings = settings_type.load()
+        logging.configure(settings.log_level, service=name)
+        uvloop.run(guarded(settings))
+    except SwashplateError as error:
+        logging.get(name).error(error.sentence, code=error.code, hint=error.hint)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def state_folder(path: Path) -> Iterator[Path]:
+    """The folder that this process alone may write; raises ``ConfigurationError`` when another process has it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"cannot use the state folder {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise ConfigurationError(
+            f"the state folder {path} is in use by another process", hint="give each process its own"
+        ) from error
+    try:
+        yield path
+    finally:
+        os.close(handle)
+
+
+def stable_client_id(folder: Path, identity: str) -> str:
+    """An MQTT client id that survives restarts and that nobody else can guess: ``{identity}-{random}``.
+
+    Client ids are not bound to users on most brokers: whoever knows one can kick its owner off.
+    """
+    file = folder / "mqtt-client-id"
+    with contextlib.suppress(FileNotFoundError):
+        known = file.read_text().strip()
+        if known.startswith(f"{identity}-"):
+            return known
+    fresh = f"{identity}-{secrets.token_hex(8)}"
+    file.write_text(fresh + "\n")
+    return fresh
+
+
+class Tasks:
+    """Background work of one owner: kept alive until done, failures logged, everything cancelled at the end."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, SwashplateError):
+            self._log.error("background work failed", work=task.get_name(), error=error.sentence, code=error.code)
+        elif error is not None:
+            self._log.error("background work failed", work=task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        for task in list(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)

@@ -1,0 +1,302 @@
+"""What every bus promises, asked of each kind alike."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from abc import ABC, abstractmethod
+
+import pytest
+
+from swashplate.bus import (
+    BrokerAddress,
+    Bus,
+    BusError,
+    MemoryBroker,
+    MemoryBus,
+    MqttBus,
+    PayloadTooLargeError,
+    Received,
+    Will,
+)
+
+PATIENCE = 10
+
+
+class World(ABC):
+    """A broker that can go away and come back, and clients of it."""
+
+    base: str
+
+    @abstractmethod
+    def client(self, name: str, *, will: Will | None = None, clean_session: bool = True) -> Bus: ...
+
+    @abstractmethod
+    async def cut(self, bus: Bus) -> None:
+        """Break the connection as a crashed process would."""
+
+    @abstractmethod
+    async def outage(self, *buses: Bus) -> None: ...
+
+    @abstractmethod
+    async def recovery(self, *buses: Bus) -> None: ...
+
+
+class MemoryWorld(World):
+    base = "m/d/c/c"
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+
+    def client(self, name, *, will=None, clean_session=True):
+        return MemoryBus(self.broker, client_id=name, will=will, clean_session=clean_session)
+
+    async def cut(self, bus):
+        bus.drop()
+
+    async def outage(self, *buses):
+        for bus in buses:
+            bus.drop()
+
+    async def recovery(self, *buses):
+        for bus in buses:
+            await bus.reconnect()
+
+
+class NatsWorld(World):
+    def __init__(self, broker) -> None:
+        self.broker = broker
+        self.base = broker.credentials.topics.base
+
+    def client(self, name, *, will=None, clean_session=True):
+        login = self.broker.credentials.client("manager")
+        return MqttBus(
+            BrokerAddress.parse(f"tcp://127.0.0.1:{self.broker.port}"),
+            client_id=name,
+            username=login.id,
+            password=login.key,
+            will=will,
+            clean_session=clean_session,
+        )
+
+    async def cut(self, bus):
+        bus._client.socket().shutdown(socket.SHUT_RDWR)
+
+    async def outage(self, *buses):
+        self.broker.kill()
+        async with asyncio.timeout(PATIENCE):
+            while any(bus.connected for bus in buses):
+                await asyncio.sleep(0)
+
+    async def recovery(self, *buses):
+        await asyncio.to_thread(self.broker.start)
+        for bus in buses:
+            await bus.wait_connected(PATIENCE)
+
+
+@pytest.fixture(params=["memory", "nats"])
+def world(request):
+    if request.param == "memory":
+        yield MemoryWorld()
+    else:
+        with request.getfixturevalue("make_broker")() as broker:
+            yield NatsWorld(broker)
+
+
+class Inbox:
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Received] = asyncio.Queue()
+
+    async def __call__(self, message: Received) -> None:
+        self.queue.put_nowait(message)
+
+    async def next(self) -> Received:
+        async with asyncio.timeout(PATIENCE):
+            return await self.queue.get()
+
+    async def payloads(self, count: int) -> list[bytes]:
+        return [(await self.next()).payload for _ in range(count)]
+
+
+async def joined(bus: Bus) -> Bus:
+    await bus.wait_connected(PATIENCE)
+    return bus
+
+
+async def test_messages_of_one_pattern_arrive_in_order(world):
+    inbox = Inbox()
+    async with world.client("a") as a, world.client("b") as b:
+        await (await joined(b)).subscribe(f"{world.base}/control/+/x", inbox)
+        await joined(a)
+        for number in range(50):
+            await a.publish(f"{world.base}/control/p/x", b"%d" % number)
+        assert await inbox.payloads(50) == [b"%d" % number for number in range(50)]
+
+
+async def test_a_retained_message_reaches_a_later_subscriber(world):
+    inbox = Inbox()
+    async with world.client("a") as a, world.client("b") as b:
+        await (await joined(a)).publish(f"{world.base}/control/manager/announce", b"hello", retain=True)
+        await (await joined(b)).subscribe(f"{world.base}/control/manager/announce", inbox)
+        assert (await inbox.next()).payload == b"hello"
+
+
+async def test_a_subscription_declared_before_the_connection_stands_after_it(world):
+    inbox = Inbox()
+    b = world.client("b")
+    await b.subscribe(f"{world.base}/fl/x", inbox)
+    async with b, world.client("a") as a:
+        await joined(b)
+        await (await joined(a)).publish(f"{world.base}/fl/x", b"1")
+        assert (await inbox.next()).payload == b"1"
+
+
+async def test_overlapping_subscriptions_are_refused(world):
+    async with world.client("a") as a:
+        await (await joined(a)).subscribe(f"{world.base}/fl/#", Inbox())
+        with pytest.raises(ValueError, match="overlaps"):
+            await a.subscribe(f"{world.base}/fl/x", Inbox())
+
+
+async def test_a_payload_over_the_limit_is_refused_before_it_is_sent(world):
+    async with world.client("a") as a:
+        await joined(a)
+        with pytest.raises(PayloadTooLargeError):
+            await a.publish(f"{world.base}/fl/x", bytes(a.max_payload + 1))
+        assert a.connected
+
+
+async def test_the_last_will_is_published_when_the_connection_breaks(world):
+    inbox = Inbox()
+    will = Will(f"{world.base}/control/proplet/p/alive", b"offline")
+    async with world.client("a", will=will) as a, world.client("b") as b:
+        await (await joined(b)).subscribe(will.topic, inbox)
+        await joined(a)
+        await world.cut(a)
+        assert (await inbox.next()).payload == b"offline"
+
+
+async def test_no_last_will_after_a_goodbye(world):
+    inbox = Inbox()
+    topic = f"{world.base}/control/proplet/p/alive"
+    async with world.client("b") as b:
+        await (await joined(b)).subscribe(topic, inbox)
+        async with world.client("a", will=Will(topic, b"offline")) as a:
+            await joined(a)
+        await b.publish(topic, b"sentinel")
+        assert (await inbox.next()).payload == b"sentinel"
+
+
+async def test_after_an_outage_subscriptions_stand_again_and_hooks_run(world):
+    inbox = Inbox()
+    hellos = asyncio.Queue()
+
+    async def hello() -> None:
+        hellos.put_nowait(1)
+
+    a, b = world.client("a"), world.client("b")
+    b.on_connect(hello)
+    async with a, b:
+        await (await joined(b)).subscribe(f"{world.base}/fl/x", inbox)
+        await joined(a)
+        await asyncio.wait_for(hellos.get(), PATIENCE)
+        await world.outage(a, b)
+        await world.recovery(a, b)
+        await asyncio.wait_for(hellos.get(), PATIENCE)
+        await a.publish(f"{world.base}/fl/x", b"again")
+        assert (await inbox.next()).payload == b"again"
+
+
+async def test_a_publish_during_an_outage_is_delivered_after_it(world):
+    inbox = Inbox()
+    async with world.client("a") as a, world.client("b", clean_session=False) as b:
+        await (await joined(b)).subscribe(f"{world.base}/fl/x", inbox)
+        await joined(a)
+        await world.outage(a, b)
+        publishing = asyncio.create_task(a.publish(f"{world.base}/fl/x", b"late"))
+        await world.recovery(b, a)
+        await asyncio.wait_for(publishing, PATIENCE)
+        assert (await inbox.next()).payload == b"late"
+
+
+async def test_a_publish_that_nobody_acknowledges_is_an_error(world):
+    async with world.client("a") as a:
+        await joined(a)
+        await world.outage(a)
+        with pytest.raises(BusError):
+            await a.publish(f"{world.base}/fl/x", b"lost", timeout=0.05)
+
+
+async def test_a_kept_session_gets_what_was_sent_while_it_was_away(world):
+    inbox = Inbox()
+    async with world.client("b", clean_session=False) as b:
+        await (await joined(b)).subscribe(f"{world.base}/fl/x", Inbox())
+    async with world.client("a") as a:
+        await (await joined(a)).publish(f"{world.base}/fl/x", b"kept")
+    again = world.client("b", clean_session=False)
+    await again.subscribe(f"{world.base}/fl/x", inbox)
+    async with again:
+        assert (await inbox.next()).payload == b"kept"
+
+
+async def test_a_failing_handler_does_not_stop_later_messages(world):
+    inbox = Inbox()
+
+    async def handler(message: Received) -> None:
+        if message.payload == b"bad":
+            raise RuntimeError("broken on purpose")
+        await inbox(message)
+
+    async with world.client("a") as a, world.client("b") as b:
+        await (await joined(b)).subscribe(f"{world.base}/fl/x", handler)
+        await joined(a)
+        await a.publish(f"{world.base}/fl/x", b"bad")
+        await a.publish(f"{world.base}/fl/x", b"good")
+        assert (await inbox.next()).payload == b"good"
+
+
+async def test_an_unsubscribed_pattern_is_silent(world):
+    silent, heard = Inbox(), Inbox()
+    async with world.client("a") as a, world.client("b") as b:
+        await (await joined(b)).subscribe(f"{world.base}/fl/x", silent)
+        await b.subscribe(f"{world.base}/fl/y", heard)
+        await b.unsubscribe(f"{world.base}/fl/x")
+        await joined(a)
+        await a.publish(f"{world.base}/fl/x", b"1")
+        await a.publish(f"{world.base}/fl/y", b"2")
+        assert (await heard.next()).payload == b"2"
+        assert silent.queue.empty()
+
+
+async def test_a_message_is_acknowledged_only_after_its_handler(make_broker):
+    """A QoS 1 message whose handler had not returned is delivered again to a kept session."""
+    with make_broker(ack_wait_s=1) as broker:
+        world = NatsWorld(broker)
+        stuck = asyncio.Event()
+        reached = asyncio.Event()
+
+        async def never(_: Received) -> None:
+            reached.set()
+            await stuck.wait()
+
+        first = world.client("b", clean_session=False)
+        await first.subscribe(f"{world.base}/fl/x", never)
+        async with first, world.client("a") as a:
+            await joined(first)
+            await (await joined(a)).publish(f"{world.base}/fl/x", b"unhandled")
+            await asyncio.wait_for(reached.wait(), PATIENCE)
+        inbox = Inbox()
+        again = world.client("b", clean_session=False)
+        await again.subscribe(f"{world.base}/fl/x", inbox)
+        async with again:
+            assert (await inbox.next()).payload == b"unhandled"
+
+
+async def test_a_refused_login_never_counts_as_connected(make_broker):
+    with make_broker() as broker:
+        bus = MqttBus(
+            BrokerAddress.parse(f"tcp://127.0.0.1:{broker.port}"), client_id="x", username="nobody", password="no"
+        )
+        async with bus:
+            with pytest.raises(BusError, match="did not answer"):
+                await bus.wait_connected(0.5)

@@ -1,0 +1,191 @@
+import json
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from swashplate import ports
+from swashplate.client import HttpClient
+from swashplate.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
+from swashplate.http import HttpService, Route, answer, query_int, read_body
+from swashplate.messages import ExperimentConfig
+
+
+async def echo(request: web.Request) -> web.Response:
+    return answer(await read_body(request, ExperimentConfig))
+
+
+async def conflict(_: web.Request) -> web.Response:
+    raise ConflictError("no", code="taken", hint="try another")
+
+
+async def broken(_: web.Request) -> web.Response:
+    raise RuntimeError("a secret")
+
+
+async def numbers(request: web.Request) -> web.Response:
+    return answer({"n": query_int(request, "limit", 100, low=1, high=100)})
+
+
+async def down() -> None:
+    raise UnavailableError("the broker is away")
+
+
+ROUTES = [
+    Route("POST", "/echo", echo, "Echo", body=ExperimentConfig, answer=ExperimentConfig),
+    Route("GET", "/conflict", conflict, "Conflict", errors=(409,)),
+    Route("GET", "/broken", broken, "Broken"),
+    Route("GET", "/numbers/{id}", numbers, "Numbers", query={"limit": "How many"}),
+]
+BODY = {"round_id": "r", "model_ref": "fl/models/m_v0", "participants": ["p"], "task_wasm_image": "i"}
+
+
+@pytest.fixture
+async def url():
+    service = HttpService("test", ROUTES, body_limit=10_000)
+    port = ports.free_port()
+    async with service.serving("127.0.0.1", port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+async def session():
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+async def post(session, url, data, content_type="application/json"):
+    async with session.post(f"{url}/echo", data=data, headers={"Content-Type": content_type}) as response:
+        return response.status, json.loads(await response.text())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"k_of_n": "3"}, "k_of_n"),
+        ({"k_of_n": 2}, "k_of_n"),
+        ({"k_of_n": 0}, "k_of_n"),
+        ({"participants": []}, "participants"),
+        ({"participants": ["p", "p"]}, "participants"),
+        ({"participants": "p"}, "participants"),
+        ({"participants": ["a/b"]}, "participants.0"),
+        ({"timeout_s": -1}, "timeout_s"),
+        ({"round_id": 7}, "round_id"),
+        ({"hyperparams": [1]}, "hyperparams"),
+        ({"k_of_m": 1}, "k_of_m"),
+    ],
+)
+async def test_a_wrong_field_is_a_400_that_names_it(url, session, change, named):
+    status, body = await post(session, url, json.dumps({**BODY, **change}))
+    assert status == 400
+    assert named in body["error"]
+
+
+@pytest.mark.parametrize("data", ["", "{", "[]", "null", '{"round_id": "\\ud800"}', "\x00", '{"lr": NaN}'])
+async def test_what_is_not_the_json_we_want_is_a_400(url, session, data):
+    status, body = await post(session, url, data)
+    assert status == 400
+    assert body["error"]
+
+
+async def test_numbers_must_be_finite(url, session):
+    status, body = await post(session, url, json.dumps({**BODY, "hyperparams": {"lr": float("inf")}}))
+    assert status == 400
+    assert "hyperparams" in body["error"]
+
+
+async def test_bytes_that_are_not_utf8_are_a_400(url, session):
+    assert (await post(session, url, b"\xff\xfe"))[0] == 400
+
+
+async def test_a_body_over_the_limit_is_a_413(url, session):
+    status, body = await post(session, url, b" " * 10_001)
+    assert status == 413
+    assert body["code"] == "too_large"
+
+
+async def test_a_form_post_is_refused_so_that_a_web_page_cannot_reach_us(url, session):
+    status, body = await post(session, url, json.dumps(BODY), "text/plain")
+    assert status == 400
+    assert "application/json" in body["hint"]
+
+
+async def test_an_error_carries_code_and_hint_to_our_own_client(url):
+    async with HttpClient() as client:
+        with pytest.raises(ConflictError) as caught:
+            await client.get_json(f"{url}/conflict")
+    assert (caught.value.code, caught.value.hint) == ("taken", "try another")
+
+
+async def test_an_unexpected_failure_tells_nothing(url, session):
+    async with session.get(f"{url}/broken") as response:
+        assert response.status == 500
+        assert "secret" not in await response.text()
+
+
+async def test_unknown_routes_and_methods_have_the_same_shape(url, session):
+    for method, path, status in (("GET", "/nowhere", 404), ("DELETE", "/echo", 405)):
+        async with session.request(method, url + path) as response:
+            assert response.status == status
+            assert (await response.json())["code"]
+
+
+@pytest.mark.parametrize("limit", ["0", "101", "x", "-1", ""])
+async def test_query_numbers_are_checked(url, session, limit):
+    async with session.get(f"{url}/numbers/1?limit={limit}") as response:
+        assert response.status == 400
+        assert "limit" in (await response.json())["error"]
+
+
+async def test_the_description_has_every_route_and_its_errors(url, session):
+    async with session.get(f"{url}/openapi.json") as response:
+        document = await response.json()
+    assert document["openapi"] == "3.1.0"
+    assert set(document["paths"]) == {"/echo", "/conflict", "/broken", "/numbers/{id}"}
+    assert set(document["paths"]["/echo"]["post"]["responses"]) == {"200", "400", "413"}
+    assert "ExperimentConfig" in document["components"]["schemas"]
+    async with session.get(f"{url}/docs") as response:
+        assert "/numbers/{id}" in await response.text()
+
+
+async def test_metrics_count_requests(url, session):
+    async with session.get(f"{url}/nowhere"):
+        pass
+    async with session.get(f"{url}/metrics") as response:
+        text = await response.text()
+    assert 'test_http_requests_total{method="GET",route="unknown",status="404"} 1.0' in text
+
+
+async def test_health_names_what_is_down(session):
+    service = HttpService("test", [], checks={"broker": down})
+    port = ports.free_port()
+    async with service.serving("127.0.0.1", port), session.get(f"http://127.0.0.1:{port}/health") as response:
+        assert response.status == 503
+        assert "the broker is away" in (await response.json())["error"]
+
+
+async def test_a_taken_port_names_itself_and_its_holder():
+    first, second = HttpService("one", []), HttpService("two", [])
+    port = ports.free_port()
+    async with first.serving("127.0.0.1", port):
+        with pytest.raises(ConfigurationError, match=rf"port {port} is taken by .*pid \d+"):
+            async with second.serving("127.0.0.1", port):
+                pass
+
+
+async def test_a_peer_that_is_not_there_is_unavailable_and_named():
+    port = ports.free_port()
+    async with HttpClient() as client:
+        with pytest.raises(UnavailableError, match=str(port)):
+            await client.get_json(f"http://127.0.0.1:{port}/x")
+
+
+async def test_an_answer_in_a_foreign_shape_is_still_an_error(url):
+    async def gone(_: web.Request) -> web.Response:
+        return web.Response(status=404, text="Dataset not found")
+
+    service = HttpService("test", [Route("GET", "/gone", gone, "Gone")])
+    port = ports.free_port()
+    async with service.serving("127.0.0.1", port), HttpClient() as client:
+        with pytest.raises(NotFoundError, match="Dataset not found"):
+            await client.get_json(f"http://127.0.0.1:{port}/gone")
