@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from manager import store
 from manager.api import Api
@@ -14,7 +17,7 @@ from manager.settings import ManagerSettings
 from manager.tasks import TaskService
 from swashplate import __version__, logging
 from swashplate.blobs import BlobStore
-from swashplate.bus import BrokerAddress, MqttBus
+from swashplate.bus import BrokerAddress, Bus, MqttBus
 from swashplate.client import HttpClient
 from swashplate.database import Database, sqlite_url
 from swashplate.http import HttpService, must_be_connected
@@ -26,11 +29,54 @@ from swashplate.topics import Topics
 log = logging.get("manager")
 
 
+@asynccontextmanager
+async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: Bus) -> AsyncIterator[None]:
+    """The manager at work, on these two connections and with its state in ``folder``, until the context ends."""
+    names = Topics(settings.domain_id, settings.channel_id)
+    blobs = BlobStore(folder / "blobs")
+    database = Database(sqlite_url(folder / "manager.db"), store.metadata, version=store.SCHEMA_VERSION)
+    announce = Announce(
+        heartbeat_s=settings.heartbeat_s,
+        urls=ProcessUrls(
+            manager=f"http://{settings.http_host}:{settings.http_port}", coordinator=settings.coordinator_url
+        ),
+    )
+    async with database, HttpClient() as client:
+        proplets = Proplets(bus, database, names, announce)
+        images = Images(bus, names, timeout=settings.image_timeout)
+        attempts = Attempts(bus, database, names, proplets, images)
+        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
+        attempts.observers.append(learning)
+        tasks = TaskService(database, proplets, attempts, blobs)
+        for room in (proplets, images, attempts, learning):
+            await room.open()
+        api = Api(tasks, proplets, attempts, blobs, learning)
+        http = HttpService(
+            "manager",
+            [*api.routes(), *learning.routes()],
+            checks={"broker": must_be_connected(lambda: bus.connected), "database": database.check},
+            health=lambda: {
+                "status": "pass",
+                "version": __version__,
+                "description": "manager service",
+                "instance_id": settings.client_id,
+            },
+        )
+        async with bus, bare_bus:
+            await attempts.recover()
+            try:
+                async with http.serving(settings.http_host, settings.http_port):
+                    yield
+            finally:
+                log.info("stopping")
+                await attempts.close()
+                await learning.close()
+
+
 async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
     refuse_open_bind(settings.http_host, settings.http_insecure, "MANAGER")
-    names = Topics(settings.domain_id, settings.channel_id)
+    address = BrokerAddress.parse(settings.mqtt_address)
     with state_folder(settings.state_dir) as folder:
-        address = BrokerAddress.parse(settings.mqtt_address)
         client_id = stable_client_id(folder, settings.client_id)
 
         def connection(name: str, *, clean_session: bool) -> MqttBus:
@@ -44,39 +90,5 @@ async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
 
         bus = connection(client_id, clean_session=False)
         bare_bus = connection(f"{client_id}-bare", clean_session=True)
-        blobs = BlobStore(folder / "blobs")
-        database = Database(sqlite_url(folder / "manager.db"), store.metadata, version=store.SCHEMA_VERSION)
-        async with database, HttpClient() as client:
-            announce = Announce(
-                heartbeat_s=settings.heartbeat_s,
-                urls=ProcessUrls(
-                    manager=f"http://{settings.http_host}:{settings.http_port}", coordinator=settings.coordinator_url
-                ),
-            )
-            proplets = Proplets(bus, database, names, announce)
-            images = Images(bus, names, timeout=settings.image_timeout)
-            attempts = Attempts(bus, database, names, proplets, images)
-            learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
-            attempts.observers.append(learning)
-            tasks = TaskService(database, proplets, attempts, blobs)
-            for room in (proplets, images, attempts, learning):
-                await room.open()
-            api = Api(tasks, proplets, attempts, blobs, learning)
-            http = HttpService(
-                "manager",
-                [*api.routes(), *learning.routes()],
-                checks={"broker": must_be_connected(lambda: bus.connected), "database": database.check},
-                health=lambda: {
-                    "status": "pass",
-                    "version": __version__,
-                    "description": "manager service",
-                    "instance_id": settings.client_id,
-                },
-            )
-            async with bus, bare_bus:
-                await attempts.recover()
-                async with http.serving(settings.http_host, settings.http_port):
-                    await stop.wait()
-                log.info("stopping")
-                await attempts.close()
-                await learning.close()
+        async with managing(settings, folder, bus, bare_bus):
+            await stop.wait()

@@ -17,6 +17,15 @@ def sha256_digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 class BlobWriter:
     """Hashes while it writes; the blob exists only after ``commit``. Leaving the context without it leaves nothing."""
 
@@ -44,11 +53,7 @@ class BlobWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._path.replace(self._folder / digest_hex(self.digest))
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(self._folder)
         return self.digest
 
     def __enter__(self) -> Self:
@@ -100,6 +105,20 @@ class BlobStore:
         with self.writer() as writer:
             writer.write(content)
             return writer.commit(expected)
+
+    def adopt(self, file: Path, expected: str) -> str:
+        """Make ``file``, which lies on the same file system, the blob ``expected``; it is moved when its digest is right.
+
+        Raises ``IntegrityError``.
+        """
+        with file.open("rb") as content:
+            found = "sha256:" + hashlib.file_digest(content, "sha256").hexdigest()
+            if found != expected:
+                raise IntegrityError(f"the content has digest {found}, but {expected} was announced")
+            os.fsync(content.fileno())
+        file.replace(self.path(expected))
+        _sync_folder(self.folder)
+        return expected
 
     def remove(self, digest: str) -> None:
         self.path(digest).unlink(missing_ok=True)

@@ -1,0 +1,336 @@
+"""A task's life through the manager's real HTTP, bus and database."""
+
+import asyncio
+import base64
+
+import pytest
+
+from swashplate.messages import Alive, PropletCreate
+
+WASM = base64.b64encode(b"\0asm\1\0\0\0").decode()
+
+
+async def test_a_task_runs_on_its_proplet_and_its_result_is_kept(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(inputs=["1", 2], env={"A": "b"}, proplet_id="p1")
+        start = await p1.started()
+        assert (start.id, start.attempt, start.digest) == (task["id"], 1, "sha256:" + "ab" * 32)
+        assert start.inputs == ["1", "2"]
+        await p1.acknowledged(await p1.status(start, "accepted"))
+        assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["state"] == 2
+        await p1.acknowledged(await p1.result(start, {"sum": 3}))
+        ended = await world.ended(task["id"])
+        assert (ended["state"], ended["results"]) == (3, {"sum": 3})
+        assert (await world.call("GET", f"/tasks/{task['id']}/results"))[1]["results"] == {"sum": 3}
+
+
+async def test_a_task_goes_to_the_least_loaded_proplet(world):
+    async with world.manager(), world.proplet("p1") as p1, world.proplet("p2") as p2:
+        first, second = await world.launch(), await world.launch()
+        assert {first["proplet_id"], second["proplet_id"]} == {"p1", "p2"}
+        assert (await p1.started()).id != (await p2.started()).id
+
+
+async def test_a_created_task_waits_for_its_start(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        _, task = await world.call("POST", "/tasks", {"name": "t", "image_url": "registry/image:1"})
+        assert task["status"] == "pending"
+        assert p1.starts.empty()
+        status, _ = await world.call("POST", f"/tasks/{task['id']}/start")
+        assert status == 200
+        start = await p1.started()
+        status, body = await world.call("POST", f"/tasks/{task['id']}/start")
+        assert (status, body["code"]) == (409, "task_active")
+        await p1.result(start, "done")
+        await world.ended(task["id"])
+        assert (await world.call("POST", f"/tasks/{task['id']}/start"))[0] == 200
+        assert (await p1.started()).attempt == 2
+        _, runs = await world.call("GET", f"/tasks/{task['id']}/attempts")
+        assert [run["attempt"] for run in runs["attempts"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"image_url": "i"}, "name"),
+        ({"name": "t"}, "image_url"),
+        ({"name": "t", "image_url": "i", "file": WASM}, "image_url"),
+        ({"name": "t", "image_url": "i", "priority": 101}, "priority"),
+        ({"name": "t", "image_url": "i", "inputs": [{}]}, "inputs"),
+        ({"name": "t", "image_url": "i", "inputs": [True]}, "inputs"),
+        ({"name": "t", "image_url": "i", "env": {"A=B": "c"}}, "A=B"),
+        ({"name": "t", "image_url": "i", "env": {"A": "x" * 200_000}}, "env"),
+        ({"name": "t", "image_url": "i", "timeout_s": 0}, "timeout_s"),
+        ({"name": "t", "image_url": "i", "retries": -1}, "retries"),
+        ({"name": "t", "file": "%%%"}, "file"),
+        ({"name": "t", "file": base64.b64encode(b"ELF").decode()}, "file"),
+        ({"name": 7, "image_url": "i"}, "name"),
+    ],
+)
+async def test_a_wrong_task_is_a_400_and_changes_nothing(world, body, named):
+    async with world.manager():
+        status, answer = await world.call("POST", "/tasks", body)
+        assert status == 400
+        assert named in answer["error"]
+        assert (await world.call("GET", "/tasks"))[1]["total"] == 0
+
+
+async def test_unknown_ids_are_404(world):
+    async with world.manager():
+        for method, path in (
+            ("GET", "/tasks/x"),
+            ("POST", "/tasks/x/start"),
+            ("GET", "/tasks/x/results"),
+            ("GET", "/tasks/x/attempts"),
+            ("GET", "/proplets/x"),
+            ("GET", "/blobs/sha256:" + "0" * 64),
+        ):
+            assert (await world.call(method, path))[0] == 404, path
+        assert (await world.call("GET", "/blobs/..%2f..%2fmanager.db"))[0] in {400, 404}
+
+
+async def test_a_pinned_proplet_must_be_known_and_alive(world):
+    async with world.manager():
+        body = {"name": "t", "image_url": "registry/image:1", "start": True, "proplet_id": "p1"}
+        status, answer = await world.call("POST", "/tasks", body)
+        assert (status, answer["code"]) == (404, "proplet_not_found")
+        async with world.proplet("p1") as p1:
+            p1.bus.drop()
+            await world.until(lambda shown: not shown["alive"], "/proplets/p1")
+            status, answer = await world.call("POST", "/tasks", body)
+            assert (status, answer["code"]) == (409, "proplet_not_alive")
+        assert (await world.call("GET", "/tasks"))[1]["total"] == 0
+
+
+async def test_the_same_idempotency_key_gives_the_same_task_and_launches_nothing_twice(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        body = {"name": "t", "image_url": "registry/image:1", "start": True, "timeout_s": 60}
+        first = await world.call("POST", "/tasks", body, **{"Idempotency-Key": "k"})
+        again = await world.call("POST", "/tasks", {**body, "timeout_s": 50}, **{"Idempotency-Key": "k"})
+        assert (first[0], again[0]) == (201, 200)
+        assert first[1]["id"] == again[1]["id"]
+        other = await world.call("POST", "/tasks", {**body, "name": "u"}, **{"Idempotency-Key": "k"})
+        assert (other[0], other[1]["code"]) == (409, "idempotency_conflict")
+        await p1.result(await p1.started(), 1)
+        await world.ended(first[1]["id"])
+        assert p1.starts.empty()
+
+
+async def test_requests_that_race_with_one_key_make_one_task(world):
+    async with world.manager(), world.proplet("p1"):
+        body = {"name": "t", "image_url": "registry/image:1", "start": True}
+        found = await asyncio.gather(
+            *(world.call("POST", "/tasks", body, **{"Idempotency-Key": "k"}) for _ in range(8))
+        )
+        assert len({task["id"] for _, task in found}) == 1
+        assert sorted(status for status, _ in found) == [200] * 7 + [201]
+
+
+async def test_an_image_that_cannot_be_had_fails_the_task_with_its_code(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(image_url="registry/none:1")
+        ended = await world.ended(task["id"])
+        assert (ended["status"], ended["code"]) == ("failed", "image_not_found")
+        assert p1.starts.empty()
+
+
+async def test_a_tag_is_looked_up_again_for_every_start(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch()
+        await p1.result(await p1.started(), 1)
+        await world.ended(task["id"])
+        world.proxy.images["registry/image:1"] = "sha256:" + "cd" * 32
+        await world.call("POST", f"/tasks/{task['id']}/start")
+        assert (await p1.started()).digest == "sha256:" + "cd" * 32
+
+
+async def test_an_uploaded_file_travels_as_a_digest_only(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(image_url="", file=WASM)
+        start = await p1.started()
+        assert start.image_url == ""
+        async with world.session.get(f"{world.url}/blobs/{start.digest}") as response:
+            assert await response.read() == base64.b64decode(WASM)
+        assert WASM not in str(task)
+        assert world.proxy.asked == []
+
+
+async def test_a_retryable_failure_is_tried_again_and_a_final_one_is_not(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(retries=2)
+        for attempt in (1, 2):
+            start = await p1.started()
+            assert start.attempt == attempt
+            await p1.result(start, error="lost", code="proplet_restarted", retryable=True)
+        start = await p1.started()
+        await p1.result(start, error="bad input", code="guest_exit", retryable=False)
+        ended = await world.ended(task["id"])
+        assert (ended["attempt"], ended["error"], ended["code"]) == (3, "bad input", "guest_exit")
+
+
+async def test_a_denied_start_is_offered_again_while_retries_last(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(retries=1)
+        await p1.status(await p1.started(), "denied", code="no_slot", reason="full")
+        await p1.status(await p1.started(), "denied", code="no_slot", reason="full")
+        ended = await world.ended(task["id"])
+        assert (ended["status"], ended["code"]) == ("failed", "no_slot")
+
+
+async def test_what_was_stopped_at_the_proplet_is_interrupted(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(retries=5)
+        await p1.result(await p1.started(), error="stopped", code="stopped", retryable=False)
+        assert (await world.ended(task["id"]))["state"] == 6
+
+
+async def test_a_stranger_cannot_report_anothers_result(world):
+    async with world.manager(), world.proplet("p1") as p1, world.proplet("p2") as p2:
+        task = await world.launch(proplet_id="p1")
+        start = await p1.started()
+        await p2.acknowledged(await p2.result(start, "forged"))
+        await p2.acknowledged(await p2.status(start, "accepted"))
+        assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["status"] == "scheduled"
+        await p1.result(start, "true")
+        assert (await world.ended(task["id"]))["results"] == "true"
+
+
+async def test_a_result_counts_once_and_every_repetition_is_acknowledged(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch()
+        start = await p1.started()
+        for value in ("first", "second", "third"):
+            await p1.acknowledged(await p1.result(start, value))
+        assert (await world.ended(task["id"]))["results"] == "first"
+
+
+async def test_a_start_that_was_not_accepted_goes_out_again_when_the_proplet_is_back(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch()
+        first = await p1.started()
+        p1.bus.drop()
+        await p1.bus.reconnect()
+        again = await p1.started()
+        assert (first.id, first.attempt) == (again.id, again.attempt)
+        await p1.result(again, 1)
+        assert (await world.ended(task["id"]))["attempt"] == 1
+
+
+async def test_an_attempt_without_a_result_ends_with_its_lease(world, monkeypatch):
+    monkeypatch.setattr("manager.attempts.LEASE_GRACE_S", 0.05)
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(timeout_s=0.1)
+        await p1.status(await p1.started(), "accepted")
+        ended = await world.ended(task["id"])
+        assert (ended["status"], ended["code"]) == ("failed", "lease_expired")
+
+
+async def test_a_restarted_manager_sends_an_unaccepted_start_again_under_the_same_attempt(world):
+    async with world.proplet_known("p1") as p1:
+        async with world.manager():
+            await p1.register()
+            await world.until(lambda shown: shown["alive"], "/proplets/p1")
+            task = await world.launch()
+            await p1.started()
+        async with world.manager():
+            again = await p1.started()
+            assert (again.id, again.attempt) == (task["id"], 1)
+            await p1.result(again, "late")
+            assert (await world.ended(task["id"]))["results"] == "late"
+
+
+async def test_a_result_published_while_the_manager_is_away_is_recorded_after_its_restart(world):
+    async with world.proplet_known("p1") as p1:
+        async with world.manager():
+            await p1.register()
+            await world.until(lambda shown: shown["alive"], "/proplets/p1")
+            task = await world.launch()
+            start = await p1.started()
+            await p1.acknowledged(await p1.status(start, "accepted"))
+        message_id = await p1.result(start, "kept")
+        async with world.manager():
+            await p1.acknowledged(message_id)
+            assert (await world.ended(task["id"]))["results"] == "kept"
+
+
+async def test_an_accepted_attempt_keeps_running_over_a_restart_of_the_manager(world):
+    async with world.proplet_known("p1") as p1:
+        async with world.manager():
+            await p1.register()
+            await world.until(lambda shown: shown["alive"], "/proplets/p1")
+            task = await world.launch()
+            start = await p1.started()
+            await p1.acknowledged(await p1.status(start, "accepted"))
+        async with world.manager():
+            assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["status"] == "running"
+            await p1.acknowledged(await p1.result(start, "done"))
+            assert (await world.ended(task["id"]))["status"] == "completed"
+            assert p1.starts.empty()
+
+
+async def test_a_last_will_takes_a_proplet_offline_at_once(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        p1.bus.drop()
+        shown = await world.until(lambda shown: not shown["alive"], "/proplets/p1")
+        assert shown["id"] == "p1"
+
+
+async def test_the_last_will_of_an_earlier_life_does_not_count(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        await p1.say("alive", Alive(proplet_id="p1", instance="an earlier life", status="offline"))
+        await p1.register()
+        await p1.acknowledged(await p1.status(await _any_start(world, p1), "accepted"))
+        assert (await world.call("GET", "/proplets/p1"))[1]["alive"] is True
+
+
+async def _any_start(world, proplet):
+    await world.launch(proplet_id=proplet.id)
+    return await proplet.started()
+
+
+async def test_a_proplet_that_stops_reporting_is_offline_after_three_heartbeats(world):
+    world.heartbeat_s = "50ms"
+    async with world.manager(), world.proplet("p1"):
+        assert await world.until(lambda shown: not shown["alive"], "/proplets/p1")
+
+
+async def test_a_proplet_cannot_register_another(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        await p1.say("create", PropletCreate(proplet_id="p2", instance="x"))
+        await p1.acknowledged(await p1.status(await _any_start(world, p1), "accepted"))
+        assert (await world.call("GET", "/proplets"))[1]["total"] == 1
+
+
+async def test_a_report_alone_makes_no_proplet(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        await p1.bus.publish(
+            "m/d/c/c/control/proplet/ghost/alive", Alive(proplet_id="ghost", instance="x", status="offline").encode()
+        )
+        await p1.acknowledged(await p1.status(await _any_start(world, p1), "accepted"))
+        assert (await world.call("GET", "/proplets"))[1]["total"] == 1
+
+
+async def test_known_proplets_and_tasks_survive_a_restart(world):
+    async with world.manager(), world.proplet("p1"):
+        await world.launch()
+    async with world.manager():
+        _, shown = await world.call("GET", "/proplets")
+        assert [(p["id"], p["alive"]) for p in shown["proplets"]] == [("p1", False)]
+        assert (await world.call("GET", "/proplets?status=active"))[1]["total"] == 0
+        assert (await world.call("GET", "/tasks"))[1]["total"] == 1
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "offset=-1"])
+async def test_a_wrong_page_is_a_400(world, query):
+    async with world.manager():
+        assert (await world.call("GET", f"/tasks?{query}"))[0] == 400
+
+
+async def test_health_tells_the_version_and_goes_down_with_the_broker(world):
+    async with world.manager():
+        status, body = await world.call("GET", "/health")
+        assert (status, body["status"], body["instance_id"]) == (200, "pass", "manager")
+        world.broker._online["manager"].drop()
+        status, body = await world.call("GET", "/health")
+        assert status == 503
+        assert "broker" in body["down"]
