@@ -83,6 +83,26 @@ def status(
         raise typer.Exit(1)
 
 
+def down(state_dir: StateDir = Path(".swashplate")) -> None:
+    """Stop a running stack and wait until everything has ended."""
+    import os
+    import time
+    from contextlib import suppress
+
+    from swashplate import stack
+    from swashplate.errors import UnavailableError
+
+    description = stack.described(state_dir)
+    with suppress(ProcessLookupError):
+        os.kill(description["pid"], signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            os.kill(description["pid"], 0)
+            time.sleep(0.05)
+        raise UnavailableError(f"the stack (pid {description['pid']}) is still stopping")
+    print("stopped")
+
+
 def up(
     proplets: Annotated[int, typer.Option(min=0, max=200, help="How many proplets to run.")] = 3,
     state_dir: StateDir = Path(".swashplate"),

@@ -204,7 +204,8 @@ async def test_a_result_counts_once_and_every_repetition_is_acknowledged(world):
         assert (await world.ended(task["id"]))["results"] == "first"
 
 
-async def test_a_start_that_was_not_accepted_goes_out_again_when_the_proplet_is_back(world):
+async def test_a_start_that_was_not_accepted_goes_out_again_when_the_proplet_is_back(world, monkeypatch):
+    monkeypatch.setattr("manager.attempts.OFFER_AGAIN_S", 3600)
     async with world.manager(), world.proplet("p1") as p1:
         task = await world.launch()
         first = await p1.started()

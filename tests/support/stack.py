@@ -1,0 +1,186 @@
+"""A whole stack for tests: ``swashplate up`` as a user starts it, on ports of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from swashplate import ports, stack
+
+PATIENCE = 60.0
+T = TypeVar("T")
+OFFSETS = range(20_000, 40_000, 100)
+
+
+def free_offset() -> int:
+    """Far from the default ports, so that tests run beside a running stack."""
+    for offset in OFFSETS:
+        if all(ports.is_free(port + offset) for port in stack.PORTS.values()):
+            return offset
+    raise AssertionError("no free ports")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def poll(question: Callable[[], T], *, within: float = PATIENCE) -> T:
+    """Ask until the answer is true; the last answer is in the error."""
+    deadline = time.monotonic() + within
+    while True:
+        found = question()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {question}")
+        time.sleep(0.01)
+
+
+class Stack:
+    def __init__(self, folder: Path, *, proplets: int = 3, offset: int | None = None) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.env_file = folder / "env"
+        self.offset = free_offset() if offset is None else offset
+        self.proplet_count = proplets
+        self.output = folder / "up.log"
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "swashplate", "up", "--port-offset", str(self.offset)]
+        command += ["--proplets", str(self.proplet_count)]
+        command += ["--state-dir", str(self.state), "--env-file", str(self.env_file)]
+        environment = {k: v for k, v in os.environ.items() if not k.endswith("_MQTT_ADDRESS")}
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        poll(lambda: (self.state / stack.STATE_FILE).exists() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.output.read_text()
+        self.described = stack.described(self.state)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(30)
+
+    @property
+    def proplets(self) -> list[str]:
+        """Client ids of proplet-1, proplet-2, …"""
+        return list(self.described["proplets"].values())
+
+    def url(self, service: str) -> str:
+        return str(self.described["urls"][service])
+
+    @property
+    def image(self) -> str:
+        return self.url("oci-registry").removeprefix("http://") + "/fl-client-wasm:latest"
+
+    def push(self, file: Path, name: str = "fl-client-wasm:latest") -> str:
+        image = self.url("oci-registry").removeprefix("http://") + "/" + name
+        subprocess.run([sys.executable, "-m", "swashplate", "push", str(file), image], check=True, capture_output=True)
+        return image
+
+    def call(self, method: str, url: str, body: Any = None, timeout: float = 100) -> tuple[int, Any]:
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                return response.status, json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+
+    def get(self, service: str, path: str) -> Any:
+        status, body = self.call("GET", self.url(service) + path)
+        assert status == 200, body
+        return body
+
+    def post(self, service: str, path: str, body: Any) -> tuple[int, Any]:
+        return self.call("POST", self.url(service) + path, body)
+
+    def log(self, *names: str) -> str:
+        return "".join((self.state / "logs" / f"{name}.log").read_text() for name in names)
+
+    def children(self) -> dict[int, str]:
+        """Pid → command line of every descendant of ``up``."""
+        parents: dict[int, int] = {}
+        lines: dict[int, str] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError):
+                pid = int(folder.name)
+                parents[pid] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                lines[pid] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+        def descends(pid: int) -> bool:
+            while pid in parents:
+                pid = parents[pid]
+                if pid == self.process.pid:
+                    return True
+            return False
+
+        return {pid: line for pid, line in lines.items() if descends(pid)}
+
+    def pid(self, service: str) -> int:
+        """The process of one service or of one proplet by its name, found by the state folder in its environment."""
+        variable = {"manager": "MANAGER_STATE_DIR", "coordinator": "COORDINATOR_STATE_DIR", "proxy": "PROXY_STATE_DIR"}
+        wanted = f"{variable.get(service, 'PROPLET_STATE_DIR')}={self.state / service}".encode()
+        module = "proplet" if service.startswith("proplet") else service
+        for pid, line in self.children().items():
+            with contextlib.suppress(OSError):
+                if line.strip().endswith(f"-m {module}") or (service == "broker" and "nats-server" in line):
+                    if service == "broker" or wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                        return pid
+        raise AssertionError(f"{service} is not running")
+
+    def kill(self, service: str) -> int:
+        pid = self.pid(service)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def experiment(self, **changes: Any) -> dict[str, Any]:
+        return {
+            "experiment_id": "e",
+            "round_id": f"r-{uuid.uuid4().hex[:12]}",
+            "model_ref": "fl/models/global_model_v0",
+            "participants": self.proplets,
+            "hyperparams": {"epochs": 1, "lr": 0.01, "batch_size": 16},
+            "k_of_n": 3,
+            "timeout_s": 60,
+            "task_wasm_image": self.image,
+            **changes,
+        }
+
+    def complete(self, round_id: str, *, within: float = PATIENCE) -> Any:
+        """The state of a round once it is over, however often the coordinator has to be asked again."""
+
+        def over() -> Any:
+            with contextlib.suppress(OSError):
+                status, body = self.call("GET", f"{self.url('coordinator')}/rounds/{round_id}/complete?wait=20")
+                if status == 200 and (body["completed"] or body["status"] in {"failed", "cancelled"}):
+                    return body
+            return None
+
+        return poll(over, within=within)
+
+    def task_ended(self, task_id: str) -> Any:
+        def ended() -> Any:
+            with contextlib.suppress(OSError):
+                status, body = self.call("GET", f"{self.url('manager')}/tasks/{task_id}")
+                if status == 200 and body["status"] in {"completed", "failed", "interrupted"}:
+                    return body
+            return None
+
+        return poll(ended)
