@@ -136,7 +136,6 @@ async def test_an_odd_round_id_survives_the_way_to_the_registry(world):
     assert (await world.update("p-1", round_id=odd))[0] == 200
     _, page = await world.call("GET", "coordinator", "/rounds")
     assert page["rounds"][0]["round_id"] == odd
-    _, lineage = {}, None
     await world.until(lambda: len(world.heard) == 2)
     _, lineage = await world.call("GET", "registry", "/models/1/lineage")
     assert lineage["round_id"] == odd

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 
 def test_the_demo_answers_with_one_json_object_and_leaves_nothing(nats_server):
@@ -17,5 +18,4 @@ def test_the_demo_answers_with_one_json_object_and_leaves_nothing(nats_server):
     assert abs(found["accuracy"] - found["central_accuracy"]) <= 0.05
     assert found["cold_start_ms"] > 0
     assert "round   3   updates 3/3" in done.stderr
-    with open(found["model_file"]) as file:
-        assert len(json.load(file)["w"]) == 30
+    assert len(json.loads(Path(found["model_file"]).read_text())["w"]) == 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -51,7 +52,11 @@ class RunningRegistry:
     def url(self) -> str:
         return f"http://{self.host}"
 
+    manifest_of = staticmethod(image_manifest)
+
     async def ask(self, method: str, path: str, **options: Any) -> tuple[int, dict[str, str], bytes]:
+        if isinstance(options.get("data"), bytes):
+            options["data"] = io.BytesIO(options["data"])
         async with self.session.request(method, f"{self.url}{path}", **options) as response:
             return response.status, dict(response.headers), await response.read()
 

@@ -10,7 +10,9 @@ from proxy.auth import Challenge, Credentials, choose, parse_challenge
 
 def test_a_bearer_challenge_names_realm_service_and_scope():
     header = 'Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:a/b:pull,push"'
-    assert parse_challenge(header) == Challenge("bearer", "https://ghcr.io/token", "ghcr.io", "repository:a/b:pull,push")
+    assert parse_challenge(header) == Challenge(
+        "bearer", "https://ghcr.io/token", "ghcr.io", "repository:a/b:pull,push"
+    )
 
 
 def test_values_may_be_unquoted_escaped_and_spaced():
@@ -18,7 +20,7 @@ def test_values_may_be_unquoted_escaped_and_spaced():
 
 
 def test_bearer_is_preferred_and_unknown_schemes_are_passed_over():
-    assert choose(['Negotiate', 'Basic realm="r"', 'Bearer realm="t"']) == Challenge("bearer", "t")
+    assert choose(["Negotiate", 'Basic realm="r"', 'Bearer realm="t"']) == Challenge("bearer", "t")
     assert choose(['Basic realm="r"']) == Challenge("basic", "r")
     assert choose(["Negotiate"]) is None
 

@@ -139,10 +139,12 @@ class Stack:
         wanted = f"{variable.get(service, 'PROPLET_STATE_DIR')}={self.state / service}".encode()
         module = "proplet" if service.startswith("proplet") else service
         for pid, line in self.children().items():
+            if service == "broker" and "nats-server" in line:
+                return pid
             with contextlib.suppress(OSError):
-                if line.strip().endswith(f"-m {module}") or (service == "broker" and "nats-server" in line):
-                    if service == "broker" or wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                        return pid
+                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                if line.strip().endswith(f"-m {module}") and wanted in environment:
+                    return pid
         raise AssertionError(f"{service} is not running")
 
     def kill(self, service: str) -> int:

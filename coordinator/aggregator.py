@@ -1,0 +1,63 @@
+"""The aggregator, a process of its own: updates in, their average out. It keeps nothing.
+
+``python -m coordinator.aggregator``
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from pydantic_core import from_json
+
+from coordinator import aggregation, models
+from coordinator.offload import offload
+from coordinator.settings import AggregatorSettings
+from swashplate import logging, service
+from swashplate.errors import InvalidRequestError
+from swashplate.http import MIB, HttpService, Route, read_text
+from swashplate.settings import refuse_open_bind
+
+log = logging.get("aggregator")
+
+BODY_LIMIT = 1024 * MIB
+"""Bytes: a round's updates together, where each of them may have 100 MiB."""
+
+
+def aggregate(text: str) -> bytes:
+    """The canonical JSON of the average of ``{"updates": […]}``; raises ``InvalidRequestError``."""
+    try:
+        body = from_json(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"body is not valid JSON: {error}", code="malformed_json") from error
+    if not isinstance(body, dict):
+        raise InvalidRequestError("body must be an object", hint='send {"updates": […]}')
+    return models.encode(aggregation.fedavg(aggregation.contributions(body.get("updates"))))
+
+
+async def _aggregate(request: web.Request) -> web.Response:
+    text = await read_text(request)
+    content = await offload(len(text), aggregate, text)
+    return web.Response(body=content, content_type="application/json")
+
+
+def http_service() -> HttpService:
+    example = {"w": [0.5, -0.25, 0], "b": 0.125}
+    route = Route(
+        "POST", "/aggregate", _aggregate, "Average updates, weighted by samples", errors=(400, 413), example=example
+    )
+    return HttpService("aggregator", [route], body_limit=BODY_LIMIT)
+
+
+async def serve(settings: AggregatorSettings, stop: asyncio.Event) -> None:
+    refuse_open_bind(settings.http_host, settings.http_insecure, "AGGREGATOR")
+    async with http_service().serving(settings.http_host, settings.port):
+        await stop.wait()
+
+
+def main() -> None:
+    service.run(AggregatorSettings, serve, name="aggregator")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The coordinator's process: its parts put together, its HTTP, and what it hears over MQTT."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from coordinator.announcer import Announcer
+from coordinator.api import CoordinatorApi
+from coordinator.completion import Completion
+from coordinator.launching import Launcher
+from coordinator.live import LiveRounds
+from coordinator.peers import AggregatorPeer, ManagerPeer, RegistryPeer
+from coordinator.rounds import Rounds
+from coordinator.settings import CoordinatorSettings
+from coordinator.store import RoundStore
+from coordinator.tokens import Tokens
+from swashplate import logging, service
+from swashplate.bus import BrokerAddress, Bus, MqttBus, Received
+from swashplate.client import HttpClient
+from swashplate.errors import InvalidRequestError
+from swashplate.http import HttpService, must_be_connected
+from swashplate.messages import RoundTask
+from swashplate.settings import refuse_open_bind
+from swashplate.topics import Topics
+
+log = logging.get("coordinator")
+
+
+@asynccontextmanager
+async def coordinating(
+    settings: CoordinatorSettings,
+    bus: Bus,
+    open_bare: Callable[[], Bus],
+    *,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Rounds]:
+    """The coordinator over ``settings.state_dir`` and a bus that is not entered yet, until the context ends."""
+    folder: Path = settings.state_dir
+    topics = Topics(settings.domain_id, settings.channel_id)
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(HttpClient())
+        store = await stack.enter_async_context(RoundStore(folder))
+        registry = RegistryPeer(http, settings.model_registry_url)
+        aggregator = AggregatorPeer(http, settings.aggregator_url)
+        manager = ManagerPeer(http, settings.manager_url)
+        tokens = Tokens.load(folder)
+        announcer = Announcer(bus, topics, open_bare)
+        stack.push_async_callback(announcer.close)
+        tasks = service.Tasks(log)
+        live = LiveRounds(store, tasks, clock)
+        launcher = Launcher(manager, tokens, live, tasks, clock)
+        completion = Completion(store, live, aggregator, registry, announcer, tasks)
+        rounds = Rounds(store, live, launcher, completion, registry, tokens, clock=clock)
+        await rounds.load()
+        await bus.subscribe(topics.every_round_task, lambda message: _task_ended(rounds, message))
+        await stack.enter_async_context(bus)
+        stack.push_async_callback(tasks.close)
+        stack.callback(live.close)
+        await rounds.resume()
+        api = HttpService(
+            "coordinator",
+            CoordinatorApi(rounds).routes(),
+            checks={"broker": must_be_connected(lambda: bus.connected), "database": store.check},
+        )
+        await stack.enter_async_context(api.serving(settings.http_host, settings.port, also=settings.extra_ports))
+        yield rounds
+
+
+async def _task_ended(rounds: Rounds, message: Received) -> None:
+    """The topic, which the broker's access list guards, must say the same as the payload."""
+    ended = RoundTask.decode(message.payload)
+    *_, round_id, _, proplet_id = message.topic.split("/")
+    if (round_id, proplet_id) != (ended.round_id, ended.proplet_id):
+        raise InvalidRequestError(f"{message.topic} carries news of {ended.round_id}/{ended.proplet_id}")
+    await rounds.task_ended(ended)
+
+
+async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
+    refuse_open_bind(settings.http_host, settings.http_insecure, "COORDINATOR")
+    with service.state_folder(settings.state_dir) as folder:
+        address = BrokerAddress.parse(settings.mqtt_address)
+        client_id = service.stable_client_id(folder, settings.client_id)
+
+        def connection(name: str, *, clean_session: bool) -> MqttBus:
+            return MqttBus(
+                address,
+                client_id=name,
+                username=settings.username or settings.client_id,
+                password=settings.client_key,
+                clean_session=clean_session,
+            )
+
+        def open_bare() -> MqttBus:
+            return connection(f"{client_id}-bare", clean_session=True)
+
+        async with coordinating(settings, connection(client_id, clean_session=False), open_bare):
+            await stop.wait()

@@ -1,0 +1,266 @@
+"""Models on disk: lines of versions, immutable but for a version 0 that no round has used yet."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Row,
+    String,
+    Table,
+    UniqueConstraint,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from coordinator import offload
+from swashplate.blobs import BlobStore, sha256_digest
+from swashplate.database import Database, sqlite_url
+from swashplate.errors import ConflictError, NotFoundError
+from swashplate.model_ref import DEFAULT_LINE, ModelRef
+
+ZERO_MODEL = b'{"w":[0,0,0],"b":0}'
+
+_metadata = MetaData()
+_models = Table(
+    "models",
+    _metadata,
+    Column("line", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("body", LargeBinary),  # NULL: a blob
+    Column("created_at", Float, nullable=False),
+    Column("parent", Integer),
+    Column("round_id", String),
+    Column("details", String, nullable=False),
+    PrimaryKeyConstraint("line", "version"),
+    UniqueConstraint("line", "round_id"),
+)
+_uses = Table(
+    "uses",
+    _metadata,
+    Column("line", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("round_id", String, nullable=False),
+    PrimaryKeyConstraint("line", "version", "round_id"),
+    ForeignKeyConstraint(["line", "version"], ["models.line", "models.version"]),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """``body`` is the canonical JSON; ``details`` what the round said about it."""
+
+    ref: ModelRef
+    digest: str
+    body: bytes
+    created_at: float
+    parent: int | None
+    round_id: str | None
+    details: Mapping[str, Any]
+
+
+class ModelStore:
+    """What a method returned from is on the disk."""
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = Database(sqlite_url(folder / "models.sqlite3"), _metadata, version=1)
+        self._blobs = BlobStore(folder / "blobs")
+        self._clock = clock
+
+    async def __aenter__(self) -> Self:
+        await self._database.__aenter__()
+        async with self._database.transaction() as connection:
+            if await self._last(connection, DEFAULT_LINE) is None:
+                await self._insert(connection, ModelRef(DEFAULT_LINE, 0), ZERO_MODEL)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._database.__aexit__(*exc)
+
+    async def check(self) -> None:
+        await self._database.check()
+
+    async def lines(self) -> list[str]:
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(select(_models.c.line).distinct().order_by(_models.c.line))
+            return list(rows.scalars())
+
+    async def versions(self, line: str) -> list[int]:
+        """Raises ``NotFoundError`` when there is no such line."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(
+                select(_models.c.version).where(_models.c.line == line).order_by(_models.c.version)
+            )
+            found = list(rows.scalars())
+        if not found:
+            raise NotFoundError(
+                f"there is no model line {line}",
+                code="line_not_found",
+                hint=f'start it with POST /lines/{line}/models {{"version": 0, "model": …}}',
+            )
+        return found
+
+    async def read(self, ref: ModelRef) -> StoredModel:
+        """Raises ``NotFoundError`` with code ``model_not_found``."""
+        async with self._database.transaction() as connection:
+            row = await self._find(connection, ref)
+        if row is None:
+            raise _not_found(ref)
+        return await self._stored(row)
+
+    async def put(self, ref: ModelRef, body: bytes) -> None:
+        """Store ``body`` as the version that its sender chose; the same bytes again change nothing.
+
+        Raises ``ConflictError`` when that version holds another model, or is not the next one of its line.
+        """
+        digest = await self._keep(body)
+        async with self._database.transaction() as connection:
+            found = await self._find(connection, ref)
+            if found is None:
+                await self._require_next(connection, ref)
+                await self._insert(connection, ref, body)
+            elif found.digest != digest:
+                await self._require_replaceable(connection, ref)
+                await connection.execute(
+                    update(_models).where(*_at(ref)).values(digest=digest, body=_inline(body), created_at=self._clock())
+                )
+
+    async def use(self, ref: ModelRef, round_id: str) -> StoredModel:
+        """Note that a round starts from ``ref``: from now on it never changes. Raises ``NotFoundError``."""
+        async with self._database.transaction() as connection:
+            row = await self._find(connection, ref)
+            if row is None:
+                raise _not_found(ref)
+            key = {"line": ref.line, "version": ref.version, "round_id": round_id}
+            if (await connection.execute(select(_uses).filter_by(**key))).first() is None:
+                await connection.execute(insert(_uses).values(**key))
+        return await self._stored(row)
+
+    async def add_round(
+        self, line: str, round_id: str, body: bytes, *, parent: int, details: Mapping[str, Any]
+    ) -> tuple[StoredModel, bool]:
+        """Store what a round made as the next version of its line; also says whether it is new.
+
+        The same model for the same round is that version again; raises ``ConflictError`` for another model and
+        ``NotFoundError`` when the parent does not exist.
+        """
+        digest = await self._keep(body)
+        async with self._database.transaction() as connection:
+            known = (await connection.execute(select(_models).filter_by(line=line, round_id=round_id))).first()
+            if known is None:
+                last = await self._last(connection, line)
+                if last is None or parent > last:
+                    raise _not_found(ModelRef(line, parent))
+                ref = ModelRef(line, last + 1)
+                return await self._insert(
+                    connection, ref, body, parent=parent, round_id=round_id, details=details
+                ), True
+        if known.digest != digest:
+            raise ConflictError(
+                f"round {round_id} already made version {known.version} of {line}, with another model",
+                code="round_model_conflict",
+            )
+        return await self._stored(known), False
+
+    async def _keep(self, body: bytes) -> str:
+        """A large body becomes a blob before any row names it."""
+        if len(body) <= offload.SMALL:
+            return sha256_digest(body)
+        return await asyncio.to_thread(self._blobs.put, body)
+
+    async def _stored(self, row: Row[Any]) -> StoredModel:
+        body = row.body if row.body is not None else await asyncio.to_thread(self._blobs.read, row.digest)
+        details = json.loads(row.details)
+        ref = ModelRef(row.line, row.version)
+        return StoredModel(ref, row.digest, body, row.created_at, row.parent, row.round_id, details)
+
+    async def _insert(
+        self,
+        connection: AsyncConnection,
+        ref: ModelRef,
+        body: bytes,
+        *,
+        parent: int | None = None,
+        round_id: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> StoredModel:
+        model = StoredModel(ref, sha256_digest(body), body, self._clock(), parent, round_id, details or {})
+        values = {
+            "line": ref.line,
+            "version": ref.version,
+            "digest": model.digest,
+            "body": _inline(body),
+            "created_at": model.created_at,
+            "parent": parent,
+            "round_id": round_id,
+            "details": json.dumps(model.details),
+        }
+        await connection.execute(insert(_models).values(**values))
+        return model
+
+    @staticmethod
+    async def _find(connection: AsyncConnection, ref: ModelRef) -> Row[Any] | None:
+        return (await connection.execute(select(_models).where(*_at(ref)))).first()
+
+    @staticmethod
+    async def _last(connection: AsyncConnection, line: str) -> int | None:
+        highest = select(func.max(_models.c.version)).where(_models.c.line == line)
+        version: int | None = (await connection.execute(highest)).scalar()
+        return version
+
+    async def _require_next(self, connection: AsyncConnection, ref: ModelRef) -> None:
+        last = await self._last(connection, ref.line)
+        following = 0 if last is None else last + 1
+        if ref.version != following:
+            raise ConflictError(
+                f"version {ref.version} of {ref.line} would leave a gap",
+                code="version_gap",
+                hint=f"the next version of {ref.line} is {following}",
+            )
+
+    @staticmethod
+    async def _require_replaceable(connection: AsyncConnection, ref: ModelRef) -> None:
+        if ref.version > 0:
+            raise ConflictError(
+                f"version {ref.version} of {ref.line} holds another model; versions never change",
+                code="model_immutable",
+                hint="post it as the next version",
+            )
+        used = (await connection.execute(select(_uses).filter_by(line=ref.line, version=0).limit(1))).first()
+        if used is not None:
+            raise ConflictError(
+                f"version 0 of {ref.line} was used by round {used.round_id}, so it no longer changes",
+                code="model_immutable",
+                hint="post it as the next version, or start a line of its own with POST /lines/NAME/models",
+            )
+
+
+def _at(ref: ModelRef) -> tuple[Any, Any]:
+    return _models.c.line == ref.line, _models.c.version == ref.version
+
+
+def _inline(body: bytes) -> bytes | None:
+    return body if len(body) <= offload.SMALL else None
+
+
+def _not_found(ref: ModelRef) -> NotFoundError:
+    return NotFoundError(
+        "Model not found", code="model_not_found", hint=f"the registry has no version {ref.version} of {ref.line}"
+    )

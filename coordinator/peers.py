@@ -1,0 +1,105 @@
+"""The three services that a round needs: the manager, the model registry and the aggregator, as the coordinator sees them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from coordinator.messages import ModelUse, StoredRoundModel
+from coordinator.records import ReceivedUpdate
+from swashplate.client import HttpClient
+from swashplate.errors import ConflictError, SwashplateError, UnavailableError
+from swashplate.messages import TaskCreate
+from swashplate.model_ref import ModelRef
+
+LONG = 600
+"""Seconds for a request that carries whole models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as the manager describes it; ``status`` in lower case."""
+
+    id: str
+    status: str
+    error: str
+    digest: str
+
+
+class NotNowError(UnavailableError):
+    """The task cannot be launched now; later it may."""
+
+
+class ManagerPeer:
+    def __init__(self, http: HttpClient, url: str) -> None:
+        self._http = http
+        self._url = url.rstrip("/")
+
+    async def launch(self, task: TaskCreate, key: str) -> Task:
+        """Create and start the task, once per ``key``.
+
+        Raises ``NotNowError`` when it may be tried again, another ``SwashplateError`` when the manager will never do it.
+        """
+        try:
+            _, content = await self._http.request(
+                "POST", f"{self._url}/tasks", body=task.encode(), headers={"Idempotency-Key": key}, timeout=10
+            )
+            answer: dict[str, Any] = json.loads(content)
+            return Task(
+                id=str(answer["id"]),
+                status=str(answer.get("status", "")).lower(),
+                error=str(answer.get("error") or ""),
+                digest=str(answer.get("digest") or ""),
+            )
+        except UnavailableError as error:
+            raise NotNowError(error.sentence, code="manager_unavailable") from error
+        except ConflictError as error:
+            if error.code == "proplet_not_alive":
+                raise NotNowError(error.sentence, code=error.code) from error
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise NotNowError("the manager's answer is not a task", code="manager_unavailable") from error
+
+
+class RegistryPeer:
+    def __init__(self, http: HttpClient, url: str) -> None:
+        self._http = http
+        self._url = url.rstrip("/")
+
+    async def use(self, ref: ModelRef, round_id: str) -> ModelUse:
+        """Note that the round starts from ``ref``; raises ``NotFoundError`` or ``UnavailableError``."""
+        _, content = await self._http.request("PUT", f"{self._url}{ref.path}/uses/{quote(round_id, safe='')}")
+        return ModelUse.decode(content)
+
+    async def store(self, base: ModelRef, round_id: str, model: bytes, lineage: dict[str, Any]) -> StoredRoundModel:
+        """Store the JSON ``model`` that the round made from ``base``, once per round; the registry picks the version."""
+        about = json.dumps({"parent_version": base.version, "lineage": lineage})
+        body = about[:-1].encode() + b',"model":' + model.strip() + b"}"
+        url = f"{self._url}/lines/{base.line}/rounds/{quote(round_id, safe='')}/model"
+        _, content = await self._http.request("PUT", url, body=body, timeout=LONG)
+        return StoredRoundModel.decode(content)
+
+
+class AggregatorPeer:
+    def __init__(self, http: HttpClient, url: str) -> None:
+        self._http = http
+        self._url = url.rstrip("/")
+
+    async def aggregate(self, updates: Iterable[ReceivedUpdate]) -> bytes:
+        """The JSON of the new model."""
+        entries = [
+            b'{"proplet_id":%b,"num_samples":%d,"update":%b}'
+            % (json.dumps(update.proplet_id).encode(), update.key.num_samples, update.body)
+            for update in updates
+        ]
+        body = b'{"updates":[' + b",".join(entries) + b"]}"
+        _, content = await self._http.request("POST", f"{self._url}/aggregate", body=body, timeout=LONG)
+        return content
+
+
+def may_change(error: SwashplateError) -> bool:
+    """Can the same request succeed later?"""
+    return isinstance(error, UnavailableError) or error.retryable

@@ -1,0 +1,202 @@
+"""The model registry, a process of its own: every version of every model, immutable and named by digest.
+
+``/models/…`` is the line ``global_model``; any line is at ``/lines/{line}/models/…``. ``python -m coordinator.registry``
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aiohttp import web
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from coordinator import models
+from coordinator.messages import Lineage, ModelUse, NewModel, RoundModel, StoredRoundModel
+from coordinator.model_store import ModelStore
+from coordinator.offload import offload
+from coordinator.settings import RegistrySettings
+from swashplate import logging, service
+from swashplate.errors import InvalidRequestError, from_validation
+from swashplate.http import HttpService, Route, answer, read_text
+from swashplate.model_ref import DEFAULT_LINE, ModelRef
+from swashplate.settings import refuse_open_bind
+from swashplate.topics import level
+
+log = logging.get("model-registry")
+
+
+class RegistryApi:
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+
+    async def lines(self, _: web.Request) -> web.Response:
+        return answer({"lines": await self._store.lines()})
+
+    async def versions(self, request: web.Request) -> web.Response:
+        return answer({"versions": await self._store.versions(_line(request))})
+
+    async def read(self, request: web.Request) -> web.Response:
+        model = await self._store.read(_ref(request))
+        tag = f'"{model.digest}"'
+        headers = {"ETag": tag, "X-Model-Digest": model.digest}
+        if request.headers.get("If-None-Match") == tag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=model.body, content_type="application/json", headers=headers)
+
+    async def lineage(self, request: web.Request) -> web.Response:
+        model = await self._store.read(_ref(request))
+        created = datetime.fromtimestamp(model.created_at, UTC).isoformat()
+        return answer(
+            Lineage(
+                line=model.ref.line,
+                version=model.ref.version,
+                digest=model.digest,
+                created_at=created,
+                parent=model.parent,
+                round_id=model.round_id,
+                details=dict(model.details),
+            )
+        )
+
+    async def post(self, request: web.Request) -> web.Response:
+        line = _line(request)
+        text = await read_text(request)
+        version, body = await offload(len(text), _new_model, text)
+        await self._store.put(ModelRef(line, version), body)
+        log.info("model stored", line=line, version=version)
+        return answer({"version": version, "status": "stored"}, status=201)
+
+    async def use(self, request: web.Request) -> web.Response:
+        round_id = level(request.match_info["round_id"], "round id")
+        model = await self._store.use(_ref(request), round_id)
+        shapes = await offload(len(model.body), _shapes, model.body)
+        return answer(ModelUse(line=model.ref.line, version=model.ref.version, digest=model.digest, shapes=shapes))
+
+    async def put_round(self, request: web.Request) -> web.Response:
+        line = _line(request)
+        round_id = level(request.match_info["round_id"], "round id")
+        text = await read_text(request)
+        sent, body = await offload(len(text), _round_model, text)
+        model, created = await self._store.add_round(
+            line, round_id, body, parent=sent.parent_version, details=sent.lineage
+        )
+        log.info("model stored", line=line, version=model.ref.version, round_id=round_id)
+        stored = StoredRoundModel(version=model.ref.version, uri=model.ref.uri, digest=model.digest)
+        return answer(stored, status=201 if created else 200)
+
+
+def _line(request: web.Request) -> str:
+    line = request.match_info.get("line", DEFAULT_LINE)
+    if ModelRef.parse(f"{line}_v0").line != line:
+        raise InvalidRequestError(f"{line!r} is not the name of a model line", code="invalid_model_ref")
+    return line
+
+
+def _ref(request: web.Request) -> ModelRef:
+    version = request.match_info["version"]
+    if not (version.isascii() and version.isdigit() and len(version) <= 9):
+        raise InvalidRequestError("Invalid version", code="invalid_version", hint="a version is a whole number from 0")
+    return ModelRef(_line(request), int(version))
+
+
+def _new_model(text: str) -> tuple[int, bytes]:
+    try:
+        sent = NewModel.model_validate_json(text)
+    except ValidationError as error:
+        raise from_validation(error) from error
+    return sent.version, models.encode(models.parse(sent.model))
+
+
+def _round_model(text: str) -> tuple[RoundModel, bytes]:
+    try:
+        sent = RoundModel.model_validate_json(text)
+    except ValidationError as error:
+        raise from_validation(error) from error
+    return sent, models.encode(models.parse(sent.model))
+
+
+def _shapes(body: bytes) -> models.Shapes:
+    return models.shapes(models.parse(from_json(body)))
+
+
+def http_service(store: ModelStore) -> HttpService:
+    api = RegistryApi(store)
+    routes = [Route("GET", "/lines", api.lines, "Every model line", example={"lines": ["global_model"]})]
+    for prefix in ("/models", "/lines/{line}/models"):
+        routes += [
+            Route("GET", prefix, api.versions, "The versions of a line", errors=(404,), example={"versions": [0, 1]}),
+            Route(
+                "POST",
+                prefix,
+                api.post,
+                "Store a model as version 0 or as the next version",
+                body=NewModel,
+                status=201,
+                errors=(409,),
+                example={"version": 0, "status": "stored"},
+            ),
+            Route(
+                "GET",
+                prefix + "/{version}",
+                api.read,
+                "The model itself",
+                errors=(400, 404),
+                example={"w": [0, 0, 0], "b": 0},
+            ),
+            Route(
+                "GET",
+                prefix + "/{version}/lineage",
+                api.lineage,
+                "Where a model came from",
+                answer=Lineage,
+                errors=(400, 404),
+            ),
+        ]
+    routes += [
+        Route(
+            "PUT",
+            "/lines/{line}/models/{version}/uses/{round_id}",
+            api.use,
+            "A round starts from this model, which never changes from now on",
+            answer=ModelUse,
+            errors=(400, 404),
+        ),
+        Route(
+            "PUT",
+            "/lines/{line}/rounds/{round_id}/model",
+            api.put_round,
+            "Store what a round made as the next version, once per round",
+            body=RoundModel,
+            answer=StoredRoundModel,
+            status=201,
+            errors=(404, 409),
+        ),
+    ]
+    return HttpService("model_registry", routes, checks={"database": store.check})
+
+
+@asynccontextmanager
+async def serving(host: str, port: int, folder: Path) -> AsyncIterator[ModelStore]:
+    """The model registry over ``folder``, until the context ends."""
+    async with ModelStore(folder) as store, http_service(store).serving(host, port):
+        yield store
+
+
+async def serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
+    refuse_open_bind(settings.http_host, settings.http_insecure, "REGISTRY")
+    with service.state_folder(settings.models_dir) as folder:
+        async with serving(settings.http_host, settings.port, folder):
+            await stop.wait()
+
+
+def main() -> None:
+    service.run(RegistrySettings, serve, name="model-registry")
+
+
+if __name__ == "__main__":
+    main()

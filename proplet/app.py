@@ -1,0 +1,111 @@
+"""The proplet's process: every part made, opened in order, and closed in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from proplet.agent import Agent, new_instance, offline_will
+from proplet.attempt import Limits, Runner
+from proplet.binaries import Binaries
+from proplet.counters import Counters
+from proplet.fetch import Fetcher
+from proplet.input_cache import InputCache
+from proplet.inputs import Inputs
+from proplet.journal import Journal
+from proplet.outbox import Outbox
+from proplet.runtime import WorkerPool
+from proplet.settings import PropletSettings
+from proplet.site import Site
+from proplet.task_folder import TaskFolders, choose_root
+from swashplate import logging
+from swashplate.bus import BrokerAddress, Bus, MqttBus, Will
+from swashplate.client import HttpClient
+from swashplate.service import stable_client_id, state_folder
+from swashplate.topics import Topics
+
+log = logging.get("proplet")
+
+BusFactory = Callable[[str, Will], Bus]
+"""``(MQTT client id, last will)`` → the bus, not yet entered."""
+
+
+@dataclass(frozen=True)
+class Proplet:
+    """A running proplet."""
+
+    agent: Agent
+    pool: WorkerPool
+    fetcher: Fetcher
+    counters: Counters
+    bus: Bus
+
+
+def mqtt_bus(settings: PropletSettings) -> BusFactory:
+    address = BrokerAddress.parse(
+        settings.mqtt_address,
+        ca_cert=settings.mqtt_ca_cert,
+        client_cert=settings.mqtt_client_cert,
+        client_key=settings.mqtt_client_key,
+        insecure_skip_verify=settings.mqtt_insecure_skip_verify,
+    )
+
+    def make(client_id: str, will: Will) -> Bus:
+        return MqttBus(
+            address,
+            client_id=client_id,
+            username=settings.client_id,
+            password=settings.client_key,
+            will=will,
+            keep_alive=settings.mqtt_keep_alive,
+        )
+
+    return make
+
+
+@asynccontextmanager
+async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncIterator[Proplet]:
+    """A proplet from the first subscription to the goodbye. Raises ``ConfigurationError``."""
+    topics = Topics(settings.domain_id, settings.channel_id)
+    proplet_id, instance = settings.client_id, new_instance()
+    will = offline_will(topics, proplet_id, instance)
+    async with AsyncExitStack() as stack:
+        state = stack.enter_context(state_folder(settings.state_dir))
+        folders = TaskFolders(choose_root(settings.task_dir, state, proplet_id))
+        stack.callback(folders.close)
+        http = await stack.enter_async_context(HttpClient())
+        journal = await stack.enter_async_context(Journal(state / "journal.db"))
+        modules = state / "modules"
+        pool = await stack.enter_async_context(WorkerPool(settings.slots, modules, state / "empty"))
+        binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
+        bus = make_bus(stable_client_id(state, proplet_id), will)
+        site = Site(settings, http, binaries.store.digests)
+        cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
+        inputs = Inputs(cache, proplet_id, settings.data_store_url, site.model_registry_url)
+        fetcher = Fetcher(bus, topics, proplet_id, binaries)
+        limits = Limits(memory=settings.memory_limit, output=settings.output_limit)
+        runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, limits, site.coordinator_url)
+        outbox = Outbox(journal, bus, topics, proplet_id, http, site.coordinator_url)
+        counters = Counters()
+        agent = Agent(settings, bus, topics, instance, site, journal, outbox, runner, counters)
+        await fetcher.open()
+        await agent.open()
+        await stack.enter_async_context(bus)
+        stack.push_async_callback(fetcher.close)
+        stack.push_async_callback(agent.close)
+        log.info("proplet started", proplet_id=proplet_id, slots=settings.slots, tasks_below=str(folders.root))
+        yield Proplet(agent, pool, fetcher, counters, bus)
+
+
+async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        proplet = await stack.enter_async_context(running(settings, mqtt_bus(settings)))
+        if settings.metrics_port > 0:
+            from proplet import metrics  # noqa: PLC0415  # an HTTP server costs memory that most proplets need not spend
+
+            await stack.enter_async_context(metrics.serving(settings, proplet))
+        await stop.wait()
+        log.info("stopping", running_tasks=proplet.agent.running)

@@ -1,0 +1,57 @@
+"""What this machine offers, as it is told to the manager."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from importlib import metadata
+from typing import Any
+
+from swashplate import __version__
+from swashplate.messages import Capabilities
+
+WASM_FEATURES = [
+    "bulk-memory",
+    "component-model",
+    "multi-value",
+    "mutable-globals",
+    "reference-types",
+    "relaxed-simd",
+    "sign-extension",
+    "simd",
+    "tail-call",
+    "wasi-preview1",
+    "wasi-preview2",
+]
+MOST_DIGESTS = 256
+"""Told at most; a create stays a small message."""
+
+
+def memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def capabilities(*, slots: int, labels: dict[str, str], datasets: list[str], digests: list[str]) -> Capabilities:
+    return Capabilities(
+        cpu=os.cpu_count() or 1,
+        memory_bytes=memory_bytes(),
+        arch=platform.machine(),
+        wasm_features=WASM_FEATURES,
+        labels=labels,
+        datasets=datasets,
+        digests=digests[:MOST_DIGESTS],
+        slots=slots,
+    )
+
+
+def described() -> dict[str, Any]:
+    """The metadata that the existing API shows of a proplet."""
+    return {
+        "os": platform.system().lower(),
+        "hostname": socket.gethostname(),
+        "cpu_arch": platform.machine(),
+        "total_memory_bytes": memory_bytes(),
+        "proplet_version": __version__,
+        "wasm_runtime": f"wasmtime-{metadata.version('wasmtime')}",
+    }

@@ -1,0 +1,123 @@
+"""The datasets of a site: one JSON file each, checked when it is stored, served as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+from pydantic_core import from_json, to_json
+from typing_extensions import TypedDict
+
+from swashplate.errors import InvalidRequestError, NotFoundError
+from swashplate.messages import Message
+from swashplate.topics import level
+
+SCHEMA = "fl-demo-dataset-v1"
+MOST_ID_BYTES = 200
+"""A file name has at most 255 bytes."""
+
+Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class Row(TypedDict):
+    """One sample: its features and its label."""
+
+    x: Annotated[list[Number], Field(min_length=1)]
+    y: Number
+
+
+class DatasetUpload(Message):
+    """A dataset to be stored. Further fields are ignored: ids and size are ours to say."""
+
+    data: list[Row] = Field(min_length=1)
+    schema_name: str = Field(default=SCHEMA, alias="schema", max_length=128)
+
+    @model_validator(mode="after")
+    def _equal_features(self) -> DatasetUpload:
+        width = len(self.data[0]["x"])
+        for at, row in enumerate(self.data):
+            if len(row["x"]) != width:
+                raise ValueError(f"data.{at}.x has {len(row['x'])} features, the first row has {width}")
+        return self
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A stored dataset: where it is and what its content hashes to."""
+
+    path: Path
+    etag: str
+    rows: int
+
+
+class Datasets:
+    """Blocking; the files of ``folder``, each named ``{id}.json``. Other processes may put files there too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[str, tuple[tuple[int, int, int], Dataset]] = {}
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for leftover in folder.glob(".incoming-*"):
+            leftover.unlink(missing_ok=True)
+
+    def names(self) -> list[str]:
+        return sorted(path.stem for path in self._folder.glob("*.json"))
+
+    def has(self, name: str) -> bool:
+        return self._path(name).is_file()
+
+    def get(self, name: str) -> Dataset:
+        """Raises ``NotFoundError`` with code ``dataset_not_found``."""
+        path = self._path(name)
+        try:
+            found = path.stat()
+            version = found.st_mtime_ns, found.st_size, found.st_ino
+            known = self._known.get(name)
+            if known is not None and known[0] == version:
+                return known[1]
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise NotFoundError("Dataset not found", code="dataset_not_found", hint=f"POST /datasets/{name}") from error
+        dataset = Dataset(path, f'"{hashlib.sha256(content).hexdigest()}"', _count(content))
+        self._known[name] = version, dataset
+        return dataset
+
+    def put(self, name: str, data: Sequence[Any], schema: str = SCHEMA) -> Dataset:
+        """Durable and whole when this returns."""
+        target = self._path(name)
+        content = to_json({"schema": schema, "proplet_id": name, "client_id": name, "data": data, "size": len(data)})
+        handle, temporary = tempfile.mkstemp(prefix=".incoming-", dir=self._folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(target)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return self.get(name)
+
+    def _path(self, name: str) -> Path:
+        """Raises ``InvalidRequestError`` for a name that could leave the folder or not be a topic level."""
+        if len(level(name, "dataset id").encode()) > MOST_ID_BYTES:
+            raise InvalidRequestError(f"dataset id must be at most {MOST_ID_BYTES} bytes", code="invalid_id")
+        return self._folder / f"{name}.json"
+
+
+def _count(content: bytes) -> int:
+    """Rows of a dataset; 0 for a file of somebody else's making that has none."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return len(from_json(content)["data"])
+    return 0

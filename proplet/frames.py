@@ -1,0 +1,80 @@
+"""What the agent and a worker process say to each other: frames of a length, a kind and a payload.
+
+Only the standard library is used on this side of the wall: a worker carries nothing that it does not need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any
+
+HEADER = struct.Struct(">IB")
+MESSAGE, STDERR = 0, 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a guest. ``folder`` holds ``in/`` and ``out/``; stdout is written to ``stdout`` in it."""
+
+    digest: str
+    binary: str
+    name: str
+    folder: str
+    inputs: list[str]
+    cli_args: list[str]
+    env: dict[str, str]
+    memory_limit: int
+    output_limit: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a run ended: with ``error`` empty it succeeded, and ``text`` is what a function returned.
+
+    A worker that is not ``reusable`` must be replaced; ``compiled`` says that the module had to be compiled first.
+    """
+
+    text: str | None = None
+    error: str = ""
+    code: str = ""
+    reusable: bool = True
+    compiled: bool = False
+
+
+def packed(kind: int, payload: bytes) -> bytes:
+    return HEADER.pack(len(payload), kind) + payload
+
+
+def packed_message(message: Job | Answer) -> bytes:
+    return packed(MESSAGE, json.dumps(asdict(message)).encode())
+
+
+def receive(connection: socket.socket) -> dict[str, Any] | None:
+    """The next message, or None when the other side is gone."""
+    header = _exactly(connection, HEADER.size)
+    if header is None:
+        return None
+    length, _ = HEADER.unpack(header)
+    payload = _exactly(connection, length)
+    return None if payload is None else json.loads(payload)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes | None:
+    buffer = bytearray(count)
+    view, filled = memoryview(buffer), 0
+    while filled < count:
+        got = connection.recv_into(view[filled:])
+        if got == 0:
+            return None
+        filled += got
+    return bytes(buffer)
+
+
+async def read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The next frame; raises ``EOFError`` (also as ``asyncio.IncompleteReadError``) when the worker is gone."""
+    length, kind = HEADER.unpack(await reader.readexactly(HEADER.size))
+    return kind, await reader.readexactly(length)

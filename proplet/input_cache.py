@@ -1,0 +1,136 @@
+"""Models and datasets kept between tasks as files, so that a task's ``/in`` is filled by hard links.
+
+What is immutable is fetched once; anything else is asked for again each time, and sent again only when it changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from pydantic_core import from_json
+
+from swashplate.client import HttpClient, error_of
+from swashplate.errors import InvalidRequestError, UnavailableError
+
+SMALL_BYTES = 4 << 20
+"""Up to here the text is kept in memory too, for the guest's environment, and its JSON is checked in full."""
+TRIES_AFTER_S = (0.1, 0.3)
+"""Pauses between tries when the server does not answer."""
+MOST_FILES = 64
+PIECE = 1 << 18
+TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=30)
+"""Seconds. How long a large dataset takes as a whole is bounded by the task's own deadline."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """``content`` is None for what is not small; ``rows`` is how many samples a dataset has, when that is known."""
+
+    path: Path
+    size: int
+    etag: str
+    content: bytes | None
+    rows: int | None
+
+
+class InputCache:
+    """Files below ``folder``, at most ``limit`` bytes together."""
+
+    def __init__(self, http: HttpClient, folder: Path, limit: int) -> None:
+        self._http = http
+        self._folder = folder
+        self._limit = limit
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._locks: dict[str, asyncio.Lock] = {}
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def get(self, url: str, *, immutable: bool = False) -> Kept:
+        """What ``url`` serves now; the file may be dropped at the caller's next await, so link it before. Raises ``UnavailableError`` when it does not answer, ``InvalidRequestError`` when that
+        is no JSON object, and what the server's own refusal means.
+        """
+        async with self._locks.setdefault(url, asyncio.Lock()):
+            kept = self._kept.get(url)
+            if kept is None or not immutable:
+                kept = await self._persistently(url, kept)
+            self._keep(url, kept)
+            return kept
+
+    async def _persistently(self, url: str, known: Kept | None) -> Kept:
+        for pause in TRIES_AFTER_S:
+            try:
+                return await self._fetch(url, known)
+            except UnavailableError:
+                await asyncio.sleep(pause)
+        return await self._fetch(url, known)
+
+    async def _fetch(self, url: str, known: Kept | None) -> Kept:
+        headers = {"If-None-Match": known.etag} if known is not None and known.etag else {}
+        try:
+            async with self._http.session.get(url, headers=headers, timeout=TIMEOUT) as response:
+                if response.status == 304 and known is not None:
+                    return known
+                if response.status >= 300:
+                    raise error_of(response.status, (await response.read()).decode(errors="replace"), url)
+                return await self._receive(url, response)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"GET {url} failed: {error or type(error).__name__}") from error
+
+    async def _receive(self, url: str, response: aiohttp.ClientResponse) -> Kept:
+        handle, name = tempfile.mkstemp(prefix=".incoming-", dir=self._folder)
+        path = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                size = 0
+                async for piece in response.content.iter_chunked(PIECE):
+                    file.write(piece)
+                    size += len(piece)
+            content = path.read_bytes() if size <= SMALL_BYTES else None
+            rows = response.headers.get("X-Dataset-Rows", "")
+            counted = _rows(from_json_object(url, content)) if content is not None else None
+            if counted is None and rows.isdigit():
+                counted = int(rows)
+            # A new name for every version: whoever linked the previous one keeps it.
+            target = self._folder / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}-{path.name[-8:]}"
+            path.replace(target)
+            return Kept(target, size, response.headers.get("ETag", ""), content, counted)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _keep(self, url: str, kept: Kept) -> None:
+        previous = self._kept.get(url)
+        if previous is not None and previous.path != kept.path:
+            previous.path.unlink(missing_ok=True)
+        self._kept[url] = kept
+        self._kept.move_to_end(url)
+        while len(self._kept) > 1 and self._over_limit():
+            old, dropped = self._kept.popitem(last=False)
+            dropped.path.unlink(missing_ok=True)
+            if not self._locks[old].locked():
+                del self._locks[old]
+
+    def _over_limit(self) -> bool:
+        return len(self._kept) > MOST_FILES or sum(kept.size for kept in self._kept.values()) > self._limit
+
+
+def from_json_object(url: str, content: bytes) -> dict[str, Any]:
+    """Raises ``InvalidRequestError`` with code ``not_json``."""
+    try:
+        value = from_json(content, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequestError(f"{url} did not answer JSON: {error}", code="not_json") from error
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{url} did not answer a JSON object", code="not_json")
+    return value
+
+
+def _rows(value: dict[str, Any]) -> int | None:
+    data = value.get("data")
+    return len(data) if isinstance(data, list) else None

@@ -1,0 +1,132 @@
+"""What a task is given: its model, its dataset, its environment. Nothing is made up in place of what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from pydantic_core import from_json
+
+from proplet.input_cache import SMALL_BYTES, InputCache, Kept
+from proplet.task_folder import TaskFolder
+from swashplate import logging
+from swashplate.errors import ConfigurationError, InvalidRequestError, NotFoundError, SwashplateError, UnavailableError
+from swashplate.messages import Start
+from swashplate.model_ref import ModelRef
+from swashplate.topics import level
+
+log = logging.get("inputs")
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+
+
+async def together(first: Awaitable[First], second: Awaitable[Second]) -> tuple[First, Second]:
+    """Both results; when one fails, the other is cancelled and over before this returns."""
+    tasks = asyncio.ensure_future(first), asyncio.ensure_future(second)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Inputs:
+    """``data_store_url`` and ``model_registry_url`` are empty when neither the operator nor the manager named one."""
+
+    def __init__(
+        self,
+        cache: InputCache,
+        proplet_id: str,
+        data_store_url: str,
+        model_registry_url: Callable[[], str],
+    ) -> None:
+        self._cache = cache
+        self._proplet_id = proplet_id
+        self._data_store_url = data_store_url.rstrip("/")
+        self._model_registry_url = model_registry_url
+
+    async def gather(self, start: Start, folder: TaskFolder) -> dict[str, str]:
+        """Fill the task's ``/in`` and return its environment.
+
+        Raises ``SwashplateError`` with the code of what is missing or wrong.
+        """
+        folder.describe(_described(start, self._proplet_id))
+        model, dataset = await together(self._model(start, folder), self._dataset(start, folder))
+        env = {**start.env, "TASK_ID": start.id, "PROPLET_ID": self._proplet_id}
+        sizes = [kept.size for kept in (model, dataset) if kept is not None]
+        if sum(sizes) <= SMALL_BYTES:
+            for name, kept in (("MODEL_DATA", model), ("DATASET_DATA", dataset)):
+                if kept is not None and kept.content is not None:
+                    env[name] = kept.content.decode()
+        return env
+
+    async def _model(self, start: Start, folder: TaskFolder) -> Kept | None:
+        uri = start.env.get("MODEL_URI", "")
+        if not uri:
+            return None
+        reference = ModelRef.parse(uri)
+        base = self._model_registry_url().rstrip("/")
+        if not base:
+            raise ConfigurationError(
+                "the task names a model, but this proplet knows no model registry", hint="set MODEL_REGISTRY_URL"
+            )
+        url = base + reference.path
+        log.info("Fetching model from registry: %s", url)
+        # Version 0 may be replaced until a round has used it; every later version is immutable.
+        kept = await self._named(url, "model", "model_registry_unreachable", immutable=reference.version > 0)
+        folder.give("model.json", kept.path)
+        return kept
+
+    async def _dataset(self, start: Start, folder: TaskFolder) -> Kept | None:
+        name = start.dataset or (self._proplet_id if start.kind == "federated" else "")
+        if not name:
+            return None
+        if not self._data_store_url:
+            raise ConfigurationError(
+                f"the task needs dataset {name}, but this proplet knows no data store", hint="set DATA_STORE_URL"
+            )
+        url = f"{self._data_store_url}/datasets/{level(name, 'dataset')}"
+        log.info("Fetching dataset from Local Data Store: %s", url)
+        kept = await self._named(url, "dataset", "data_store_unreachable")
+        folder.give("data/dataset.json", kept.path)
+        if not kept.rows and (kept.rows is not None or kept.content is not None):
+            raise InvalidRequestError(f"{url} has no samples", code="dataset_invalid")
+        samples = "an unknown number of" if kept.rows is None else kept.rows
+        log.info("Successfully fetched dataset with %s samples and passed to client", samples, size=kept.size)
+        return kept
+
+    async def _named(self, url: str, what: str, unreachable: str, *, immutable: bool = False) -> Kept:
+        """``InputCache.get`` with codes that say which input it was."""
+        try:
+            return await self._cache.get(url, immutable=immutable)
+        except UnavailableError as error:
+            raise UnavailableError(error.sentence, code=unreachable) from error
+        except NotFoundError as error:
+            raise NotFoundError(f"{url}: {error.sentence}", code=f"{what}_not_found", hint=error.hint) from error
+        except InvalidRequestError as error:
+            raise InvalidRequestError(error.sentence, code=f"{what}_invalid") from error
+        except SwashplateError as error:
+            raise SwashplateError(f"{url}: {error.sentence}", code=f"{what}_refused") from error
+
+
+def _described(start: Start, proplet_id: str) -> dict[str, Any]:
+    """The content of ``/in/task.json``. Tokens are not part of it."""
+    task: dict[str, Any] = {
+        "id": start.id,
+        "attempt": start.attempt,
+        "name": start.name,
+        "kind": start.kind,
+        "inputs": start.inputs,
+        "dataset": start.dataset,
+        "proplet_id": proplet_id,
+        "round_id": start.env.get("ROUND_ID"),
+        "model_uri": start.env.get("MODEL_URI"),
+    }
+    try:
+        task["hyperparams"] = from_json(start.env.get("HYPERPARAMS", "null"), allow_inf_nan=False)
+    except ValueError:
+        task["hyperparams"] = None  # the guest still has the text, and says what is wrong with it
+    return task

@@ -1,0 +1,124 @@
+"""The settings of the proplet and of the local data store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from swashplate.errors import ConfigurationError
+from swashplate.settings import MQTT_IDENTITY, Seconds, Settings, setting
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+Bytes = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class PropletSettings(Settings):
+    """How a proplet reaches its broker and its site's services, and what it allows a task."""
+
+    section: ClassVar[str] = "proplet"
+    identity: ClassVar[tuple[tuple[str, str, str], ...]] = MQTT_IDENTITY
+
+    log_level: str = setting(
+        "info", "PROPLET_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
+    )
+    domain_id: str = setting(..., "PROPLET_TENANT_ID", "PROPLET_DOMAIN_ID", help="The domain of the broker's topics.")
+    channel_id: str = setting(..., "PROPLET_CHANNEL_ID", help="The channel of the broker's topics.")
+    client_id: str = setting(..., "PROPLET_ENTITY_ID", "PROPLET_CLIENT_ID", help="The proplet's id, its MQTT user.")
+    client_key: str = setting(..., "PROPLET_API_KEY", "PROPLET_CLIENT_KEY", help="Its key, its MQTT password.")
+
+    mqtt_address: str = setting("tcp://localhost:1883", "PROPLET_MQTT_ADDRESS", help="The MQTT broker.")
+    mqtt_keep_alive: int = setting(30, "PROPLET_MQTT_KEEP_ALIVE", help="Seconds between signs of life to the broker.")
+    mqtt_ca_cert: str = setting("", "PROPLET_MQTT_TLS_CA_CERT", help="Certificates that the broker is checked by.")
+    mqtt_client_cert: str = setting("", "PROPLET_MQTT_TLS_CLIENT_CERT", help="The certificate shown to the broker.")
+    mqtt_client_key: str = setting("", "PROPLET_MQTT_TLS_CLIENT_KEY", help="The file with that certificate's key.")
+    mqtt_insecure_skip_verify: bool = setting(
+        False, "PROPLET_MQTT_TLS_INSECURE_SKIP_VERIFY", help="Do not check the broker's certificate."
+    )
+
+    data_store_url: str = setting("", "DATA_STORE_URL", help="The local data store, where datasets come from.")
+    model_registry_url: str = setting(
+        "", "MODEL_REGISTRY_URL", help="Where models come from; by default what the manager announces."
+    )
+    coordinator_url: str = setting(
+        "",
+        "COORDINATOR_URL",
+        "MANAGER_COORDINATOR_URL",
+        help="Where updates are posted; by default what the manager announces.",
+    )
+
+    state_dir: Path = setting(
+        Path(".swashplate/proplet"), "PROPLET_STATE_DIR", help="The journal, the binaries and the compiled modules."
+    )
+    task_dir: Path | None = setting(
+        None,
+        "PROPLET_TASK_DIR",
+        help="Where running tasks keep their files; by default in memory, below /dev/shm, when that can be written.",
+    )
+    cache_bytes: Bytes = setting(
+        GIB, "PROPLET_CACHE_BYTES", help="Binaries kept; above it the one used longest ago is dropped."
+    )
+    input_cache_bytes: Bytes = setting(
+        256 * MIB, "PROPLET_INPUT_CACHE_BYTES", help="Models and datasets kept between tasks."
+    )
+
+    slots: Annotated[int, Field(ge=1, le=1024)] = setting(1, "PROPLET_SLOTS", help="How many tasks run at once.")
+    queue: Annotated[int, Field(ge=0)] = setting(
+        64, "PROPLET_QUEUE", help="How many further tasks may wait for a slot; beyond that a start is denied."
+    )
+    memory_limit: Bytes = setting(512 * MIB, "PROPLET_MEMORY_LIMIT", help="Bytes of memory that a task may have.")
+    output_limit: Bytes = setting(
+        64 * MIB, "PROPLET_OUTPUT_LIMIT", help="Bytes that a task may write to its stdout and to /out together."
+    )
+
+    heartbeat: Seconds = setting(
+        10.0, "PROPLET_LIVELINESS_INTERVAL", help="Time between reports until the manager announces its own."
+    )
+    namespace: str = setting("default", "PROPLET_NAMESPACE", "PROPLET_MANAGER_K8S_NAMESPACE", help="Told to managers.")
+    labels: str = setting("", "PROPLET_LABELS", help="What placement can ask for: site=berlin,gpu=none.")
+
+    http_host: str = setting("127.0.0.1", "PROPLET_HTTP_HOST", help="Where /health and /metrics are served.")
+    metrics_port: Port = setting(
+        9092, "PROPLET_METRICS_PORT", help="The port of /health and /metrics, or the next free one; 0 serves neither."
+    )
+    http_insecure: bool = setting(
+        False, "PROPLET_HTTP_INSECURE", help="Allow HTTP without authentication beyond this machine."
+    )
+
+    def label_map(self) -> dict[str, str]:
+        """Raises ``ConfigurationError`` naming the label that is not of the form key=value."""
+        labels: dict[str, str] = {}
+        for part in filter(None, (piece.strip() for piece in self.labels.split(","))):
+            key, equals, value = part.partition("=")
+            if not equals or not key.strip():
+                raise ConfigurationError(f"setting PROPLET_LABELS: {part!r} is not of the form key=value")
+            labels[key.strip()] = value.strip()
+        return labels
+
+
+class DataStoreSettings(Settings):
+    """Where the local data store keeps its datasets and whom it seeds."""
+
+    log_level: str = setting(
+        "info", "DATA_STORE_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
+    )
+    http_host: str = setting("127.0.0.1", "DATA_STORE_HTTP_HOST", help="Where the data store is served.")
+    http_port: Port = setting(8083, "DATA_STORE_PORT", help="The data store's port.")
+    http_insecure: bool = setting(
+        False, "DATA_STORE_HTTP_INSECURE", help="Allow HTTP without authentication beyond this machine."
+    )
+    folder: Path = setting(Path(".swashplate/datasets"), "DATA_DIR", help="One file per dataset.")
+    participants: str = setting(
+        "", "FL_DATASET_PARTICIPANTS", help="Ids that get a small demo dataset at start, comma-separated."
+    )
+    first: str = setting("", "PROPLET_CLIENT_ID", "PROPLET_ENTITY_ID", help="Seeded when no list is given.")
+    second: str = setting("", "PROPLET_2_CLIENT_ID", "PROPLET_2_ENTITY_ID", help="Seeded when no list is given.")
+    third: str = setting("", "PROPLET_3_CLIENT_ID", "PROPLET_3_ENTITY_ID", help="Seeded when no list is given.")
+
+    def seeded(self) -> list[str]:
+        listed = [part.strip() for part in self.participants.split(",")]
+        return [found for found in listed if found] or [i for i in (self.first, self.second, self.third) if i]

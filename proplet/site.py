@@ -1,0 +1,47 @@
+"""What is around this proplet: the services it uses, the datasets and the binaries it has at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proplet.settings import PropletSettings
+from swashplate import logging
+from swashplate.client import HttpClient
+from swashplate.errors import SwashplateError
+from swashplate.messages import ProcessUrls
+
+log = logging.get("site")
+
+LIST_TIMEOUT_S = 2.0
+
+
+class Site:
+    """A service's URL is the operator's setting, else what the manager announces, else empty."""
+
+    def __init__(self, settings: PropletSettings, http: HttpClient, digests: Callable[[], list[str]]) -> None:
+        self._settings = settings
+        self._http = http
+        self.digests = digests
+        self.announced = ProcessUrls()
+        self.datasets: list[str] = []
+
+    def coordinator_url(self) -> str:
+        return (self._settings.coordinator_url or self.announced.coordinator).rstrip("/")
+
+    def model_registry_url(self) -> str:
+        return (self._settings.model_registry_url or self.announced.model_registry).rstrip("/")
+
+    async def learn_datasets(self) -> bool:
+        """Ask the data store for its names; True when they are news."""
+        if not self._settings.data_store_url:
+            return False
+        url = self._settings.data_store_url.rstrip("/") + "/datasets"
+        try:
+            listed = await self._http.get_json(url, timeout=LIST_TIMEOUT_S)
+            datasets = sorted(str(name) for name in listed["datasets"])
+        except (SwashplateError, ValueError, KeyError, TypeError) as error:
+            log.info("the data store lists no datasets now", url=url, reason=str(error))
+            return False
+        news = datasets != self.datasets
+        self.datasets = datasets
+        return news

@@ -1,0 +1,129 @@
+"""``python -m proplet.worker FD PARENT MODULES``: runs guests, one at a time, for the agent that started it.
+
+The process has an empty environment and an empty working folder, dies with its agent, and is the agent's to kill. Only
+here is WebAssembly compiled and run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from proplet import guest
+from proplet.frames import STDERR, Answer, Job, packed, packed_message, receive
+from proplet.module_cache import ModuleCache
+
+PR_SET_PDEATHSIG = 1
+WATCH_S = 0.25
+"""How often a running guest's output is measured; between two looks only RLIMIT_FSIZE bounds a single file."""
+BEYOND_MEMORY_LIMIT = 1 << 30
+"""Bytes of private memory for Python, the compiler and the tables, above the guest's own limit."""
+SMALLEST_FILE = 4096
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the agent's main thread ends, however it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
+def used(folder: Path) -> int:
+    """Bytes that a guest occupies with its stdout and below ``out``; an empty file counts too."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError):
+        total += (folder / "stdout").stat().st_size
+    for where, folders, files in os.walk(folder / "out"):
+        total += SMALLEST_FILE * len(folders)
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += max(os.lstat(os.path.join(where, name)).st_blocks * 512, SMALLEST_FILE)  # noqa: PTH118
+    return total
+
+
+class Watch:
+    """Beside a run: hands the guest's stderr over as it comes, and ends the process when the output is too much."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._pipe, self.write_end = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._busy = threading.Event()
+        threading.Thread(target=self._serve, name="watch", daemon=True).start()
+
+    @contextlib.contextmanager
+    def over(self, job: Job) -> Iterator[None]:
+        self._job = job
+        self._busy.set()
+        try:
+            yield
+        finally:
+            self._busy.clear()
+            self._job = None
+
+    def answer(self, answer: Answer) -> None:
+        """Send ``answer``, after everything that the guest wrote to stderr."""
+        with self._lock:
+            self._drain()
+            self._connection.sendall(packed_message(answer))
+
+    def _drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while text := os.read(self._pipe, 1 << 16):
+                self._connection.sendall(packed(STDERR, text))
+
+    def _serve(self) -> None:
+        while self._busy.wait():
+            job = self._job
+            readable, _, _ = select.select([self._pipe], [], [], WATCH_S)
+            with self._lock:
+                if readable:
+                    self._drain()
+                if job is not None and job is self._job and used(Path(job.folder)) > job.output_limit:
+                    self._drain()
+                    self._connection.sendall(packed_message(too_much(job)))
+                    os._exit(1)
+
+
+def too_much(job: Job) -> Answer:
+    return Answer(
+        error=f"the output is over the limit of {job.output_limit} bytes", code="output_limit", reusable=False
+    )
+
+
+def perform(job: Job, modules: ModuleCache, stderr: str) -> Answer:
+    """Run ``job`` with its limits on private memory and on output."""
+    bytes_of_data = job.memory_limit + BEYOND_MEMORY_LIMIT
+    resource.setrlimit(resource.RLIMIT_DATA, (bytes_of_data, resource.RLIM_INFINITY))
+    answer = guest.run(job, modules, stderr)
+    return too_much(job) if used(Path(job.folder)) > job.output_limit else answer
+
+
+def main() -> None:
+    number, parent, folder = sys.argv[1:]
+    die_with_parent(int(parent))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    connection = socket.socket(fileno=int(number))
+    modules = ModuleCache(Path(folder))
+    watch = Watch(connection)
+    watch.answer(Answer(text="ready"))
+    while (asked := receive(connection)) is not None:
+        job = Job(**asked)
+        with watch.over(job):
+            answer = perform(job, modules, f"/proc/self/fd/{watch.write_end}")
+        watch.answer(answer)
+
+
+if __name__ == "__main__":
+    main()

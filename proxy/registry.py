@@ -1,0 +1,288 @@
+"""An OCI registry for one machine: push and pull of the OCI Distribution Specification v1.1, content kept as plain files.
+
+Without users: it belongs on loopback. A blob that was pushed to one repository can be read through every other one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from proxy.manifests import MAX_MANIFEST_BYTES, OCI_INDEX
+from proxy.references import is_digest, is_repository, is_tag
+from proxy.registry_store import OciError, RegistryStore
+from proxy.registry_uploads import Upload, Uploads
+from proxy.settings import RegistrySettings
+from swashplate import logging, service
+from swashplate.http import HttpService, Route, answer
+from swashplate.settings import refuse_open_bind
+
+log = logging.get("registry")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+API = {"Docker-Distribution-API-Version": "registry/2.0"}
+
+
+def speaking_oci(handler: Handler) -> Handler:
+    """Errors in the specification's shape."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except OciError as error:
+            body = {"errors": [{"code": error.code, "message": error.message}]}
+            return answer(body, status=error.status, headers={**API, **error.headers})
+
+    return guarded
+
+
+def _repository(request: web.Request) -> str:
+    name = request.match_info["name"]
+    if not is_repository(name):
+        raise OciError(400, "NAME_INVALID", f"invalid repository {name!r}")
+    return name
+
+
+def _digest(text: str | None) -> str:
+    if text is None or not is_digest(text):
+        raise OciError(400, "DIGEST_INVALID", f"expected sha256: and 64 lower-case hexadecimal digits, got {text!r}")
+    return text
+
+
+def _selector(request: web.Request) -> str:
+    text = request.match_info["reference"]
+    if ":" in text:
+        return _digest(text)
+    if not is_tag(text):
+        raise OciError(400, "MANIFEST_INVALID", f"invalid tag {text!r}")
+    return text
+
+
+class Registry:
+    """The specification's operations over a store."""
+
+    def __init__(
+        self, store: RegistryStore, *, max_blob_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._uploads = Uploads(store.blobs, max_blob_bytes, clock)
+
+    def routes(self) -> list[Route]:
+        name, blob, manifest = "/v2/{name:.+}", "/v2/{name:.+}/blobs/{digest}", "/v2/{name:.+}/manifests/{reference}"
+        uploads, upload = f"{name}/blobs/uploads/", "/v2/{name:.+}/blobs/uploads/{upload}"
+        page = {"n": "at most so many", "last": "only what follows this one"}
+        table = [
+            Route("GET", "/v2/", self._version, "Is this a registry?"),
+            Route("GET", "/v2/_catalog", self._catalog, "The repositories", query=page),
+            Route("GET", f"{name}/tags/list", self._tags, "The tags of a repository", query=page, errors=(404,)),
+            Route("GET", f"{name}/referrers/{{digest}}", self._referrers, "The manifests about this one"),
+            Route("POST", uploads, self._begin, "Begin an upload, or push a blob with ?digest=", status=202),
+            Route("GET", upload, self._upload_status, "How far an upload is", status=204, errors=(404,)),
+            Route("PATCH", upload, self._append, "The next piece of a blob", status=202, errors=(404, 413)),
+            Route("PUT", upload, self._finish, "The last piece, and the digest", status=201, errors=(400, 404, 413)),
+            Route("DELETE", upload, self._cancel, "Give an upload up", status=204, errors=(404,)),
+            *(Route(m, blob, self._blob, "A blob, or a Range of it", errors=(404,)) for m in ("GET", "HEAD")),
+            *(Route(m, manifest, self._manifest, "A manifest", errors=(404,)) for m in ("GET", "HEAD")),
+            Route("PUT", manifest, self._put_manifest, "Push a manifest", status=201, errors=(400, 413)),
+            Route("DELETE", manifest, self._delete_manifest, "Delete a tag or a manifest", status=202, errors=(404,)),
+            *(Route(m, "/v2{rest:.*}", self._unsupported, "Anything else is refused") for m in METHODS),
+        ]
+        return [replace(route, handler=speaking_oci(route.handler)) for route in table]
+
+    def close(self) -> None:
+        self._uploads.close()
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return answer({}, headers=API)
+
+    async def _unsupported(self, request: web.Request) -> web.Response:
+        if request.path == "/v2":
+            raise web.HTTPTemporaryRedirect("/v2/")
+        known = re.search(r"/(blobs|manifests|tags|referrers)/", request.path)
+        raise OciError(405 if known else 404, "UNSUPPORTED", f"{request.method} {request.path} is not supported")
+
+    async def _catalog(self, request: web.Request) -> web.Response:
+        names = await asyncio.to_thread(self._store.repositories)
+        return _page(request, "repositories", names, {})
+
+    async def _tags(self, request: web.Request) -> web.Response:
+        repository = _repository(request)
+        return _page(request, "tags", await asyncio.to_thread(self._store.tags, repository), {"name": repository})
+
+    async def _referrers(self, request: web.Request) -> web.Response:
+        found = await asyncio.to_thread(
+            self._store.referrers, _repository(request), _digest(request.match_info["digest"])
+        )
+        headers = dict(API)
+        kind = request.query.get("artifactType")
+        if kind:
+            found = [descriptor for descriptor in found if descriptor.get("artifactType") == kind]
+            headers["OCI-Filters-Applied"] = "artifactType"
+        response = answer({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found}, headers=headers)
+        response.content_type = OCI_INDEX
+        return response
+
+    async def _blob(self, request: web.Request) -> web.StreamResponse:
+        _repository(request)
+        digest = _digest(request.match_info["digest"])
+        if not self._store.blobs.has(digest):
+            raise OciError(404, "BLOB_UNKNOWN", f"there is no blob {digest}")
+        headers = {**API, "Docker-Content-Digest": digest, "Content-Type": "application/octet-stream"}
+        return web.FileResponse(self._store.blobs.path(digest), headers=headers, chunk_size=1 << 20)
+
+    async def _begin(self, request: web.Request) -> web.Response:
+        repository = _repository(request)
+        mounted = request.query.get("mount")
+        if mounted is not None and self._store.blobs.has(_digest(mounted)):
+            return _created(repository, mounted)
+        if "digest" not in request.query:
+            return web.Response(status=202, headers={**API, **self._uploads.begin(repository).headers})
+        digest = _digest(request.query["digest"])
+        upload = self._uploads.begin(repository)
+        try:
+            return await self._complete(request, upload, digest)
+        finally:
+            self._uploads.end(upload)
+
+    async def _upload_status(self, request: web.Request) -> web.Response:
+        upload = self._upload(request)
+        return web.Response(status=204, headers={**API, **upload.headers})
+
+    async def _append(self, request: web.Request) -> web.Response:
+        async with self._writing(request) as upload:
+            await self._receive(request, upload)
+            return web.Response(status=202, headers={**API, **upload.headers})
+
+    async def _finish(self, request: web.Request) -> web.Response:
+        digest = _digest(request.query.get("digest"))
+        async with self._writing(request) as upload:
+            return await self._complete(request, upload, digest)
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        async with self._writing(request) as upload:
+            self._uploads.end(upload)
+        return web.Response(status=204, headers=API)
+
+    async def _complete(self, request: web.Request, upload: Upload, digest: str) -> web.Response:
+        await self._receive(request, upload)
+        try:
+            await upload.commit(digest)
+        finally:
+            self._uploads.end(upload)
+        log.info("blob pushed", repository=upload.repository, digest=digest, size=upload.size)
+        return _created(upload.repository, digest)
+
+    async def _receive(self, request: web.Request, upload: Upload) -> None:
+        """What arrived before a broken connection stays, and the client may go on from there; what is refused does not."""
+        try:
+            await upload.append(request.content, request.content_length)
+        except OciError:
+            self._uploads.end(upload)
+            raise
+
+    def _upload(self, request: web.Request) -> Upload:
+        return self._uploads.get(_repository(request), request.match_info["upload"])
+
+    @asynccontextmanager
+    async def _writing(self, request: web.Request) -> AsyncIterator[Upload]:
+        """One request at a time writes to an upload."""
+        async with self._upload(request).lock:
+            upload = self._upload(request)  # the request before us may have ended it
+            self._check_position(request, upload)
+            yield upload
+
+    def _check_position(self, request: web.Request, upload: Upload) -> None:
+        """A piece that says where it belongs must belong to the end of what is here."""
+        stated = request.headers.get("Content-Range")
+        if stated is None:
+            return
+        found = re.fullmatch(r"(?:bytes[ =])?(\d+)-(\d+)(?:/.*)?", stated)
+        if found is None or int(found[1]) != upload.size:
+            raise OciError(
+                416, "BLOB_UPLOAD_INVALID", f"expected Content-Range to begin at {upload.size}", upload.headers
+            )
+
+    async def _manifest(self, request: web.Request) -> web.Response:
+        manifest = await asyncio.to_thread(self._store.manifest, _repository(request), _selector(request))
+        headers = {
+            **API,
+            "Docker-Content-Digest": manifest.digest,
+            "Content-Type": manifest.media_type,
+            "ETag": f'"{manifest.digest}"',
+        }
+        return web.Response(body=manifest.content, headers=headers)
+
+    async def _put_manifest(self, request: web.Request) -> web.Response:
+        repository, selector = _repository(request), _selector(request)
+        content = await _read_manifest(request)
+        media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
+        digest, subject = await asyncio.to_thread(self._store.put_manifest, repository, selector, content, media_type)
+        log.info("image pushed", image=f"{repository}:{selector}", digest=digest)
+        headers = {**API, "Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest}
+        if subject:
+            headers["OCI-Subject"] = subject
+        return web.Response(status=201, headers=headers)
+
+    async def _delete_manifest(self, request: web.Request) -> web.Response:
+        await asyncio.to_thread(self._store.delete_manifest, _repository(request), _selector(request))
+        return web.Response(status=202, headers=API)
+
+
+def _created(repository: str, digest: str) -> web.Response:
+    headers = {**API, "Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": digest}
+    return web.Response(status=201, headers=headers)
+
+
+async def _read_manifest(request: web.Request) -> bytes:
+    content = bytearray()
+    async for piece in request.content.iter_any():
+        content += piece
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise OciError(413, "MANIFEST_INVALID", f"the manifest is over the limit of {MAX_MANIFEST_BYTES} bytes")
+    return bytes(content)
+
+
+def _page(request: web.Request, name: str, entries: list[str], further: dict[str, Any]) -> web.Response:
+    """What follows ``last``, at most ``n``, and a Link when there is more."""
+    last, count = request.query.get("last"), request.query.get("n")
+    if last is not None:
+        entries = [entry for entry in entries if entry > last]
+    headers = dict(API)
+    if count is not None:
+        if not (count.isascii() and count.isdigit() and len(count) < 10):
+            raise OciError(400, "UNSUPPORTED", f"query parameter n must be a whole number, got {count!r}")
+        more, entries = len(entries) > int(count), entries[: int(count)]
+        if more and entries:
+            headers["Link"] = f'<{request.path}?{urlencode({"n": count, "last": entries[-1]})}>; rel="next"'
+    return answer({**further, name: entries}, headers=headers)
+
+
+async def serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
+    refuse_open_bind(settings.host, settings.http_insecure, "OCI_REGISTRY")
+    with service.state_folder(settings.folder) as folder:
+        registry = Registry(RegistryStore(folder), max_blob_bytes=settings.max_blob_bytes)
+        http = HttpService(
+            "oci_registry", registry.routes(), health=lambda: {"status": "ok", "service": "oci-registry"}
+        )
+        try:
+            async with http.serving(settings.host, settings.port):
+                await stop.wait()
+        finally:
+            registry.close()
+
+
+def main() -> None:
+    service.run(RegistrySettings, serve, name="oci-registry")
+
+
+if __name__ == "__main__":
+    main()

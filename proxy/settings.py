@@ -1,0 +1,90 @@
+"""The settings of the proxy and of the embedded registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from swashplate.settings import MQTT_IDENTITY, Seconds, Settings, setting
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+Bytes = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ProxySettings(Settings):
+    """How the proxy reaches its broker, its registries and the manager."""
+
+    section = "proxy"
+    identity = MQTT_IDENTITY
+
+    log_level: str = setting("info", "PROXY_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error.")
+    domain_id: str = setting(..., "PROXY_DOMAIN_ID", "PROXY_TENANT_ID", help="The domain of the broker's topics.")
+    channel_id: str = setting(..., "PROXY_CHANNEL_ID", help="The channel of the broker's topics.")
+    client_id: str = setting(..., "PROXY_CLIENT_ID", "PROXY_ENTITY_ID", help="The proxy's identity, its MQTT user.")
+    client_key: str = setting(..., "PROXY_CLIENT_KEY", "PROXY_API_KEY", help="The proxy's key, its MQTT password.")
+
+    mqtt_address: str = setting("tcp://localhost:1883", "PROXY_MQTT_ADDRESS", help="The MQTT broker.")
+    mqtt_ca_cert: str = setting("", "PROXY_MQTT_CA_CERT", help="A file of certificates that the broker is checked by.")
+    mqtt_client_cert: str = setting("", "PROXY_MQTT_CLIENT_CERT", help="The certificate shown to the broker.")
+    mqtt_client_key: str = setting("", "PROXY_MQTT_CLIENT_KEY", help="The file with the key of that certificate.")
+    mqtt_insecure_skip_verify: bool = setting(
+        False, "PROXY_MQTT_INSECURE_SKIP_VERIFY", help="Do not check the broker's certificate."
+    )
+
+    http_host: str = setting("127.0.0.1", "PROXY_HTTP_HOST", help="Where /health is served.")
+    http_port: Port = setting(9191, "PROXY_HTTP_PORT", help="The port of /health.")
+    http_insecure: bool = setting(
+        False, "PROXY_HTTP_INSECURE", help="Allow HTTP without authentication beyond this machine."
+    )
+
+    state_dir: Path = setting(Path("./proxy-state"), "PROXY_STATE_DIR", help="The cache of binaries and the client id.")
+    cache_bytes: Bytes = setting(2 * GIB, "PROXY_CACHE_BYTES", help="The cache drops what was used longest ago above.")
+    max_binary_bytes: Bytes = setting(256 * MIB, "PROXY_MAX_BINARY_BYTES", help="A larger binary is refused.")
+    chunk_size: Annotated[int, Field(ge=1, le=4 * MIB)] = setting(
+        512_000, "PROXY_CHUNK_SIZE", help="Bytes of a binary in one MQTT message."
+    )
+    fetch_timeout: Seconds = setting(600.0, "PROXY_FETCH_TIMEOUT", help="How long one binary may take to arrive.")
+    manager_url: str = setting(
+        "http://127.0.0.1:7070", "PROXY_MANAGER_URL", help="The manager, which holds the uploaded binaries."
+    )
+
+    registry_url: str = setting(
+        "",
+        "PROXY_REGISTRY_URL",
+        help="The registry that the credentials are for, such as ghcr.io; with http:// it is spoken to without TLS.",
+    )
+    authenticate: bool = setting(False, "PROXY_AUTHENTICATE", help="Use the credentials at PROXY_REGISTRY_URL.")
+    registry_username: str = setting("", "PROXY_REGISTRY_USERNAME", help="The user at PROXY_REGISTRY_URL.")
+    registry_password: str = setting("", "PROXY_REGISTRY_PASSWORD", help="That user's password or access token.")
+    registry_token: str = setting("", "PROXY_REGISTRY_TOKEN", help="A bearer token, used when no user is set.")
+    registry_aliases: str = setting(
+        "",
+        "PROXY_REGISTRY_ALIASES",
+        "SWASHPLATE_REGISTRY_ALIASES",
+        help="Other addresses of registries: local-registry:5000=http://127.0.0.1:5000,…",
+    )
+    plain_http: str = setting("", "PROXY_PLAIN_HTTP", help="Registries without TLS, as host:port, comma-separated.")
+
+
+class RegistrySettings(Settings):
+    """How the embedded OCI registry serves one machine."""
+
+    log_level: str = setting(
+        "info", "OCI_REGISTRY_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
+    )
+    host: str = setting("127.0.0.1", "OCI_REGISTRY_HOST", help="Where the registry is served.")
+    port: Port = setting(5000, "OCI_REGISTRY_PORT", help="The registry's port.")
+    folder: Path = setting(
+        Path("./oci-registry"), "OCI_REGISTRY_DIR", help="Where layers, manifests and tags are kept."
+    )
+    max_blob_bytes: Bytes = setting(4 * GIB, "OCI_REGISTRY_MAX_BLOB_BYTES", help="A larger layer is refused.")
+    http_insecure: bool = setting(
+        False,
+        "OCI_REGISTRY_HTTP_INSECURE",
+        help="Allow pushes without authentication from beyond this machine.",
+    )

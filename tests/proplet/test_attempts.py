@@ -1,0 +1,216 @@
+"""What the manager gets to hear about a task that it starts."""
+
+from __future__ import annotations
+
+import asyncio
+
+from swashplate.messages import AttemptRef
+
+
+async def test_a_task_is_accepted_and_its_stdout_is_the_result(world, proplet, guests):
+    start = world.start(guests["prints"]("hello\n"))
+    result = await world.manager.outcome(start)
+    assert (result.results, result.error, result.attempt) == ("hello\n", None, 1)
+    assert (await world.manager.status(start.id)).status == "accepted"
+
+
+async def test_a_function_is_called_with_typed_inputs(world, proplet, guests):
+    result = await world.manager.outcome(world.start(guests["add"], name="add", inputs=["-2", "44"]))
+    assert result.results == "42"
+
+
+async def test_invoke_in_the_command_line_names_the_function(world, proplet, guests):
+    start = world.start(guests["add"], name="anything", cli_args=["--invoke", "add"], inputs=["1", "2"])
+    assert (await world.manager.outcome(start)).results == "3"
+
+
+async def test_a_missing_export_is_an_error_that_lists_the_exports(world, proplet, guests):
+    result = await world.manager.outcome(world.start(guests["add"], name="subtract"))
+    assert result.code == "export_not_found"
+    assert "add" in result.error
+    assert not result.retryable
+
+
+async def test_wrong_inputs_are_an_error_of_their_own(world, proplet, guests):
+    result = await world.manager.outcome(world.start(guests["add"], name="add", inputs=["1", "9999999999"]))
+    assert result.code == "invalid_inputs"
+
+
+async def test_an_exit_code_fails_the_task_and_shows_the_last_lines(world, proplet, guests):
+    guest = guests["prints"]("no such file\n", to=2, then="(call $exit (i32.const 3))")
+    result = await world.manager.outcome(world.start(guest))
+    assert result.code == "guest_exit"
+    assert result.error == "process exited with status 3: no such file"
+
+
+async def test_exit_code_zero_is_success(world, proplet, guests):
+    result = await world.manager.outcome(world.start(guests["prints"]("fine", then="(call $exit (i32.const 0))")))
+    assert (result.results, result.error) == ("fine", None)
+
+
+async def test_a_trap_fails_the_task_and_the_next_one_runs(world, proplet, guests):
+    trap = await world.manager.outcome(world.start('(module (func (export "_start") unreachable))'))
+    assert trap.code == "guest_trap"
+    assert "unreachable" in trap.error
+    assert (await world.manager.outcome(world.start(guests["prints"]("next")))).results == "next"
+
+
+async def test_the_same_start_twice_runs_once(world, proplet, guests, logged):
+    start = world.start(guests["prints"]("once"))
+    await world.manager.start(start)
+    await world.manager.outcome(start)
+    await world.manager.start(start)
+    await world.manager.until(lambda: len(world.manager.results) == 2)
+    assert {r.id for r in world.manager.results} == {world.manager.results[0].id}
+    assert sum("Executing task" in line["event"] for line in logged) == 1
+
+
+async def test_a_start_for_another_proplet_is_ignored(world, proplet, guests):
+    strange = world.start(guests["prints"]("mine?"), proplet_id="proplet-2")
+    await world.manager.start(strange)
+    elsewhere = world.start(guests["prints"]("not heard"))
+    await world.manager.start(elsewhere, topic_of="proplet-2")
+    own = world.start(guests["prints"]("own"))
+    await world.manager.outcome(own)
+    assert {s.task_id for s in world.manager.statuses} == {own.id}
+
+
+async def test_a_malformed_start_is_denied_with_the_reason(world, proplet):
+    topic = "m/d/c/c/control/manager/proplet-1/start"
+    await world.manager.bus.publish(topic, b'{"id":"t1","attempt":1,"proplet_id":"proplet-1","name":"x"}')
+    status = await world.manager.status("t1")
+    assert (status.status, status.code) == ("denied", "invalid_start")
+    assert "digest" in status.reason
+
+
+async def test_what_is_no_start_at_all_is_only_logged(world, proplet, guests, logged):
+    topic = "m/d/c/c/control/manager/proplet-1/start"
+    for payload in (b"\xff", b"[]", b"{}", b'{"id": 3, "attempt": "x"}', b'{"id": {}, "attempt": 1}'):
+        await world.manager.bus.publish(topic, payload)
+    await world.manager.outcome(world.start(guests["prints"]("still alive")))
+    assert sum(line["event"] == "start refused" for line in logged) == 5
+
+
+async def test_nul_in_an_input_is_refused(world, proplet, guests):
+    start = world.start(guests["prints"](""), inputs=["a\0b"])
+    await world.manager.start(start)
+    assert (await world.manager.status(start.id)).code == "invalid_start"
+
+
+async def test_a_start_beyond_slots_and_queue_is_denied(world, guests):
+    async with world.proplet(PROPLET_QUEUE="1"):
+        running, waiting, refused = (world.start(guests["loops"]) for _ in range(3))
+        for start in (running, waiting, refused):
+            await world.manager.start(start)
+        status = await world.manager.status(refused.id)
+        assert (status.status, status.code) == ("denied", "no_slot")
+        assert (await world.manager.status(waiting.id)).status == "accepted"
+
+
+async def test_a_queued_task_runs_when_the_slot_is_free(world, proplet, guests):
+    first, second = world.start(guests["loops"]), world.start(guests["prints"]("my turn"))
+    await world.manager.start(first)
+    await world.manager.start(second)
+    await world.manager.status(second.id)
+    await world.manager.stop(first.id)
+    assert (await world.manager.result(second.id)).results == "my turn"
+
+
+async def test_two_slots_run_two_tasks_at_once(world, guests):
+    async with world.proplet(PROPLET_SLOTS="2"):
+        await world.manager.start(world.start(guests["loops"]))
+        assert (await world.manager.outcome(world.start(guests["prints"]("beside")))).results == "beside"
+
+
+async def test_stop_kills_the_guest_and_is_reported_within_a_second(world, proplet, guests, logged):
+    start = world.start(guests["loops"])
+    await world.manager.start(start)
+    await logged.until("looping")
+    async with asyncio.timeout(1):
+        await world.manager.stop(start.id)
+        result = await world.manager.result(start.id)
+    assert (result.error, result.code, result.retryable) == ("stopped", "stopped", False)
+
+
+async def test_an_unknown_stop_changes_nothing(world, proplet, guests):
+    await world.manager.stop("unknown")
+    assert (await world.manager.outcome(world.start(guests["prints"]("ok")))).results == "ok"
+
+
+async def test_the_timeout_kills_an_endless_loop(world, proplet, guests):
+    result = await world.manager.outcome(world.start(guests["loops"], timeout_s=0.7))
+    assert (result.error, result.code, result.retryable) == ("timed out after 0.7 s", "timeout", False)
+    assert (await world.manager.outcome(world.start(guests["prints"]("next")))).results == "next"
+
+
+async def test_the_timeout_covers_the_time_in_the_queue(world, proplet, guests):
+    await world.manager.start(world.start(guests["loops"]))
+    result = await world.manager.outcome(world.start(guests["prints"](""), timeout_s=0.2))
+    assert result.code == "timeout"
+
+
+async def test_the_timeout_covers_the_fetch(world, proplet, guests):
+    world.proxy.silent = True
+    assert (await world.manager.outcome(world.start(guests["prints"](""), timeout_s=0.2))).code == "timeout"
+
+
+async def test_a_later_attempt_ends_an_earlier_one_that_still_runs(world, proplet, guests):
+    earlier = world.start(guests["loops"])
+    await world.manager.start(earlier)
+    await world.manager.status(earlier.id)
+    later = world.start(guests["prints"]("again"), id=earlier.id, attempt=2)
+    await world.manager.start(later)
+    await world.manager.until(lambda: len(world.manager.results) == 2)
+    by_attempt = {r.attempt: r for r in world.manager.results}
+    assert by_attempt[1].code == "superseded"
+    assert by_attempt[2].results == "again"
+
+
+async def test_a_killed_worker_is_a_failure_that_may_be_tried_again(world, proplet, guests, logged):
+    start = world.start(guests["loops"])
+    await world.manager.start(start)
+    await logged.until("looping")
+    for worker in list(proplet.pool._all):
+        worker.process.kill()
+    result = await world.manager.result(start.id)
+    assert (result.code, result.retryable) == ("worker_died", True)
+    assert "signal 9" in result.error
+    assert (await world.manager.outcome(world.start(guests["prints"]("next")))).results == "next"
+
+
+async def test_reports_name_what_runs_and_the_free_slots(world, proplet, guests):
+    start = world.start(guests["loops"])
+    await world.manager.until(lambda: world.manager.alives and world.manager.alives[-1].free_slots == 1)
+    await world.manager.start(start)
+    busy = AttemptRef(task_id=start.id, attempt=1)
+    await world.manager.until(lambda: world.manager.alives[-1].running == [busy])
+    assert world.manager.alives[-1].free_slots == 0
+    await world.manager.stop(start.id)
+    await world.manager.until(lambda: world.manager.alives[-1].running == [])
+    assert world.manager.alives[-1].free_slots == 1
+
+
+async def test_log_lines_carry_the_phrases_and_the_round(world, proplet, guests, logged):
+    guest = guests["prints"]("DEBUG: Initial model\nsecond", to=2)
+    start = world.start(guest, env={"ROUND_ID": "r-1769006783"})
+    await world.manager.outcome(start)
+    of_round = [line["event"] for line in logged if line.get("round_id") == "r-1769006783"]
+    for phrase in (
+        f"Executing task {start.id} in spawned task",
+        "Requesting binary from registry: registry/guest:1",
+        f"Assembled binary for app 'registry/guest:1', size: {start.size} bytes from 1 chunks",
+        f"Starting Host runtime app: task_id={start.id}",
+        "DEBUG: Initial model",
+        "second",
+        f"Task {start.id} completed successfully. Result: ",
+    ):
+        assert phrase in of_round
+    stderr = [line for line in logged if line.get("stream") == "stderr"]
+    assert [line["task_id"] for line in stderr] == [start.id, start.id]
+
+
+async def test_a_failure_is_logged_as_an_error(world, proplet, guests, logged):
+    start = world.start(guests["add"], name="subtract")
+    result = await world.manager.outcome(start)
+    failed = [line for line in logged if line["event"] == f"Task {start.id} failed: {result.error}"]
+    assert [line["level"] for line in failed] == ["error"]
