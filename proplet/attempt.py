@@ -208,9 +208,9 @@ class Runner:
                 f" the task for round {round_id} and proplet {self._proplet_id}",
                 code="update_mismatch",
             )
-        if not update.base_model_uri:
-            update = update.model_copy(update={"base_model_uri": start.env.get("MODEL_URI", "")})
-            text = update.encode()
+        model_uri = start.env.get("MODEL_URI", "")
+        if model_uri and not update.base_model_uri:
+            text = update.model_copy(update={"base_model_uri": model_uri}).encode()
         results = {
             "round_id": update.round_id,
             "num_samples": update.num_samples,

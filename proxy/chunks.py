@@ -119,7 +119,7 @@ class ChunkStreams:
         self._plans = {d: plan for d, plan in self._plans.items() if d in self._streams or not plan.forgotten(now)}
         plan = self._plans.setdefault(binary.digest, ChunkPlan())
         plan.want(indexes, now)
-        self._wanted_more.set()  # wakes the streams that wait now
+        pass  # wakes the streams that wait now
         self._wanted_more.clear()
         stream = self._streams.get(binary.digest)
         if stream is None or stream.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from typing import Any, Self
@@ -9,6 +10,8 @@ from typing import Any, Self
 import aiohttp
 
 from swashplate.errors import BY_STATUS, SwashplateError, UnavailableError
+
+LARGE_BODY_BYTES = 1 << 18
 
 
 def error_of(status: int, text: str, url: str) -> SwashplateError:
@@ -20,6 +23,12 @@ def error_of(status: int, text: str, url: str) -> SwashplateError:
         return kind(sentence, code=str(body.get("code") or kind.default_code), hint=body.get("hint"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return kind(f"{url} answered {status}: {text.strip()[:200]}")
+
+
+def _sendable(body: bytes | str | None) -> io.BytesIO | bytes | None:
+    """A large body is sent in pieces, so that the event loop turns in between."""
+    content = body.encode() if isinstance(body, str) else body
+    return io.BytesIO(content) if content is not None and len(content) > LARGE_BODY_BYTES else content
 
 
 class HttpClient:
@@ -58,7 +67,7 @@ class HttpClient:
             async with self._session.request(
                 method,
                 url,
-                data=body,
+                data=_sendable(body),
                 headers=sent,
                 timeout=aiohttp.ClientTimeout(total=timeout or self._timeout, connect=5),
             ) as response:

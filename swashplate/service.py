@@ -66,6 +66,21 @@ def state_folder(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
+def is_held(path: Path) -> bool:
+    """Does a living process hold this state folder?"""
+    try:
+        handle = os.open(path / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def stable_client_id(folder: Path, identity: str) -> str:
     """An MQTT client id that survives restarts and that nobody else can guess: ``{identity}-{random}``.
 

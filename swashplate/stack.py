@@ -18,7 +18,7 @@ from typing import Any
 from swashplate import ports
 from swashplate.client import HttpClient
 from swashplate.errors import ConfigurationError, NotFoundError, SwashplateError, UnavailableError
-from swashplate.service import state_folder
+from swashplate.service import is_held, state_folder
 from swashplate.supervisor import Child, Supervisor, ending
 
 PORTS = {
@@ -373,6 +373,7 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
     """
     options = Options(options.state_dir.resolve(), options.env_file.resolve(), options.proplets, options.port_offset)
     with state_folder(options.state_dir) as state:
+        (state / STATE_FILE).unlink(missing_ok=True)
         before = Layout(options, _read_env(options.env_file), os.environ)
         needed = [name for name in PORTS if name != "broker" or before.embedded_broker]
         for name in needed:
@@ -402,7 +403,7 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
                         await ready.wait(child)
                 notify("waiting for the proplets")
                 await ready.proplets_alive(f"http://{HOST}:{options.port('manager')}", set(layout.proplets.values()))
-            (state / STATE_FILE).write_text(json.dumps(running.described(), indent=2) + "\n")
+            _write_whole(state / STATE_FILE, json.dumps(running.described(), indent=2) + "\n")
             yield running
         finally:
             (state / STATE_FILE).unlink(missing_ok=True)
@@ -410,14 +411,19 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
             await supervisor.close()
 
 
+def _write_whole(path: Path, text: str) -> None:
+    """A reader sees the whole file or none."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
+
+
 def described(state_dir: Path) -> dict[str, Any]:
     """What a running stack wrote about itself. Raises ``NotFoundError`` when none runs there."""
-    nothing = NotFoundError(
+    if is_held(state_dir):  # what a killed one left behind does not count
+        with contextlib.suppress(FileNotFoundError):
+            found: dict[str, Any] = json.loads((state_dir / STATE_FILE).read_text())
+            return found
+    raise NotFoundError(
         f"no stack is running in {state_dir}", code="not_running", hint="start one with: swashplate up"
     )
-    try:
-        found: dict[str, Any] = json.loads((state_dir / STATE_FILE).read_text())
-        os.kill(found["pid"], 0)
-    except (OSError, ValueError, KeyError) as error:
-        raise nothing from error
-    return found

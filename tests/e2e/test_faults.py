@@ -144,6 +144,7 @@ def test_nothing_is_left_when_up_is_killed_and_a_new_one_goes_on_with_the_same_s
 def test_a_taken_port_is_named_with_its_holder(tmp_path, nats_server):
     offset = free_offset()
     with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 7070 + offset))
         holder.listen()
         command = [sys.executable, "-m", "swashplate", "up", "--port-offset", str(offset)]

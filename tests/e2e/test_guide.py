@@ -12,6 +12,9 @@ import time
 import paho.mqtt.client as mqtt
 import pytest
 
+from client_wasm.demo import GUEST
+from tests.support.stack import Stack
+
 GUIDE = r"""
 set -euo pipefail
 if curl -sf http://localhost:8084/models/0 > /dev/null; then
@@ -62,7 +65,16 @@ def weighted_mean(updates: list[dict]) -> tuple[list[float], float]:
     return w, sum(u["num_samples"] * u["update"]["b"] for u in updates) / total
 
 
-def test_steps_6_to_8_of_the_guide(stack):
+@pytest.fixture
+def fresh(tmp_path, nats_server):
+    """A stack that has never run a round."""
+    with Stack(tmp_path) as running:
+        running.push(GUEST)
+        yield running
+
+
+def test_steps_6_to_8_of_the_guide(fresh):
+    stack = fresh
     needs("curl")
     (stack.folder / ".env").unlink(missing_ok=True)
     (stack.folder / ".env").symlink_to(stack.env_file)

@@ -151,6 +151,36 @@ async def test_one_who_asks_right_after_a_publish_is_served_too(sent):
     await until(lambda: len(listener.chunks) == 2)
 
 
+class HeldBus(MemoryBus):
+    """A broker that takes nothing before it is released."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__(broker, client_id="held")
+        self.holding, self.release = asyncio.Event(), asyncio.Event()
+
+    async def _publish(self, *args, **options) -> None:
+        self.holding.set()
+        await self.release.wait()
+        await super()._publish(*args, **options)
+
+
+async def test_what_is_asked_for_while_the_broker_is_slow_is_sent_afterwards(sent):
+    binary, _, _, listener = sent
+    broker = MemoryBroker()
+    async with MemoryBus(broker, client_id="proplet") as reader, HeldBus(broker) as bus:
+        await reader.subscribe(TOPICS.chunks_of(digest_hex(binary.digest)), listener.take, qos=0)
+        streams = ChunkStreams(bus, TOPICS)
+        first = asyncio.create_task(streams.send(binary, [0]))
+        await bus.holding.wait()
+        await asyncio.sleep(2 * REPEAT_SECONDS)  # the very thing: longer than what was published is remembered
+        second = asyncio.create_task(streams.send(binary, [1]))
+        await asyncio.sleep(0)
+        bus.release.set()
+        await asyncio.gather(first, second)
+        await until(lambda: len(listener.chunks) == 2)
+        await streams.close()
+
+
 async def test_a_binary_that_was_cut_on_disk_ends_the_stream_and_the_next_one_works(sent):
     from swashplate.errors import IntegrityError
 

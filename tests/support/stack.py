@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from swashplate import ports, stack
+from swashplate.errors import NotFoundError
 
 PATIENCE = 60.0
 T = TypeVar("T")
@@ -66,10 +67,18 @@ class Stack:
         environment = {k: v for k, v in os.environ.items() if not k.endswith("_MQTT_ADDRESS")}
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        poll(lambda: (self.state / stack.STATE_FILE).exists() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.output.read_text()
-        self.described = stack.described(self.state)
+        try:
+            self.described = poll(self._description)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
+
+    def _description(self) -> dict[str, Any] | None:
+        assert self.process.poll() is None, self.output.read_text()
+        with contextlib.suppress(NotFoundError):
+            return stack.described(self.state)
+        return None
 
     def __exit__(self, *exc: object) -> None:
         if self.process.poll() is None:
