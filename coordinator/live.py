@@ -213,6 +213,7 @@ class LiveRounds:
             log.warning("Round ended without a model", round_id=round_.id, code=round_.code, error=round_.error)
         if round_.state in OVER:
             self._rounds.pop(round_.id, None)
+            live.over.set()
 
     def _arm(self, live: LiveRound) -> None:
         _disarm(live)

@@ -105,9 +105,10 @@ class ChunkStreams:
     nothing more is wanted.
     """
 
-    def __init__(self, bus: Bus, topics: Topics) -> None:
+    def __init__(self, bus: Bus, topics: Topics, *, new_plan: Callable[[], ChunkPlan] = ChunkPlan) -> None:
         self._bus = bus
         self._topics = topics
+        self._new_plan = new_plan
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
         self._plans: dict[str, ChunkPlan] = {}
         self._streams: dict[str, asyncio.Task[None]] = {}
@@ -117,9 +118,9 @@ class ChunkStreams:
         """Publish these chunks; returns when nobody waits for a chunk of this binary any more."""
         now = self._clock()
         self._plans = {d: plan for d, plan in self._plans.items() if d in self._streams or not plan.forgotten(now)}
-        plan = self._plans.setdefault(binary.digest, ChunkPlan())
+        plan = self._plans.setdefault(binary.digest, self._new_plan())
         plan.want(indexes, now)
-        pass  # wakes the streams that wait now
+        self._wanted_more.set()  # wakes the streams that wait now
         self._wanted_more.clear()
         stream = self._streams.get(binary.digest)
         if stream is None or stream.done():

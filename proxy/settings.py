@@ -42,7 +42,9 @@ class ProxySettings(Settings):
         False, "PROXY_HTTP_INSECURE", help="Allow HTTP without authentication beyond this machine."
     )
 
-    state_dir: Path = setting(Path("./proxy-state"), "PROXY_STATE_DIR", help="The cache of binaries and the client id.")
+    state_dir: Path = setting(
+        Path(".swashplate/proxy"), "PROXY_STATE_DIR", help="The cache of binaries and the client id."
+    )
     cache_bytes: Bytes = setting(2 * GIB, "PROXY_CACHE_BYTES", help="The cache drops what was used longest ago above.")
     max_binary_bytes: Bytes = setting(256 * MIB, "PROXY_MAX_BINARY_BYTES", help="A larger binary is refused.")
     chunk_size: Annotated[int, Field(ge=1, le=4 * MIB)] = setting(
@@ -80,7 +82,7 @@ class RegistrySettings(Settings):
     host: str = setting("127.0.0.1", "OCI_REGISTRY_HOST", help="Where the registry is served.")
     port: Port = setting(5000, "OCI_REGISTRY_PORT", help="The registry's port.")
     folder: Path = setting(
-        Path("./oci-registry"), "OCI_REGISTRY_DIR", help="Where layers, manifests and tags are kept."
+        Path(".swashplate/oci-registry"), "OCI_REGISTRY_DIR", help="Where layers, manifests and tags are kept."
     )
     max_blob_bytes: Bytes = setting(4 * GIB, "OCI_REGISTRY_MAX_BLOB_BYTES", help="A larger layer is refused.")
     http_insecure: bool = setting(

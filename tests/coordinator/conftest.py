@@ -108,8 +108,8 @@ class World:
             COORDINATOR_CHANNEL_ID="c",
             MQTT_CLIENT_ID="coordinator",
         )
-        bus = MemoryBus(self.broker, client_id="coordinator", clean_session=False)
-        return coordinating(settings, bus, lambda: MemoryBus(self.broker, client_id="coordinator-bare"))
+        self.bus = MemoryBus(self.broker, client_id="coordinator", clean_session=False)
+        return coordinating(settings, self.bus, lambda: MemoryBus(self.broker, client_id="coordinator-bare"))
 
     async def call(self, method: str, name: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Status and parsed body; header names are given with underscores."""

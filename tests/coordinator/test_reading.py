@@ -90,6 +90,21 @@ async def test_the_next_round_is_told_in_the_known_words(world):
 async def test_health_names_what_is_down(world):
     for name in ("coordinator", "registry", "aggregator"):
         assert await world.call("GET", name, "/health") == (200, {"status": "ok"})
+    world.bus.drop()
+    status, body = await world.call("GET", "coordinator", "/health")
+    assert status == 503
+    assert list(body["down"]) == ["broker"]
+    await world.bus.reconnect()
+    assert (await world.call("GET", "coordinator", "/health"))[0] == 200
+
+
+async def test_a_round_completes_without_a_broker_and_is_announced_when_it_is_back(world):
+    await world.configure(k_of_n=1)
+    world.bus.drop()
+    await world.update("p-1")
+    assert (await world.over())["completed"]
+    await world.bus.reconnect()
+    await world.until(lambda: len(world.heard) == 2)
 
 
 async def test_every_service_describes_itself(world):

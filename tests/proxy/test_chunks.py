@@ -125,7 +125,7 @@ async def sent(tmp_path):
 async def until(condition):
     async with asyncio.timeout(5):
         while not condition():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 async def test_the_chunks_of_a_binary_are_its_bytes(sent):
@@ -151,6 +151,19 @@ async def test_one_who_asks_right_after_a_publish_is_served_too(sent):
     await until(lambda: len(listener.chunks) == 2)
 
 
+async def test_a_chunk_that_waits_for_its_repetition_does_not_hold_up_another(sent):
+    binary, _, streams, listener = sent
+    streams = ChunkStreams(streams._bus, TOPICS, new_plan=lambda: ChunkPlan(gather=0, repeat=3600))
+    await streams.send(binary, [1])
+    waiting = [asyncio.create_task(streams.send(binary, [1]))]
+    await asyncio.sleep(0)
+    waiting.append(asyncio.create_task(streams.send(binary, [2])))
+    await until(lambda: len(listener.chunks) == 2)
+    assert [index for index, _ in listener.chunks] == [1, 2]
+    await streams.close()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
 class HeldBus(MemoryBus):
     """A broker that takes nothing before it is released."""
 
@@ -169,10 +182,9 @@ async def test_what_is_asked_for_while_the_broker_is_slow_is_sent_afterwards(sen
     broker = MemoryBroker()
     async with MemoryBus(broker, client_id="proplet") as reader, HeldBus(broker) as bus:
         await reader.subscribe(TOPICS.chunks_of(digest_hex(binary.digest)), listener.take, qos=0)
-        streams = ChunkStreams(bus, TOPICS)
+        streams = ChunkStreams(bus, TOPICS, new_plan=lambda: ChunkPlan(gather=0, repeat=0))  # remembers nothing
         first = asyncio.create_task(streams.send(binary, [0]))
         await bus.holding.wait()
-        await asyncio.sleep(2 * REPEAT_SECONDS)  # the very thing: longer than what was published is remembered
         second = asyncio.create_task(streams.send(binary, [1]))
         await asyncio.sleep(0)
         bus.release.set()
