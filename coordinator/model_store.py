@@ -262,5 +262,7 @@ def _inline(body: bytes) -> bytes | None:
 
 def _not_found(ref: ModelRef) -> NotFoundError:
     return NotFoundError(
-        "Model not found", code="model_not_found", hint=f"the registry has no version {ref.version} of {ref.line}"
+        f"Model not found: there is no version {ref.version} of {ref.line}",
+        code="model_not_found",
+        hint=f"GET /lines/{ref.line}/models lists the versions",
     )

@@ -113,8 +113,9 @@ def up(
 ) -> None:
     """Start the whole stack on this machine and keep it running until Ctrl-C or SIGTERM."""
     from swashplate import stack
+    from swashplate.layout import Options
 
-    options = stack.Options(state_dir, env_file, proplets, port_offset)
+    options = Options(state_dir, env_file, proplets, port_offset)
 
     async def run() -> None:
         stop = asyncio.Event()

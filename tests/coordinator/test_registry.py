@@ -100,7 +100,8 @@ async def test_a_line_starts_at_version_0_and_stands_for_itself(world):
 )
 async def test_what_is_not_there_is_not_found(world, path, status, error):
     found, body = await world.call("GET", "registry", path)
-    assert (found, body["error"]) == (status, error)
+    assert found == status
+    assert body["error"].startswith(error)
 
 
 @pytest.mark.parametrize("line", ["a.b", "a+b", "_x", "é", "x" * 200])

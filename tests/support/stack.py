@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from swashplate import ports, stack
+from swashplate import layout, ports, stack
 from swashplate.errors import NotFoundError
 
 PATIENCE = 60.0
@@ -27,7 +27,7 @@ OFFSETS = range(20_000, 40_000, 100)
 def free_offset() -> int:
     """Far from the default ports, so that tests run beside a running stack."""
     for offset in OFFSETS:
-        if all(ports.is_free(port + offset) for port in stack.PORTS.values()):
+        if all(ports.is_free(port + offset) for port in layout.PORTS.values()):
             return offset
     raise AssertionError("no free ports")
 
