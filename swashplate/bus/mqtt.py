@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -61,6 +62,12 @@ class BrokerAddress:
         return cls(host=parts.hostname, port=port, tls=secure, **tls)
 
 
+def _send_at_once(_: Any, __: Any, sock: Any) -> None:
+    # Without it the second of two small messages waits for the peer's delayed TCP acknowledgement: 40 ms.
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class MqttBus(Bus):
     """One connection to a broker; reconnects for ever, subscribes again, and keeps unacknowledged QoS 1 publishes."""
 
@@ -109,6 +116,7 @@ class MqttBus(Bus):
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
             client.tls_set_context(context)
+        client.on_socket_open = _send_at_once
         client.on_connect = self._thread_connect
         client.on_disconnect = self._thread_disconnect
         client.on_publish = self._thread_publish
