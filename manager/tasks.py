@@ -39,10 +39,6 @@ class TaskService:
 
         With ``spec.start`` the task and its first attempt become durable together.
         """
-        if key is not None:
-            known = await self._known(spec, key)
-            if known is not None:
-                return known, False
         now = time.time()
         task = Task(
             id=str(uuid.uuid4()),
@@ -57,24 +53,17 @@ class TaskService:
         if spec.file:
             task = self._keep_file(task)
         started: Attempt | None = None
-        if spec.start:
-            task, started = self._begin(task, now)
         async with self._database.transaction() as db:
-            raced = await store.task_by_key(db, key) if key is not None else None
-            if raced is None:
-                await store.add_task(db, task)
-                if started is not None:
-                    await store.add_attempt(db, started)
-        if raced is not None:
-            return self._same(raced, spec), False
+            known = await store.task_by_key(db, key) if key is not None else None
+            if known is not None:
+                return self._same(known, spec), False
+            if spec.start:
+                task, started = self._begin(task, now)
+                await store.add_attempt(db, started)
+            await store.add_task(db, task)
         if started is not None:
             self._launched(task, started)
         return task, True
-
-    async def _known(self, spec: TaskCreate, key: str) -> Task | None:
-        async with self._database.transaction() as db:
-            known = await store.task_by_key(db, key)
-        return None if known is None else self._same(known, spec)
 
     @staticmethod
     def _same(known: Task, spec: TaskCreate) -> Task:

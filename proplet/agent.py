@@ -194,35 +194,34 @@ class Agent:
     async def _pursue(self, ref: Ref, active: Active) -> None:
         round_id = active.start.env.get("ROUND_ID")
         with bound_contextvars(**({"round_id": round_id} if round_id else {})):
+            # The work begins while the acceptance is written: what nobody was told yet may be lost.
+            accepting = asyncio.ensure_future(self._outbox.accepted(ref))
             try:
-                outcome = await self._outcome(ref, active)
+                outcome = await self._outcome(active)
                 active.recording = True
                 log_outcome(ref.task_id, outcome)
-                await self._record(ref, active.start, outcome)
+                await asyncio.gather(accepting, self._record(ref, active.start, outcome))
                 self._counters.ended(failed=isinstance(outcome, Failure))
             except SwashplateError as error:
                 log.error("attempt could not be recorded", task_id=ref.task_id, error=error.sentence)
             finally:
+                accepting.cancel()
                 self._active.pop(ref, None)
                 self._changed.set()
 
-    async def _outcome(self, ref: Ref, active: Active) -> Outcome:
-        """Accepts, then performs until the end, the deadline, or a stop."""
-        start = active.start
-        accepting = asyncio.ensure_future(self._outbox.accepted(ref))
+    async def _outcome(self, active: Active) -> Outcome:
+        """Performs until the end, the deadline, or a stop."""
+        self._counters.started += 1
         try:
-            await asyncio.shield(accepting)
-            self._counters.started += 1
             async with asyncio.timeout_at(active.deadline):
-                return await self._performed(start)
+                return await self._performed(active.start)
         except TimeoutError:
-            return Failure(f"timed out after {start.timeout_s:g} s", "timeout")
+            return Failure(f"timed out after {active.start.timeout_s:g} s", "timeout")
         except asyncio.CancelledError:
             this = asyncio.current_task()
             if active.stopped is None or this is None or self._closing:
                 raise
             this.uncancel()
-            await accepting
             return active.stopped
 
     async def _performed(self, start: Start) -> Outcome:

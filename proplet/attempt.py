@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from proplet.binaries import Binaries
 from proplet.fetch import Fetcher, Wanted
-from proplet.frames import Answer, Job
+from proplet.frames import LOGGED_BYTES, Answer, Job
 from proplet.inputs import Inputs, together
 from proplet.runtime import WorkerPool
 from proplet.task_folder import TaskFolder, TaskFolders
@@ -26,8 +26,8 @@ log = logging.get("task")
 MAX_RESULT_BYTES = 192 * 1024
 LARGE_UPDATE_BYTES = 1 << 20
 """A larger update is parsed beside the event loop."""
-MAX_LOGGED_BYTES = 1 << 20
-"""Of one task's stderr; the rest is counted and dropped."""
+LINE_COST = 100
+"""Bytes of log that a line counts beside its text: a flood of short lines is a flood too."""
 LAST_LINES = 5
 LOGGED_CHARACTERS = 500
 
@@ -73,31 +73,28 @@ class GuestLog:
     def __init__(self, task_id: str) -> None:
         self._task_id = task_id
         self._partial = b""
-        self._taken = 0
-        self.dropped = 0
+        self._room = LOGGED_BYTES
         self.last: deque[str] = deque(maxlen=LAST_LINES)
 
     def feed(self, content: bytes) -> None:
-        room = MAX_LOGGED_BYTES - self._taken
-        self.dropped += max(0, len(content) - room)
-        content = content[:room]
-        self._taken += len(content)
         *lines, self._partial = (self._partial + content).split(b"\n")
         for line in lines:
             self._line(line)
 
     def close(self) -> None:
-        if self._partial:
-            self._line(self._partial)
-            self._partial = b""
-        if self.dropped:
-            log.warning("stderr of the task was cut", task_id=self._task_id, dropped_bytes=self.dropped)
+        self._line(self._partial)
+        self._partial = b""
 
     def _line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")
-        if text:
-            self.last.append(text[:500])
-            log.info(text, task_id=self._task_id, stream="stderr")
+        if not text or self._room < 0:
+            return
+        self._room -= len(line) + LINE_COST
+        if self._room < 0:
+            log.warning("stderr of the task was cut", task_id=self._task_id, limit=LOGGED_BYTES)
+            return
+        self.last.append(text[:LOGGED_CHARACTERS])
+        log.info(text, task_id=self._task_id, stream="stderr")
 
 
 @dataclass(frozen=True)

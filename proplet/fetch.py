@@ -218,8 +218,13 @@ class Fetcher:
             await asyncio.wait([running])
         running = asyncio.get_running_loop().create_task(self._fetch(wanted), name=f"fetch {wanted.name}")
         self._running[wanted.digest] = running
-        running.add_done_callback(lambda _: self._running.pop(wanted.digest, None))
+        running.add_done_callback(lambda ended: self._ended(wanted.digest, ended))
         return running
+
+    def _ended(self, digest: str, ended: asyncio.Task[None]) -> None:
+        self._running.pop(digest, None)
+        if not ended.cancelled():
+            ended.exception()  # whoever still waits has it; nobody may be left
 
     async def _replied(self, message: Received) -> None:
         info = BlobInfo.decode(message.payload)

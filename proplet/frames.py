@@ -14,6 +14,8 @@ from typing import Any
 
 HEADER = struct.Struct(">IB")
 MESSAGE, STDERR = 0, 1
+LOGGED_BYTES = 1 << 20
+"""Of one run's stderr; a worker hands over one byte more, so that the agent knows, and drops the rest."""
 
 
 @dataclass(frozen=True)

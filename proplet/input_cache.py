@@ -21,7 +21,7 @@ from swashplate.client import HttpClient, error_of
 from swashplate.errors import InvalidRequestError, UnavailableError
 
 SMALL_BYTES = 4 << 20
-"""Up to here the text is kept in memory too, for the guest's environment, and its JSON is checked in full."""
+"""Up to here the JSON is checked in full, and given to the guest in its environment too."""
 TRIES_AFTER_S = (0.1, 0.3)
 """Pauses between tries when the server does not answer."""
 MOST_FILES = 64
@@ -32,13 +32,16 @@ TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=30)
 
 @dataclass(frozen=True)
 class Kept:
-    """``content`` is None for what is not small; ``rows`` is how many samples a dataset has, when that is known."""
+    """``rows`` is how many samples a dataset has, None when it is no dataset or too large to be looked into."""
 
     path: Path
     size: int
     etag: str
-    content: bytes | None
     rows: int | None
+
+    @property
+    def small(self) -> bool:
+        return self.size <= SMALL_BYTES
 
 
 class InputCache:
@@ -92,15 +95,15 @@ class InputCache:
                 async for piece in response.content.iter_chunked(PIECE):
                     file.write(piece)
                     size += len(piece)
-            content = path.read_bytes() if size <= SMALL_BYTES else None
-            rows = response.headers.get("X-Dataset-Rows", "")
-            counted = _rows(from_json_object(url, content)) if content is not None else None
-            if counted is None and rows.isdigit():
-                counted = int(rows)
+            if size <= SMALL_BYTES:
+                rows = _rows(from_json_object(url, path.read_bytes()))
+            else:
+                told = response.headers.get("X-Dataset-Rows", "")
+                rows = int(told) if told.isdigit() else None
             # A new name for every version: whoever linked the previous one keeps it.
             target = self._folder / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}-{path.name[-8:]}"
             path.replace(target)
-            return Kept(target, size, response.headers.get("ETag", ""), content, counted)
+            return Kept(target, size, response.headers.get("ETag", ""), rows)
         finally:
             path.unlink(missing_ok=True)
 

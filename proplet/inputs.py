@@ -18,6 +18,9 @@ from swashplate.topics import level
 
 log = logging.get("inputs")
 
+MODEL, DATASET = "model.json", "data/dataset.json"
+VARIABLES = {MODEL: "MODEL_DATA", DATASET: "DATASET_DATA"}
+
 First = TypeVar("First")
 Second = TypeVar("Second")
 
@@ -56,11 +59,9 @@ class Inputs:
         folder.describe(_described(start, self._proplet_id))
         model, dataset = await together(self._model(start, folder), self._dataset(start, folder))
         env = {**start.env, "TASK_ID": start.id, "PROPLET_ID": self._proplet_id}
-        sizes = [kept.size for kept in (model, dataset) if kept is not None]
-        if sum(sizes) <= SMALL_BYTES:
-            for name, kept in (("MODEL_DATA", model), ("DATASET_DATA", dataset)):
-                if kept is not None and kept.content is not None:
-                    env[name] = kept.content.decode()
+        given = {name: kept for name, kept in ((MODEL, model), (DATASET, dataset)) if kept is not None}
+        if sum(kept.size for kept in given.values()) <= SMALL_BYTES:
+            env |= {VARIABLES[name]: folder.given(name) for name in given}
         return env
 
     async def _model(self, start: Start, folder: TaskFolder) -> Kept | None:
@@ -77,7 +78,7 @@ class Inputs:
         log.info("Fetching model from registry: %s", url)
         # Version 0 may be replaced until a round has used it; every later version is immutable.
         kept = await self._named(url, "model", "model_registry_unreachable", immutable=reference.version > 0)
-        folder.give("model.json", kept.path)
+        folder.give(MODEL, kept.path)
         return kept
 
     async def _dataset(self, start: Start, folder: TaskFolder) -> Kept | None:
@@ -91,8 +92,8 @@ class Inputs:
         url = f"{self._data_store_url}/datasets/{level(name, 'dataset')}"
         log.info("Fetching dataset from Local Data Store: %s", url)
         kept = await self._named(url, "dataset", "data_store_unreachable")
-        folder.give("data/dataset.json", kept.path)
-        if not kept.rows and (kept.rows is not None or kept.content is not None):
+        folder.give(DATASET, kept.path)
+        if kept.rows == 0 or (kept.rows is None and kept.small):
             raise InvalidRequestError(f"{url} has no samples", code="dataset_invalid")
         samples = "an unknown number of" if kept.rows is None else kept.rows
         log.info("Successfully fetched dataset with %s samples and passed to client", samples, size=kept.size)

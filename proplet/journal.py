@@ -174,7 +174,9 @@ class Journal:
 
     async def _step(self, ref: Ref, event: AttemptEvent, work: Work) -> Any:
         """Do ``work`` and record the state after ``event``, in one transaction."""
-        before = self._states[ref]
+        before = self._states.get(ref)
+        if before is None:
+            raise UnavailableError(f"the journal does not know attempt {ref.attempt} of {ref.task_id}", code="journal")
         state = after(before, event)
 
         def both(db: sqlite3.Connection) -> Any:

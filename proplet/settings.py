@@ -63,7 +63,7 @@ class PropletSettings(Settings):
         GIB, "PROPLET_CACHE_BYTES", help="Binaries kept; above it the one used longest ago is dropped."
     )
     input_cache_bytes: Bytes = setting(
-        256 * MIB, "PROPLET_INPUT_CACHE_BYTES", help="Models and datasets kept between tasks."
+        64 * MIB, "PROPLET_INPUT_CACHE_BYTES", help="Models and datasets kept between tasks."
     )
 
     slots: Annotated[int, Field(ge=1, le=1024)] = setting(1, "PROPLET_SLOTS", help="How many tasks run at once.")

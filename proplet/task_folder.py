@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 from swashplate.errors import SwashplateError, TooLargeError
 
+LOCK = ".lock"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the machine's tmpfs, used through a folder that only we may enter
 
 
@@ -31,7 +33,31 @@ def choose_root(configured: Path | None, state: Path, proplet_id: str) -> Path:
     # Somebody else may have made it first.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         return state / "tasks"
+    sweep(owned)
     return owned / f"{proplet_id}-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"
+
+
+def _held(folder: Path, *, create: bool = False) -> int | None:
+    """The lock that says whose ``folder`` is, None when a living process has it or when it never had one."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def sweep(owned: Path) -> None:
+    """Give back the memory of proplets that were killed and never came back."""
+    for folder in owned.iterdir():
+        handle = _held(folder)
+        if handle is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(handle)
 
 
 class TaskFolders:
@@ -41,12 +67,15 @@ class TaskFolders:
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True, mode=0o700)
         self.root = root
+        self._lock = _held(root, create=True)
 
     def fresh(self) -> TaskFolder:
         return TaskFolder(Path(tempfile.mkdtemp(prefix="task-", dir=self.root)))
 
     def close(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 class TaskFolder:
@@ -68,6 +97,10 @@ class TaskFolder:
             target.hardlink_to(file)
         except OSError:  # another file system
             shutil.copyfile(file, target)
+
+    def given(self, name: str) -> str:
+        """The text of ``/in/{name}``."""
+        return (self.path / "in" / name).read_text("utf-8")
 
     def stdout(self, limit: int) -> bytes:
         return _read(self.path / "stdout", limit) or b""

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from proplet import guest
-from proplet.frames import STDERR, Answer, Job, packed, packed_message, receive
+from proplet.frames import LOGGED_BYTES, STDERR, Answer, Job, packed, packed_message, receive
 from proplet.module_cache import ModuleCache
 
 PR_SET_PDEATHSIG = 1
@@ -59,12 +59,13 @@ class Watch:
         os.set_blocking(self._pipe, False)
         self._lock = threading.Lock()
         self._job: Job | None = None
+        self._room = 0
         self._busy = threading.Event()
         threading.Thread(target=self._serve, name="watch", daemon=True).start()
 
     @contextlib.contextmanager
     def over(self, job: Job) -> Iterator[None]:
-        self._job = job
+        self._job, self._room = job, LOGGED_BYTES + 1
         self._busy.set()
         try:
             yield
@@ -81,7 +82,10 @@ class Watch:
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while text := os.read(self._pipe, 1 << 16):
-                self._connection.sendall(packed(STDERR, text))
+                passed = text[: self._room]
+                self._room -= len(passed)
+                if passed:
+                    self._connection.sendall(packed(STDERR, passed))
 
     def _serve(self) -> None:
         while self._busy.wait():

@@ -42,7 +42,7 @@ MACHINES: list[tuple[str, Mapping[Any, Any]]] = [
 
 def shown_default(value: object) -> str:
     if value in ("", None, ()):
-        return "–"
+        return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -25,7 +25,9 @@ def test_every_setting_has_a_help_text_and_a_name(process, kind):
         assert kind.names(name), (process, name)
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", *map(str, Path("docs").rglob("*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", *map(str, Path("docs").rglob("*.md"))]
+)
 def test_links_between_pages_lead_somewhere(page):
     import re
 

@@ -47,9 +47,10 @@ PRINT = '(import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32
 def prints(text: str, *, to: int = 1, then: str = "") -> str:
     """A command that writes ``text`` and then does ``then``."""
     escaped = "".join(f"\\{byte:02x}" for byte in text.encode())
+    pages = len(text.encode()) // 65536 + 2
     return f"""(module {PRINT}
       (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
-      (memory (export "memory") 4) (data (i32.const 64) "{escaped}")
+      (memory (export "memory") {pages}) (data (i32.const 64) "{escaped}")
       (func (export "_start")
         (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const {len(text.encode())}))
         (drop (call $write (i32.const {to}) (i32.const 0) (i32.const 1) (i32.const 20)))

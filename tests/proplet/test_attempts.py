@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 from swashplate.messages import AttemptRef
 
@@ -143,8 +145,9 @@ async def test_the_timeout_kills_an_endless_loop(world, proplet, guests):
     assert (await world.manager.outcome(world.start(guests["prints"]("next")))).results == "next"
 
 
-async def test_the_timeout_covers_the_time_in_the_queue(world, proplet, guests):
+async def test_the_timeout_covers_the_time_in_the_queue(world, proplet, guests, logged):
     await world.manager.start(world.start(guests["loops"]))
+    await logged.until("looping")
     result = await world.manager.outcome(world.start(guests["prints"](""), timeout_s=0.2))
     assert result.code == "timeout"
 
@@ -170,8 +173,8 @@ async def test_a_killed_worker_is_a_failure_that_may_be_tried_again(world, propl
     start = world.start(guests["loops"])
     await world.manager.start(start)
     await logged.until("looping")
-    for worker in list(proplet.pool._all):
-        worker.process.kill()
+    for worker in proplet.pool.processes():
+        os.kill(worker, signal.SIGKILL)
     result = await world.manager.result(start.id)
     assert (result.code, result.retryable) == ("worker_died", True)
     assert "signal 9" in result.error

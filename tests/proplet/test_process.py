@@ -108,6 +108,7 @@ class Fleet:
             "PROPLET_CLIENT_ID": self.proplet.id,
             "PROPLET_CLIENT_KEY": self.proplet.key,
             "PROPLET_STATE_DIR": str(self.tmp_path / "state"),
+            "PROPLET_TASK_DIR": str(self.tmp_path / "tasks"),
             "PROPLET_METRICS_PORT": "0",
             **changes,
         }
@@ -231,7 +232,9 @@ async def test_two_proplets_on_one_state_folder_is_a_sentence(fleet, tmp_path):
             "PROPLET_CLIENT_KEY": "k",
             "PROPLET_STATE_DIR": str(tmp_path / "state"),
         }
-        second = subprocess.run([sys.executable, "-m", "proplet"], env=environment, capture_output=True, timeout=30)
+        second = subprocess.run(
+            [sys.executable, "-m", "proplet"], env=environment, check=False, capture_output=True, timeout=30
+        )
     assert second.returncode == 1
     assert b"in use by another process" in second.stderr
     assert b"Traceback" not in second.stderr

@@ -120,9 +120,7 @@ def reference_hash(text: str) -> int:
 
 
 def settings(**more: str) -> PropletSettings:
-    identity = {
-        name: "x" for name in ("PROPLET_DOMAIN_ID", "PROPLET_CHANNEL_ID", "PROPLET_ENTITY_ID", "PROPLET_API_KEY")
-    }
+    identity = dict.fromkeys(("PROPLET_DOMAIN_ID", "PROPLET_CHANNEL_ID", "PROPLET_ENTITY_ID", "PROPLET_API_KEY"), "x")
     return PropletSettings.load({**identity, **more})
 
 

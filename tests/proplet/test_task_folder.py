@@ -1,0 +1,68 @@
+"""Where running tasks keep their files."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from proplet import task_folder
+from proplet.task_folder import TaskFolders, choose_root, sweep
+from swashplate.errors import SwashplateError
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    """A stand-in for /dev/shm."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    monkeypatch.setattr(task_folder, "SHARED_MEMORY", folder)
+    return folder
+
+
+def test_tasks_run_in_memory_in_a_folder_of_their_own(memory, tmp_path):
+    root = choose_root(None, tmp_path / "state", "p")
+    assert root.parent == memory / f"swashplate-{os.getuid()}"
+    assert root.parent.stat().st_mode & 0o777 == 0o700
+    assert root != choose_root(None, tmp_path / "other", "p")
+
+
+def test_a_folder_that_others_may_enter_is_not_used(memory, tmp_path):
+    prepared = memory / f"swashplate-{os.getuid()}"
+    prepared.mkdir(mode=0o777)
+    prepared.chmod(0o777)
+    assert choose_root(None, tmp_path / "state", "p") == tmp_path / "state" / "tasks"
+
+
+def test_a_link_prepared_by_somebody_else_is_not_followed(memory, tmp_path):
+    (tmp_path / "trap").mkdir()
+    (memory / f"swashplate-{os.getuid()}").symlink_to(tmp_path / "trap")
+    assert choose_root(None, tmp_path / "state", "p") == tmp_path / "state" / "tasks"
+
+
+def test_the_configured_folder_wins(memory, tmp_path):
+    assert choose_root(tmp_path / "mine", tmp_path / "state", "p") == tmp_path / "mine"
+
+
+def test_what_a_killed_proplet_left_is_swept_and_the_living_are_left_alone(tmp_path):
+    living = TaskFolders(tmp_path / "living")
+    dead = TaskFolders(tmp_path / "dead")
+    (tmp_path / "foreign").mkdir()
+    assert dead._lock is not None
+    os.close(dead._lock)  # as the kernel does for a process that is gone
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "living"]
+    living.close()
+
+
+def test_a_pipe_in_place_of_the_result_does_not_block(tmp_path):
+    folder = TaskFolders(tmp_path / "tasks").fresh()
+    os.mkfifo(folder.path / "out" / "result.json")
+    with pytest.raises(SwashplateError, match="not a file"):
+        folder.result_file(100)
+
+
+def test_leftovers_of_an_earlier_life_are_removed(tmp_path):
+    folders = TaskFolders(tmp_path / "tasks")
+    (folders.fresh().path / "out" / "old").write_text("x")
+    assert list(TaskFolders(tmp_path / "tasks").root.glob("task-*")) == []
