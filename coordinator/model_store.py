@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from sqlalchemy import (
     Column,
+    Connection,
     Float,
     ForeignKeyConstraint,
     Integer,
@@ -27,7 +28,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coordinator import offload
 from swashplate.blobs import BlobStore, sha256_digest
@@ -86,9 +86,12 @@ class ModelStore:
 
     async def __aenter__(self) -> Self:
         await self._database.__aenter__()
-        async with self._database.transaction() as connection:
-            if await self._last(connection, DEFAULT_LINE) is None:
-                await self._insert(connection, ModelRef(DEFAULT_LINE, 0), ZERO_MODEL)
+
+        def begin(connection: Connection) -> None:
+            if self._last(connection, DEFAULT_LINE) is None:
+                self._insert(connection, ModelRef(DEFAULT_LINE, 0), ZERO_MODEL)
+
+        await self._database.run(begin)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -98,17 +101,13 @@ class ModelStore:
         await self._database.check()
 
     async def lines(self) -> list[str]:
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(select(_models.c.line).distinct().order_by(_models.c.line))
-            return list(rows.scalars())
+        wanted = select(_models.c.line).distinct().order_by(_models.c.line)
+        return await self._database.run(lambda connection: list(connection.execute(wanted).scalars()))
 
     async def versions(self, line: str) -> list[int]:
         """Raises ``NotFoundError`` when there is no such line."""
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(
-                select(_models.c.version).where(_models.c.line == line).order_by(_models.c.version)
-            )
-            found = list(rows.scalars())
+        wanted = select(_models.c.version).where(_models.c.line == line).order_by(_models.c.version)
+        found = await self._database.run(lambda connection: list(connection.execute(wanted).scalars()))
         if not found:
             raise NotFoundError(
                 f"there is no model line {line}",
@@ -119,8 +118,7 @@ class ModelStore:
 
     async def read(self, ref: ModelRef) -> StoredModel:
         """Raises ``NotFoundError`` with code ``model_not_found``."""
-        async with self._database.transaction() as connection:
-            row = await self._find(connection, ref)
+        row = await self._database.run(lambda connection: self._find(connection, ref))
         if row is None:
             raise _not_found(ref)
         return await self._stored(row)
@@ -131,27 +129,33 @@ class ModelStore:
         Raises ``ConflictError`` when that version holds another model, or is not the next one of its line.
         """
         digest = await self._keep(body)
-        async with self._database.transaction() as connection:
-            found = await self._find(connection, ref)
+
+        def put(connection: Connection) -> None:
+            found = self._find(connection, ref)
             if found is None:
-                await self._require_next(connection, ref)
-                await self._insert(connection, ref, body)
+                self._require_next(connection, ref)
+                self._insert(connection, ref, body)
             elif found.digest != digest:
-                await self._require_replaceable(connection, ref)
-                await connection.execute(
+                self._require_replaceable(connection, ref)
+                connection.execute(
                     update(_models).where(*_at(ref)).values(digest=digest, body=_inline(body), created_at=self._clock())
                 )
 
+        await self._database.run(put)
+
     async def use(self, ref: ModelRef, round_id: str) -> StoredModel:
         """Note that a round starts from ``ref``: from now on it never changes. Raises ``NotFoundError``."""
-        async with self._database.transaction() as connection:
-            row = await self._find(connection, ref)
+
+        def note(connection: Connection) -> Row[Any]:
+            row = self._find(connection, ref)
             if row is None:
                 raise _not_found(ref)
             key = {"line": ref.line, "version": ref.version, "round_id": round_id}
-            if (await connection.execute(select(_uses).filter_by(**key))).first() is None:
-                await connection.execute(insert(_uses).values(**key))
-        return await self._stored(row)
+            if connection.execute(select(_uses).filter_by(**key)).first() is None:
+                connection.execute(insert(_uses).values(**key))
+            return row
+
+        return await self._stored(await self._database.run(note))
 
     async def add_round(
         self, line: str, round_id: str, body: bytes, *, parent: int, details: Mapping[str, Any]
@@ -162,16 +166,20 @@ class ModelStore:
         ``NotFoundError`` when the parent does not exist.
         """
         digest = await self._keep(body)
-        async with self._database.transaction() as connection:
-            known = (await connection.execute(select(_models).filter_by(line=line, round_id=round_id))).first()
-            if known is None:
-                last = await self._last(connection, line)
-                if last is None or parent > last:
-                    raise _not_found(ModelRef(line, parent))
-                ref = ModelRef(line, last + 1)
-                return await self._insert(
-                    connection, ref, body, parent=parent, round_id=round_id, details=details
-                ), True
+
+        def add(connection: Connection) -> StoredModel | Row[Any]:
+            known = connection.execute(select(_models).filter_by(line=line, round_id=round_id)).first()
+            if known is not None:
+                return known
+            last = self._last(connection, line)
+            if last is None or parent > last:
+                raise _not_found(ModelRef(line, parent))
+            ref = ModelRef(line, last + 1)
+            return self._insert(connection, ref, body, parent=parent, round_id=round_id, details=details)
+
+        known = await self._database.run(add)
+        if isinstance(known, StoredModel):
+            return known, True
         if known.digest != digest:
             raise ConflictError(
                 f"round {round_id} already made version {known.version} of {line}, with another model",
@@ -191,9 +199,9 @@ class ModelStore:
         ref = ModelRef(row.line, row.version)
         return StoredModel(ref, row.digest, body, row.created_at, row.parent, row.round_id, details)
 
-    async def _insert(
+    def _insert(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         ref: ModelRef,
         body: bytes,
         *,
@@ -212,21 +220,21 @@ class ModelStore:
             "round_id": round_id,
             "details": json.dumps(model.details),
         }
-        await connection.execute(insert(_models).values(**values))
+        connection.execute(insert(_models).values(**values))
         return model
 
     @staticmethod
-    async def _find(connection: AsyncConnection, ref: ModelRef) -> Row[Any] | None:
-        return (await connection.execute(select(_models).where(*_at(ref)))).first()
+    def _find(connection: Connection, ref: ModelRef) -> Row[Any] | None:
+        return (connection.execute(select(_models).where(*_at(ref)))).first()
 
     @staticmethod
-    async def _last(connection: AsyncConnection, line: str) -> int | None:
+    def _last(connection: Connection, line: str) -> int | None:
         highest = select(func.max(_models.c.version)).where(_models.c.line == line)
-        version: int | None = (await connection.execute(highest)).scalar()
+        version: int | None = connection.execute(highest).scalar()
         return version
 
-    async def _require_next(self, connection: AsyncConnection, ref: ModelRef) -> None:
-        last = await self._last(connection, ref.line)
+    def _require_next(self, connection: Connection, ref: ModelRef) -> None:
+        last = self._last(connection, ref.line)
         following = 0 if last is None else last + 1
         if ref.version != following:
             raise ConflictError(
@@ -236,14 +244,14 @@ class ModelStore:
             )
 
     @staticmethod
-    async def _require_replaceable(connection: AsyncConnection, ref: ModelRef) -> None:
+    def _require_replaceable(connection: Connection, ref: ModelRef) -> None:
         if ref.version > 0:
             raise ConflictError(
                 f"version {ref.version} of {ref.line} holds another model; versions never change",
                 code="model_immutable",
                 hint="post it as the next version",
             )
-        used = (await connection.execute(select(_uses).filter_by(line=ref.line, version=0).limit(1))).first()
+        used = (connection.execute(select(_uses).filter_by(line=ref.line, version=0).limit(1))).first()
         if used is not None:
             raise ConflictError(
                 f"version 0 of {ref.line} was used by round {used.round_id}, so it no longer changes",

@@ -11,6 +11,7 @@ from typing import Any, Self
 from sqlalchemy import (
     Boolean,
     Column,
+    Connection,
     Float,
     ForeignKey,
     Integer,
@@ -26,7 +27,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ColumnElement
 
 from coordinator import offload
@@ -89,6 +89,13 @@ _updates = Table(
 )
 _OPEN = [s.value for s in RoundState if s not in OVER]
 
+# Built once: SQLAlchemy then finds their compiled form by identity.
+_ADD_ROUND, _ADD_PARTICIPANT, _ADD_UPDATE = insert(_rounds), insert(_participants), insert(_updates)
+_SAVE_ROUND = update(_rounds).where(_rounds.c.round_id == bindparam("of_round"))
+_SAVE_PARTICIPANT = update(_participants).where(
+    _participants.c.round_id == bindparam("of_round"), _participants.c.proplet_id == bindparam("of_proplet")
+)
+
 
 class RoundStore:
     def __init__(self, folder: Path) -> None:
@@ -110,9 +117,13 @@ class RoundStore:
             {"round_id": round_.id, "position": position, **_participant_values(participant)}
             for position, participant in enumerate(participants)
         ]
-        async with self._database.transaction() as connection:
-            await connection.execute(insert(_rounds).values(**_lasting_values(round_), **_changing_values(round_)))
-            await connection.execute(insert(_participants), rows)
+        values = {**_lasting_values(round_), **_changing_values(round_)}
+
+        def add(connection: Connection) -> None:
+            connection.execute(_ADD_ROUND, values)
+            connection.execute(_ADD_PARTICIPANT, rows)
+
+        await self._database.run(add)
 
     async def save(
         self,
@@ -128,41 +139,38 @@ class RoundStore:
             {"of_round": round_id, "of_proplet": p.proplet_id, **_participant_values(p, identity=False)}
             for p in participants
         ]
-        async with self._database.transaction() as connection:
+        round_values = None if round_ is None else {"of_round": round_id, **_changing_values(round_)}
+
+        def save(connection: Connection) -> None:
             if values:
-                await connection.execute(insert(_updates).values(**values))
+                connection.execute(_ADD_UPDATE, values)
             if changed:
-                where = (
-                    _participants.c.round_id == bindparam("of_round"),
-                    _participants.c.proplet_id == bindparam("of_proplet"),
-                )
-                await connection.execute(update(_participants).where(*where), changed)
-            if round_ is not None:
-                await connection.execute(
-                    update(_rounds).where(_rounds.c.round_id == round_id).values(**_changing_values(round_))
-                )
+                connection.execute(_SAVE_PARTICIPANT, changed)
+            if round_values is not None:
+                connection.execute(_SAVE_ROUND, round_values)
+
+        await self._database.run(save)
 
     async def find(self, round_id: str) -> tuple[Round, dict[str, Participant]] | None:
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(select(_rounds).where(_rounds.c.round_id == round_id))).first()
-            if row is None:
-                return None
-            return _round(row), await self._participants_of(connection, round_id)
+        def find(connection: Connection) -> tuple[Round, dict[str, Participant]] | None:
+            row = connection.execute(select(_rounds).where(_rounds.c.round_id == round_id)).first()
+            return None if row is None else (_round(row), self._participants_of(connection, round_id))
+
+        return await self._database.run(find)
 
     async def unfinished(self) -> list[tuple[Round, dict[str, Participant]]]:
         """The rounds that are not over, oldest first."""
-        async with self._database.transaction() as connection:
-            rows = await self._select(connection, _rounds.c.state.in_(_OPEN))
-            return [(_round(row), await self._participants_of(connection, row.round_id)) for row in rows]
+
+        def find(connection: Connection) -> list[tuple[Round, dict[str, Participant]]]:
+            rows = self._select(connection, _rounds.c.state.in_(_OPEN))
+            return [(_round(row), self._participants_of(connection, row.round_id)) for row in rows]
+
+        return await self._database.run(find)
 
     async def unannounced(self) -> list[Round]:
-        async with self._database.transaction() as connection:
-            return [
-                _round(row)
-                for row in await self._select(
-                    connection, (_rounds.c.state == RoundState.COMPLETED.value) & ~_rounds.c.announced
-                )
-            ]
+        waiting = (_rounds.c.state == RoundState.COMPLETED.value) & ~_rounds.c.announced
+        rows = await self._database.run(lambda connection: self._select(connection, waiting))
+        return [_round(row) for row in rows]
 
     async def page(self, *, offset: int, limit: int) -> tuple[int, list[tuple[Round, int]]]:
         """How many rounds there are, and a page of them, newest first, each with the number of its updates."""
@@ -174,9 +182,12 @@ class RoundStore:
             .label("num_updates")
         )
         newest = select(_rounds, count).order_by(_rounds.c.number.desc()).offset(offset).limit(limit)
-        async with self._database.transaction() as connection:
-            total = (await connection.execute(select(func.count()).select_from(_rounds))).scalar_one()
-            return total, [(_round(row), row.num_updates) for row in await connection.execute(newest)]
+
+        def read(connection: Connection) -> tuple[int, list[tuple[Round, int]]]:
+            total = connection.execute(select(func.count()).select_from(_rounds)).scalar_one()
+            return total, [(_round(row), row.num_updates) for row in connection.execute(newest)]
+
+        return await self._database.run(read)
 
     async def last_completed(self) -> Round | None:
         last = (
@@ -185,21 +196,20 @@ class RoundStore:
             .order_by(_rounds.c.finished_at.desc(), _rounds.c.number.desc())
             .limit(1)
         )
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(last)).first()
+        row = await self._database.run(lambda connection: connection.execute(last).first())
         return None if row is None else _round(row)
 
     async def update_keys(self, round_id: str) -> dict[str, UpdateKey]:
-        columns = select(_updates.c.proplet_id, _updates.c.digest, _updates.c.num_samples)
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(columns.where(_updates.c.round_id == round_id))
-            return {row.proplet_id: UpdateKey(row.digest, row.num_samples) for row in rows}
+        wanted = select(_updates.c.proplet_id, _updates.c.digest, _updates.c.num_samples).where(
+            _updates.c.round_id == round_id
+        )
+        rows = await self._database.run(lambda connection: connection.execute(wanted).all())
+        return {row.proplet_id: UpdateKey(row.digest, row.num_samples) for row in rows}
 
     async def updates(self, round_id: str) -> list[ReceivedUpdate]:
         """In the order of participant ids, with their bodies."""
         wanted = select(_updates).where(_updates.c.round_id == round_id).order_by(_updates.c.proplet_id)
-        async with self._database.transaction() as connection:
-            rows = (await connection.execute(wanted)).all()
+        rows = await self._database.run(lambda connection: connection.execute(wanted).all())
         return [
             ReceivedUpdate(
                 proplet_id=row.proplet_id,
@@ -214,8 +224,8 @@ class RoundStore:
     async def metrics(self, round_id: str) -> dict[str, dict[str, Any]]:
         """What each participant that sent an update measured."""
         columns = select(_updates.c.proplet_id, _updates.c.metrics).where(_updates.c.round_id == round_id)
-        async with self._database.transaction() as connection:
-            return {row.proplet_id: json.loads(row.metrics) for row in await connection.execute(columns)}
+        rows = await self._database.run(lambda connection: connection.execute(columns).all())
+        return {row.proplet_id: json.loads(row.metrics) for row in rows}
 
     async def _update_values(self, round_id: str, received: ReceivedUpdate) -> dict[str, Any]:
         small = len(received.body) <= offload.SMALL
@@ -232,14 +242,14 @@ class RoundStore:
         }
 
     @staticmethod
-    async def _select(connection: AsyncConnection, condition: ColumnElement[bool]) -> list[Row[Any]]:
-        found = await connection.execute(select(_rounds).where(condition).order_by(_rounds.c.number))
+    def _select(connection: Connection, condition: ColumnElement[bool]) -> list[Row[Any]]:
+        found = connection.execute(select(_rounds).where(condition).order_by(_rounds.c.number))
         return list(found.all())
 
     @staticmethod
-    async def _participants_of(connection: AsyncConnection, round_id: str) -> dict[str, Participant]:
+    def _participants_of(connection: Connection, round_id: str) -> dict[str, Participant]:
         wanted = select(_participants).where(_participants.c.round_id == round_id).order_by(_participants.c.position)
-        return {row.proplet_id: _participant(row) for row in await connection.execute(wanted)}
+        return {row.proplet_id: _participant(row) for row in connection.execute(wanted)}
 
 
 def _lasting_values(round_: Round) -> dict[str, Any]:

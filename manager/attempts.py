@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from sqlalchemy import Connection
+
 from manager import states, store
 from manager.images import Images
 from manager.proplets import Proplets
@@ -76,10 +78,11 @@ class Attempts:
 
     async def recover(self) -> None:
         """Take up every attempt that had not ended when the process did."""
-        async with self._database.transaction() as db:
-            left = await store.open_attempts(db)
-            found = [(attempt, await store.get_task(db, attempt.task_id)) for attempt in left]
-        for attempt, task in found:
+
+        def left(db: Connection) -> list[tuple[Attempt, Task | None]]:
+            return [(attempt, store.get_task(db, attempt.task_id)) for attempt in store.open_attempts(db)]
+
+        for attempt, task in await self._database.run(left):
             if task is not None:
                 self.pursue(task, attempt)
 
@@ -146,16 +149,17 @@ class Attempts:
         offer.again.clear()
 
     async def _resolved(self, task: Task, attempt: Attempt) -> Attempt | None:
-        async with self._database.transaction() as db:
-            current = await store.get_attempt(db, task.id, attempt.number)
-            if current is None or current.state is not AttemptState.RESOLVING:
+        def record(db: Connection) -> Attempt | None:
+            current = store.get_attempt(db, task.id, attempt.number)
+            stored = store.get_task(db, task.id)
+            if current is None or stored is None or current.state is not AttemptState.RESOLVING:
                 return None
             opened = current.changed(state=states.next_attempt(current.state, AttemptEvent.RESOLVED))
-            await store.save_attempt(db, opened)
-            stored = await store.get_task(db, task.id)
-            if stored is not None:
-                await store.save_task(db, stored.changed(digest=task.digest, size=task.size))
-        return opened
+            store.save_attempt(db, opened)
+            store.save_task(db, stored.changed(digest=task.digest, size=task.size))
+            return opened
+
+        return await self._database.run(record)
 
     @staticmethod
     def _start_message(task: Task, attempt: Attempt) -> Start:
@@ -210,20 +214,22 @@ class Attempts:
 
     async def _accepted(self, sender: str, said: AttemptStatus) -> None:
         now = time.time()
-        async with self._database.transaction() as db:
-            attempt = await store.get_attempt(db, said.task_id, said.attempt)
-            task = await store.get_task(db, said.task_id)
+
+        def record(db: Connection) -> None:
+            attempt = store.get_attempt(db, said.task_id, said.attempt)
+            task = store.get_task(db, said.task_id)
             if attempt is None or task is None or attempt.proplet_id != sender:
                 log.warning("accepted what it was not given", task_id=said.task_id, proplet_id=sender)
                 return
-            if attempt.state is AttemptState.OFFERED:
-                state = states.next_attempt(attempt.state, AttemptEvent.ACCEPTED)
-                await store.save_attempt(db, attempt.changed(state=state, accepted_at=now))
-                if task.attempt == attempt.number and task.state is TaskState.SCHEDULED:
-                    state_now = states.next_task(task.state, TaskEvent.ACCEPTED)
-                    await store.save_task(
-                        db, task.changed(state=state_now, updated_at=now, started_at=task.started_at or now)
-                    )
+            if attempt.state is not AttemptState.OFFERED:
+                return
+            state = states.next_attempt(attempt.state, AttemptEvent.ACCEPTED)
+            store.save_attempt(db, attempt.changed(state=state, accepted_at=now))
+            if task.attempt == attempt.number and task.state is TaskState.SCHEDULED:
+                running = states.next_task(task.state, TaskEvent.ACCEPTED)
+                store.save_task(db, task.changed(state=running, updated_at=now, started_at=task.started_at or now))
+
+        await self._database.run(record)
         entry = self._offers.get((said.task_id, said.attempt))
         if entry is not None:
             entry[1].settled.set()
@@ -253,38 +259,44 @@ class Attempts:
     async def finish(self, task_id: str, number: int, outcome: Outcome, *, sender: str | None = None) -> None:
         """Record how an attempt ended, once, and go on with its task. Only the proplet that holds it may say so."""
         now = time.time()
-        follow: tuple[Task, Attempt, float] | None = None
-        async with self._database.transaction() as db:
-            attempt = await store.get_attempt(db, task_id, number)
-            task = await store.get_task(db, task_id)
+
+        def record(db: Connection) -> tuple[Task, Attempt | None] | None:
+            """The task as it is now and the attempt that follows, or None when there was nothing to record."""
+            attempt, task = store.get_attempt(db, task_id, number), store.get_task(db, task_id)
             if attempt is None or task is None or (sender is not None and attempt.proplet_id != sender):
                 log.warning("result of an attempt that it was not given", task_id=task_id, proplet_id=sender)
-                return
+                return None
             if (attempt.state, outcome.event) not in states.ATTEMPT:
                 log.info("attempt had already ended", task_id=task_id, attempt=number, state=str(attempt.state))
-                return
+                return None
             ended = attempt.changed(
                 state=states.next_attempt(attempt.state, outcome.event),
                 finished_at=now,
                 error=outcome.error,
                 code=outcome.code,
             )
-            await store.save_attempt(db, ended)
-            if task.attempt == number and not task.state.ended:
-                event = states.task_event(
-                    ended.state, retryable=outcome.retryable, attempt=number, retries=task.spec.retries
-                )
-                task = self._after(task, event, outcome, now)
-                if event is TaskEvent.RETRY:
-                    again = next_attempt_of(task, ended.proplet_id, now)
-                    task = task.changed(attempt=again.number)
-                    await store.add_attempt(db, again)
-                    follow = task, again, states.retry_delay(number)
-                await store.save_task(db, task)
+            store.save_attempt(db, ended)
+            if task.attempt != number or task.state.ended:
+                return task, None
+            event = states.task_event(
+                ended.state, retryable=outcome.retryable, attempt=number, retries=task.spec.retries
+            )
+            task = self._after(task, event, outcome, now)
+            again = next_attempt_of(task, ended.proplet_id, now) if event is TaskEvent.RETRY else None
+            if again is not None:
+                task = task.changed(attempt=again.number)
+                store.add_attempt(db, again)
+            store.save_task(db, task)
+            return task, again
+
+        recorded = await self._database.run(record)
+        if recorded is None:
+            return
+        task, again = recorded
         self._settle((task_id, number))
-        if follow is not None:
+        if again is not None:
             log.warning("attempt failed, trying again", task_id=task_id, attempt=number, error=outcome.error)
-            self.pursue(follow[0], follow[1], delay=follow[2])
+            self.pursue(task, again, delay=states.retry_delay(number))
         elif task.attempt == number and task.state.ended:
             log.info("task ended", task_id=task_id, status=task.state.name.lower(), error=outcome.error)
             for observer in self.observers:

@@ -70,15 +70,14 @@ class Proplets:
 
     async def open(self) -> None:
         """Load what is known and declare the subscriptions; call before the bus connects."""
-        async with self._database.transaction() as db:
-            for proplet_id, described, last_seen in await store.all_proplets(db):
-                self._known[proplet_id] = Proplet(
-                    id=proplet_id,
-                    namespace=described["namespace"],
-                    metadata=described["metadata"],
-                    capabilities=Capabilities.model_validate(described["capabilities"]),
-                    last_seen=last_seen,
-                )
+        for proplet_id, described, last_seen in await self._database.run(store.all_proplets):
+            self._known[proplet_id] = Proplet(
+                id=proplet_id,
+                namespace=described["namespace"],
+                metadata=described["metadata"],
+                capabilities=Capabilities.model_validate(described["capabilities"]),
+                last_seen=last_seen,
+            )
         await self._bus.subscribe(self._topics.every_proplet("create"), self._created)
         await self._bus.subscribe(self._topics.every_proplet("alive"), self._reported)
         self._bus.on_connect(self._say_hello)
@@ -113,8 +112,8 @@ class Proplets:
         proplet = self._known.setdefault(said.proplet_id, Proplet(id=said.proplet_id))
         proplet.namespace, proplet.metadata, proplet.capabilities = said.namespace, said.metadata, said.capabilities
         proplet.instance, proplet.last_seen, proplet.offline = said.instance, time.time(), False
-        async with self._database.transaction() as db:
-            await store.save_proplet(db, proplet.id, proplet.described(), proplet.last_seen)
+        described, seen = proplet.described(), proplet.last_seen
+        await self._database.run(lambda db: store.save_proplet(db, proplet.id, described, seen))
         log.info("proplet connected" if known else "proplet registered", proplet_id=proplet.id, name=proplet.name)
         for hook in self._joined:
             await hook(proplet.id)

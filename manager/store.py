@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     Column,
+    Connection,
     Float,
     Index,
     Integer,
@@ -17,12 +18,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     func,
     insert,
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.states import AttemptState, TaskState
 from swashplate.messages import TaskCreate
@@ -145,70 +146,77 @@ def _row(entry: Task | Attempt) -> dict[str, Any]:
     return fields
 
 
-async def add_task(db: AsyncConnection, task: Task) -> None:
-    await db.execute(insert(tasks).values(_row(task)))
+# Built once: SQLAlchemy then finds their compiled form by identity.
+_ADD_TASK, _ADD_ATTEMPT = insert(tasks), insert(attempts)
+_TASK = select(tasks).where(tasks.c.id == bindparam("task"))
+_TASK_BY_KEY = select(tasks).where(tasks.c.idempotency_key == bindparam("key"))
+_SAVE_TASK = update(tasks).where(tasks.c.id == bindparam("task"))
+_THIS_ATTEMPT = (attempts.c.task_id == bindparam("task")) & (attempts.c.number == bindparam("attempt"))
+_ATTEMPT = select(attempts).where(_THIS_ATTEMPT)
+_SAVE_ATTEMPT = update(attempts).where(_THIS_ATTEMPT)
 
 
-async def save_task(db: AsyncConnection, task: Task) -> None:
+def add_task(db: Connection, task: Task) -> None:
+    db.execute(_ADD_TASK, _row(task))
+
+
+def save_task(db: Connection, task: Task) -> None:
     fields = _row(task)
     del fields["spec"], fields["id"], fields["created_at"]
-    await db.execute(update(tasks).where(tasks.c.id == task.id).values(fields))
+    db.execute(_SAVE_TASK, {**fields, "task": task.id})
 
 
-async def get_task(db: AsyncConnection, task_id: str) -> Task | None:
-    row = (await db.execute(select(tasks).where(tasks.c.id == task_id))).first()
+def get_task(db: Connection, task_id: str) -> Task | None:
+    row = db.execute(_TASK, {"task": task_id}).first()
     return None if row is None else _task(row)
 
 
-async def task_by_key(db: AsyncConnection, key: str) -> Task | None:
-    row = (await db.execute(select(tasks).where(tasks.c.idempotency_key == key))).first()
+def task_by_key(db: Connection, key: str) -> Task | None:
+    row = db.execute(_TASK_BY_KEY, {"key": key}).first()
     return None if row is None else _task(row)
 
 
-async def list_tasks(db: AsyncConnection, offset: int, limit: int) -> tuple[int, list[Task]]:
+def list_tasks(db: Connection, offset: int, limit: int) -> tuple[int, list[Task]]:
     """The total, and one page, newest first."""
-    total = (await db.execute(select(func.count()).select_from(tasks))).scalar_one()
-    rows = await db.execute(select(tasks).order_by(tasks.c.created_at.desc(), tasks.c.id).offset(offset).limit(limit))
+    total = db.execute(select(func.count()).select_from(tasks)).scalar_one()
+    rows = db.execute(select(tasks).order_by(tasks.c.created_at.desc(), tasks.c.id).offset(offset).limit(limit))
     return total, [_task(row) for row in rows]
 
 
-async def add_attempt(db: AsyncConnection, attempt: Attempt) -> None:
-    await db.execute(insert(attempts).values(_row(attempt)))
+def add_attempt(db: Connection, attempt: Attempt) -> None:
+    db.execute(_ADD_ATTEMPT, _row(attempt))
 
 
-async def save_attempt(db: AsyncConnection, attempt: Attempt) -> None:
+def save_attempt(db: Connection, attempt: Attempt) -> None:
     fields = _row(attempt)
-    where = (attempts.c.task_id == attempt.task_id) & (attempts.c.number == attempt.number)
-    await db.execute(update(attempts).where(where).values(fields))
+    del fields["task_id"], fields["number"]
+    db.execute(_SAVE_ATTEMPT, {**fields, "task": attempt.task_id, "attempt": attempt.number})
 
 
-async def get_attempt(db: AsyncConnection, task_id: str, number: int) -> Attempt | None:
-    where = (attempts.c.task_id == task_id) & (attempts.c.number == number)
-    row = (await db.execute(select(attempts).where(where))).first()
+def get_attempt(db: Connection, task_id: str, number: int) -> Attempt | None:
+    row = db.execute(_ATTEMPT, {"task": task_id, "attempt": number}).first()
     return None if row is None else _attempt(row)
 
 
-async def attempts_of(db: AsyncConnection, task_id: str) -> list[Attempt]:
-    rows = await db.execute(select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.number))
+def attempts_of(db: Connection, task_id: str) -> list[Attempt]:
+    rows = db.execute(select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.number))
     return [_attempt(row) for row in rows]
 
 
-async def open_attempts(db: AsyncConnection) -> list[Attempt]:
+def open_attempts(db: Connection) -> list[Attempt]:
     states = [str(state) for state in AttemptState if not state.ended]
-    rows = await db.execute(select(attempts).where(attempts.c.state.in_(states)))
+    rows = db.execute(select(attempts).where(attempts.c.state.in_(states)))
     return [_attempt(row) for row in rows]
 
 
-async def save_proplet(db: AsyncConnection, proplet_id: str, description: dict[str, Any], now: float) -> None:
+def save_proplet(db: Connection, proplet_id: str, description: dict[str, Any], now: float) -> None:
     text = json.dumps(description)
-    known = await db.execute(
-        update(proplets).where(proplets.c.id == proplet_id).values(description=text, last_seen=now)
-    )
+    known = db.execute(update(proplets).where(proplets.c.id == proplet_id).values(description=text, last_seen=now))
     if known.rowcount == 0:
-        await db.execute(insert(proplets).values(id=proplet_id, description=text, first_seen=now, last_seen=now))
+        db.execute(insert(proplets).values(id=proplet_id, description=text, first_seen=now, last_seen=now))
 
 
-async def all_proplets(db: AsyncConnection) -> Sequence[tuple[str, dict[str, Any], float]]:
+def all_proplets(db: Connection) -> Sequence[tuple[str, dict[str, Any], float]]:
     """``(id, description, last seen)`` of every proplet that ever registered."""
-    rows = await db.execute(select(proplets.c.id, proplets.c.description, proplets.c.last_seen))
+    rows = db.execute(select(proplets.c.id, proplets.c.description, proplets.c.last_seen))
     return [(row.id, json.loads(row.description), row.last_seen) for row in rows]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from typing import Any
+
+from sqlalchemy import Connection
 
 from manager import placement, states, store
 from manager.attempts import Attempts, next_attempt_of
@@ -15,7 +16,7 @@ from manager.store import Attempt, Task
 from swashplate import logging
 from swashplate.blobs import BlobStore
 from swashplate.database import Database
-from swashplate.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
+from swashplate.errors import ConflictError, InvalidRequestError, NotFoundError, SwashplateError, UnavailableError
 from swashplate.messages import TaskCreate
 
 log = logging.get("tasks")
@@ -53,14 +54,27 @@ class TaskService:
         if spec.file:
             task = self._keep_file(task)
         started: Attempt | None = None
-        async with self._database.transaction() as db:
-            known = await store.task_by_key(db, key) if key is not None else None
+        misplaced: SwashplateError | None = None
+        if spec.start:
+            try:
+                task, started = self._begin(task, self._place(spec), now)
+            except SwashplateError as error:
+                misplaced = error
+
+        def add(db: Connection) -> Task | None:
+            known = store.task_by_key(db, key) if key is not None else None
             if known is not None:
-                return self._same(known, spec), False
-            if spec.start:
-                task, started = self._begin(task, now)
-                await store.add_attempt(db, started)
-            await store.add_task(db, task)
+                return self._same(known, spec)
+            if misplaced is not None:
+                raise misplaced
+            store.add_task(db, task)
+            if started is not None:
+                store.add_attempt(db, started)
+            return None
+
+        known = await self._database.run(add)
+        if known is not None:
+            return known, False
         if started is not None:
             self._launched(task, started)
         return task, True
@@ -87,21 +101,27 @@ class TaskService:
     async def start(self, task_id: str) -> Task:
         """Begin a new attempt; answered once it is durable."""
         now = time.time()
-        async with self._database.transaction() as db:
-            task = await self._found(db, task_id)
+        place = self._place((await self.get(task_id)).spec)
+
+        def begin(db: Connection) -> tuple[Task, Attempt]:
+            task = self._found(db, task_id)
             if (task.state, TaskEvent.START) not in states.TASK:
                 raise ConflictError(f"task {task_id} is {task.state.name.lower()} already", code="task_active")
             # A tag may have moved since; only an uploaded file keeps its digest.
             if not task.spec.file:
                 task = task.changed(digest=None, size=None)
-            task, attempt = self._begin(task, now)
-            await store.save_task(db, task)
-            await store.add_attempt(db, attempt)
+            task, attempt = self._begin(task, place, now)
+            store.save_task(db, task)
+            store.add_attempt(db, attempt)
+            return task, attempt
+
+        task, attempt = await self._database.run(begin)
         self._launched(task, attempt)
         return task
 
-    def _begin(self, task: Task, now: float) -> tuple[Task, Attempt]:
-        attempt = next_attempt_of(task, self._place(task.spec), now)
+    @staticmethod
+    def _begin(task: Task, proplet_id: str, now: float) -> tuple[Task, Attempt]:
+        attempt = next_attempt_of(task, proplet_id, now)
         begun = task.changed(
             state=states.next_task(task.state, TaskEvent.START),
             attempt=attempt.number,
@@ -148,21 +168,21 @@ class TaskService:
             observer.task_started(task)
 
     @staticmethod
-    async def _found(db: Any, task_id: str) -> Task:
-        task = await store.get_task(db, task_id)
+    def _found(db: Connection, task_id: str) -> Task:
+        task = store.get_task(db, task_id)
         if task is None:
             raise NotFoundError(f"there is no task {task_id}", code="task_not_found")
         return task
 
     async def get(self, task_id: str) -> Task:
-        async with self._database.transaction() as db:
-            return await self._found(db, task_id)
+        return await self._database.run(lambda db: self._found(db, task_id))
 
     async def attempts(self, task_id: str) -> list[Attempt]:
-        async with self._database.transaction() as db:
-            await self._found(db, task_id)
-            return await store.attempts_of(db, task_id)
+        def read(db: Connection) -> list[Attempt]:
+            self._found(db, task_id)
+            return store.attempts_of(db, task_id)
+
+        return await self._database.run(read)
 
     async def list(self, offset: int, limit: int) -> tuple[int, list[Task]]:
-        async with self._database.transaction() as db:
-            return await store.list_tasks(db, offset, limit)
+        return await self._database.run(lambda db: store.list_tasks(db, offset, limit))

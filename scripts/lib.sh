@@ -40,11 +40,11 @@ ensure_venv() {
     local wanted stamp=".venv/.installed-${1//,/-}" python
     wanted=$(cat pyproject.toml constraints.txt | sha256sum | cut -d ' ' -f 1)
     [ -x "$PY" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
-    if [ ! -x "$PY" ]; then
+    if ! "$PY" -m pip --version >/dev/null 2>&1; then  # none yet, or one that was interrupted
         python=$(find_python)
         need_venv_module "$python"
         say "making a virtual environment in .venv"
-        "$python" -m venv .venv
+        "$python" -m venv --clear .venv
     fi
     say "installing swashplate[$1] (once)"
     "$PY" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$1]" >&2

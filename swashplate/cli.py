@@ -66,7 +66,7 @@ def swashplate(
 def main() -> None:
     """Run the command line; a known error is one sentence and a hint on stderr, and exit status 1."""
     try:
-        app()
+        app(prog_name="swashplate")
     except SwashplateError as error:
         print(f"error: {error.sentence}", file=sys.stderr)
         if error.hint:

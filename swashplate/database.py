@@ -1,95 +1,191 @@
 """One database per stateful service: SQLite by default, the same code for any that SQLAlchemy speaks to.
 
-What a transaction wrote is on the disk when its context has ended.
+The connection lives in one thread. Work is a plain function that is given the connection; whatever waits while a commit
+is under way shares the next one (group commit), each behind a savepoint of its own, and hears of its result only when
+that commit is on the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import MetaData, event, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from swashplate.errors import ConfigurationError, UnavailableError
 
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+MAX_GROUP = 256
+
 
 def sqlite_url(path: Path) -> str:
-    return f"sqlite+aiosqlite:///{path}"
+    return f"sqlite:///{path}"
 
 
-def _prepare_sqlite(engine: AsyncEngine) -> None:
-    @event.listens_for(engine.sync_engine, "connect")
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
     def connect(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions begin and end where we say so
-        cursor = connection.cursor()
         try:
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
+                connection.execute(f"PRAGMA {pragma}")
         except BaseException:
             connection.close()  # nobody else knows of it yet
             raise
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Work[Any]
+    done: asyncio.Future[Any]
+
+
+_Outcome = tuple[asyncio.Future[Any], Any, Exception | None]
+
+
 class Database:
-    """Transactions one after another; tables made on first use. ``version`` guards against an older program."""
+    """Tables are made on first use. ``version`` guards against an older program."""
 
     def __init__(self, url: str, metadata: MetaData, *, version: int) -> None:
         self._url = url
         self._metadata = metadata
         self._version = version
-        self._turn = asyncio.Lock()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
 
     async def __aenter__(self) -> Self:
-        self._engine = create_async_engine(self._url, poolclass=StaticPool)
-        if self._engine.dialect.name == "sqlite":
-            _prepare_sqlite(self._engine)
-        try:
-            await self._prepare_schema()
-        except BaseException:
-            await self._engine.dispose()
-            raise
+        self._loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._serve, args=(opened,), name="database", daemon=True)
+        self._thread.start()
+        await opened
         return self
 
-    async def _prepare_schema(self) -> None:
-        try:
-            async with self._engine.begin() as connection:
-                await connection.execute(text("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)"))
-                found = (await connection.execute(text("SELECT version FROM schema_version"))).scalar()
-                if found is not None and found > self._version:
-                    raise ConfigurationError(
-                        f"the database has schema {found}, this program knows {self._version}",
-                        hint="it was written by a newer version; upgrade this one",
-                    )
-                await connection.run_sync(self._metadata.create_all)
-                if found is None:
-                    await connection.execute(text("INSERT INTO schema_version VALUES (:v)"), {"v": self._version})
-        except SQLAlchemyError as error:
-            raise ConfigurationError(f"cannot open the database {self._url}: {error}") from error
-
     async def __aexit__(self, *exc: object) -> None:
-        await self._engine.dispose()
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Commit at the end, roll back on an error."""
-        async with self._turn, self._engine.begin() as connection:
-            yield connection
+    async def run(self, work: Work[T]) -> T:
+        """The result of ``work``, once what it wrote is durable. What it raises undoes its writes and is raised here.
+
+        ``work`` runs in the database's thread, perhaps twice, and touches nothing but the database. Raises ``UnavailableError`` when the database cannot write.
+        """
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Job(work, done))
+        return await done
 
     async def check(self) -> None:
         """A health check: raises ``UnavailableError`` when the database does not answer."""
+        await self.run(lambda connection: connection.execute(text("SELECT 1")).scalar())
+
+    # What follows runs in the thread.
+
+    def _serve(self, opened: asyncio.Future[None]) -> None:
         try:
-            async with self.transaction() as connection:
-                await connection.execute(text("SELECT 1"))
+            engine = create_engine(self._url, poolclass=StaticPool)
+            if engine.dialect.name == "sqlite":
+                _prepare_sqlite(engine)
+            try:
+                with engine.begin() as connection:
+                    self._prepare_schema(connection)
+                self._tell([(opened, None, None)])
+                with engine.connect() as connection:
+                    while self._serve_group(connection):
+                        pass
+            finally:
+                engine.dispose()
         except SQLAlchemyError as error:
-            raise UnavailableError(f"the database does not answer: {error}") from error
+            self._tell([(opened, None, ConfigurationError(f"cannot open the database {self._url}: {error}"))])
+        except Exception as error:  # noqa: BLE001  # whatever it is, the one who waits must hear of it
+            self._tell([(opened, None, error)])
+
+    def _prepare_schema(self, connection: Connection) -> None:
+        connection.execute(text("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)"))
+        found = connection.execute(text("SELECT version FROM schema_version")).scalar()
+        if found is not None and found > self._version:
+            raise ConfigurationError(
+                f"the database has schema {found}, this program knows {self._version}",
+                hint="it was written by a newer version; upgrade this one",
+            )
+        self._metadata.create_all(connection)
+        if found is None:
+            connection.execute(text("INSERT INTO schema_version VALUES (:version)"), {"version": self._version})
+
+    def _serve_group(self, connection: Connection) -> bool:
+        """Wait for work and do all there is; False when the database is to close."""
+        group: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            group.append(job)
+            if len(group) == MAX_GROUP:
+                break
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+        if group:
+            self._tell(self._perform(connection, group))
+        return job is not None
+
+    @classmethod
+    def _perform(cls, connection: Connection, group: list[_Job]) -> list[_Outcome]:
+        if len(group) > 1:
+            with contextlib.suppress(OperationalError):
+                return cls._together(connection, group)
+            # A full disk, say. SQLite may have undone the whole transaction then, savepoints and all: each for itself.
+        return [cls._alone(connection, job) for job in group]
+
+    @staticmethod
+    def _together(connection: Connection, group: list[_Job]) -> list[_Outcome]:
+        outcomes: list[_Outcome] = []
+        with connection.begin():
+            for job in group:
+                try:
+                    with connection.begin_nested():
+                        result = job.work(connection)
+                except OperationalError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # it belongs to the one who asked
+                    outcomes.append((job.done, None, error))
+                else:
+                    outcomes.append((job.done, result, None))
+        return outcomes
+
+    @staticmethod
+    def _alone(connection: Connection, job: _Job) -> _Outcome:
+        try:
+            with connection.begin():
+                result = job.work(connection)
+        except OperationalError as error:
+            sentence = f"the database cannot do this now: {error.orig}"
+            return job.done, None, UnavailableError(sentence, code="database_unavailable")
+        except Exception as error:  # noqa: BLE001  # it belongs to the one who asked
+            return job.done, None, error
+        return job.done, result, None
+
+    def _tell(self, outcomes: list[_Outcome]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(_settle, outcomes)
+
+
+def _settle(outcomes: list[_Outcome]) -> None:
+    for done, result, error in outcomes:
+        if done.done():
+            continue
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints our figure beside a baseline. ``python -m benchmarks`` lists them."""
