@@ -28,6 +28,7 @@ from client_wasm import wdbc
 from swashplate import stack
 from swashplate.client import HttpClient
 from swashplate.errors import SwashplateError, UnavailableError
+from swashplate.layout import without_roles
 from swashplate.supervisor import die_with_parent
 
 LINE = "wdbc"
@@ -132,6 +133,7 @@ async def running_stack(folder: Path, offset: int, *, keep: bool) -> AsyncIterat
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *command,
+            env=without_roles(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -11,12 +11,11 @@ from typing import Any
 from aiohttp import web
 
 from manager.attempts import Attempts
-from manager.learning import Learning
 from manager.proplets import Proplet, Proplets
 from manager.store import Attempt, Task
 from manager.tasks import TaskService
 from swashplate.blobs import BlobStore
-from swashplate.errors import InvalidRequestError, SwashplateError
+from swashplate.errors import InvalidRequestError
 from swashplate.http import Route, answer, query_int, read_body
 from swashplate.messages import TaskCreate
 
@@ -87,14 +86,11 @@ def attempt_json(attempt: Attempt) -> dict[str, Any]:
 class Api:
     """The task and proplet routes."""
 
-    def __init__(
-        self, tasks: TaskService, proplets: Proplets, attempts: Attempts, blobs: BlobStore, learning: Learning
-    ) -> None:
+    def __init__(self, tasks: TaskService, proplets: Proplets, attempts: Attempts, blobs: BlobStore) -> None:
         self._tasks = tasks
         self._proplets = proplets
         self._attempts = attempts
         self._blobs = blobs
-        self._learning = learning
 
     def routes(self) -> list[Route]:
         page = {"offset": "How many to leave out, default 0", "limit": "How many at most, default 100"}
@@ -111,6 +107,7 @@ class Api:
             Route("GET", "/tasks", self._list, "Tasks, newest first", query=page, errors=(400,)),
             Route("GET", "/tasks/{task_id}", self._get, "One task", errors=(404,)),
             Route("POST", "/tasks/{task_id}/start", self._start, "Start it (again)", errors=(404, 409, 503)),
+            Route("POST", "/tasks/{task_id}/stop", self._stop, "Stop it", errors=(404, 409, 503)),
             Route("GET", "/tasks/{task_id}/results", self._results, "What it produced", errors=(404,)),
             Route("GET", "/tasks/{task_id}/attempts", self._attempts_of, "Every run of it", errors=(404,)),
             Route(
@@ -127,11 +124,7 @@ class Api:
 
     async def _create(self, request: web.Request) -> web.Response:
         spec = await read_body(request, TaskCreate)
-        try:
-            task, new = await self._tasks.create(spec, key=request.headers.get("Idempotency-Key"))
-        except SwashplateError as error:
-            self._learning.task_refused(spec, error)
-            raise
+        task, new = await self._tasks.create(spec, key=request.headers.get("Idempotency-Key"))
         return answer(task_json(task), status=201 if new else 200, headers={"Location": f"/tasks/{task.id}"})
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -146,6 +139,10 @@ class Api:
     async def _start(self, request: web.Request) -> web.Response:
         task = await self._tasks.start(request.match_info["task_id"])
         return answer({"started": True, "attempt": task.attempt, "proplet_id": task.proplet_id})
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        await self._tasks.stop(request.match_info["task_id"])
+        return answer({"stopped": True})
 
     async def _results(self, request: web.Request) -> web.Response:
         task = await self._tasks.get(request.match_info["task_id"])
@@ -164,6 +161,7 @@ class Api:
             "task_count": self._attempts.active(proplet.id),
             "alive": self._proplets.alive(proplet),
             "last_alive_at": timestamp(proplet.last_seen),
+            "running": proplet.running,
             "metadata": proplet.metadata,
             "capabilities": proplet.capabilities.model_dump(mode="json"),
         }

@@ -38,7 +38,8 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
     announce = Announce(
         heartbeat_s=settings.heartbeat_s,
         urls=ProcessUrls(
-            manager=f"http://{settings.http_host}:{settings.http_port}", coordinator=settings.coordinator_url
+            coordinator=settings.coordinator_url,
+            model_registry=settings.model_registry_url,
         ),
     )
     async with database, HttpClient() as client:
@@ -50,7 +51,7 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
         tasks = TaskService(database, proplets, attempts, blobs)
         for room in (proplets, images, attempts, learning):
             await room.open()
-        api = Api(tasks, proplets, attempts, blobs, learning)
+        api = Api(tasks, proplets, attempts, blobs)
         http = HttpService(
             "manager",
             [*api.routes(), *learning.routes()],
@@ -86,6 +87,7 @@ async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
                 username=settings.client_id,
                 password=settings.client_key,
                 clean_session=clean_session,
+                publish_timeout=settings.mqtt_timeout,
             )
 
         bus = connection(client_id, clean_session=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,14 +22,16 @@ from manager.store import Attempt, Task
 from swashplate import logging, topics
 from swashplate.bus import Bus, BusError, Received
 from swashplate.database import Database
-from swashplate.errors import InvalidRequestError, SwashplateError
-from swashplate.messages import Ack, AttemptStatus, Result, Start
+from swashplate.errors import InvalidRequestError, SwashplateError, UnavailableError
+from swashplate.messages import Ack, AttemptStatus, Result, Start, Stop, TaskCreate
 from swashplate.service import Tasks
 
 log = logging.get("attempts")
 
 OFFER_AGAIN_S = 2.0
 OFFER_AGAIN_MOST_S = 30.0
+RECORD_AGAIN_S = 1.0
+TOLD_AGAIN_S = 600.0
 LEASE_GRACE_S = 5.0
 """How much longer than the proplet's own deadline the manager waits before it calls an attempt lost."""
 
@@ -36,9 +39,12 @@ LEASE_GRACE_S = 5.0
 class Observer(Protocol):
     """Somebody who follows tasks without taking part."""
 
+    def task_refused(self, spec: TaskCreate, error: SwashplateError) -> None: ...
+
     def task_started(self, task: Task) -> None: ...
 
-    def task_ended(self, task: Task) -> None: ...
+    def task_ended(self, task: Task) -> None:
+        """Perhaps more than once: those that ended shortly before a restart are told of again."""
 
 
 @dataclass
@@ -68,6 +74,7 @@ class Attempts:
         self._work = Tasks(log)
         self._offers: dict[tuple[str, int], tuple[str, _Offer]] = {}
         self._leases: dict[tuple[str, int], asyncio.TimerHandle] = {}
+        self._active: Counter[str] = Counter()
         self.observers: list[Observer] = []
 
     async def open(self) -> None:
@@ -85,6 +92,10 @@ class Attempts:
         for attempt, task in await self._database.run(left):
             if task is not None:
                 self.pursue(task, attempt)
+        since = time.time() - TOLD_AGAIN_S
+        for task in await self._database.run(lambda db: store.ended_since(db, since)):
+            for observer in self.observers:
+                observer.task_ended(task)
 
     async def close(self) -> None:
         for timer in self._leases.values():
@@ -93,17 +104,14 @@ class Attempts:
 
     def active(self, proplet_id: str) -> int:
         """How many attempts of this proplet have not ended."""
-        return sum(1 for holder in self._holders.values() if holder == proplet_id)
-
-    @property
-    def _holders(self) -> dict[tuple[str, int], str]:
-        return {key: holder for key, (holder, _) in self._offers.items()}
+        return self._active[proplet_id]
 
     def pursue(self, task: Task, attempt: Attempt, *, delay: float = 0.0) -> None:
         """Do whatever an open attempt needs next; ``delay`` seconds from now at the earliest."""
         key = attempt.task_id, attempt.number
         offer = _Offer()
         self._offers[key] = attempt.proplet_id, offer
+        self._active[attempt.proplet_id] += 1
         left = max(0.0, attempt.deadline - time.time())
         self._leases[key] = asyncio.get_running_loop().call_later(left, self._lease_ended, task.id, attempt.number)
         if attempt.state is not AttemptState.ACCEPTED:
@@ -119,7 +127,7 @@ class Attempts:
             except SwashplateError as error:
                 log.error("image cannot be had", task_id=task.id, image=task.spec.image_url, error=error.sentence)
                 outcome = Outcome(AttemptEvent.FAILED, None, error.sentence, error.code, error.retryable)
-                await self.finish(task.id, attempt.number, outcome)
+                await self._finish_surely(task.id, attempt.number, outcome)
                 return
             task = task.changed(digest=binary.digest, size=binary.size)
         if attempt.state is AttemptState.RESOLVING:
@@ -127,11 +135,13 @@ class Attempts:
             if opened is None:
                 return
             attempt = opened
-        start = self._start_message(task, attempt)
         wait = OFFER_AGAIN_S
+        topic = self._topics.to_proplet(attempt.proplet_id, "start")
         while not offer.settled.is_set():
             try:
-                await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "start"), start.encode())
+                # Not into the queue of a bus without a broker: it would come late, and with its copies.
+                await self._bus.wait_connected(wait)
+                await self._bus.publish(topic, self._start_message(task, attempt).encode())
             except BusError as error:
                 log.warning("start not published, trying again", task_id=task.id, error=error.sentence)
             await self._wait_any(offer, wait)
@@ -181,6 +191,15 @@ class Attempts:
             tokens=spec.tokens,
         )
 
+    async def stop(self, attempt: Attempt) -> None:
+        """End an attempt: at once when no proplet has accepted it, else by telling its proplet, which reports the end."""
+        stopping = Stop(id=attempt.task_id, proplet_id=attempt.proplet_id)
+        if attempt.state is not AttemptState.ACCEPTED:
+            outcome = Outcome(AttemptEvent.INTERRUPTED, None, "stopped", "stopped")
+            await self.finish(attempt.task_id, attempt.number, outcome)
+        # Also when it was not accepted: the start may have reached the proplet all the same.
+        await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "stop"), stopping.encode())
+
     async def _offer_again(self, proplet_id: str) -> None:
         """A proplet is back: whatever it has not accepted yet goes out at once."""
         for holder, offer in self._offers.values():
@@ -194,12 +213,23 @@ class Attempts:
             timer.cancel()
         entry = self._offers.pop(key, None)
         if entry is not None:
+            self._active[entry[0]] -= 1
             entry[1].settled.set()
 
     def _lease_ended(self, task_id: str, number: int) -> None:
         reason = "the lease ended without a result"
         outcome = Outcome(AttemptEvent.EXPIRED, None, reason, "lease_expired", retryable=True)
-        self._work.start(self.finish(task_id, number, outcome), f"expire {task_id}")
+        self._work.start(self._finish_surely(task_id, number, outcome), f"expire {task_id}")
+
+    async def _finish_surely(self, task_id: str, number: int, outcome: Outcome) -> None:
+        """For what nobody will say again: try until the database can write."""
+        while True:
+            try:
+                await self.finish(task_id, number, outcome)
+                return
+            except UnavailableError as error:
+                log.error("end of an attempt not recorded, trying again", task_id=task_id, error=error.sentence)
+            await asyncio.sleep(RECORD_AGAIN_S)
 
     async def _said_status(self, message: Received) -> None:
         said = AttemptStatus.decode(message.payload)

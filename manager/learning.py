@@ -145,7 +145,6 @@ class Learning:
 
     @staticmethod
     def task_refused(spec: TaskCreate, error: SwashplateError) -> None:
-        """Called when a task could not be created."""
         if spec.kind != "federated" or spec.proplet_id is None:
             return
         where = {"proplet_id": spec.proplet_id, "round_id": spec.env.get("ROUND_ID")}
@@ -174,6 +173,7 @@ class Learning:
             proplet_id=proplet_id,
             task_id=task.id,
             status=_STATUS[task.state],  # type: ignore[arg-type]
+            digest=task.digest or "",
             code=task.code or "",
             error=task.error or "",
         )

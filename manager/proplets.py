@@ -62,6 +62,8 @@ class Proplets:
         self._topics = names
         self._announce = announce
         self._known: dict[str, Proplet] = {}
+        self._gone: dict[str, str] = {}
+        """The last life of each proplet that ended, by its id."""
         self._joined: list[Callable[[str], Awaitable[None]]] = []
 
     def on_join(self, hook: Callable[[str], Awaitable[None]]) -> None:
@@ -111,7 +113,8 @@ class Proplets:
         known = said.proplet_id in self._known
         proplet = self._known.setdefault(said.proplet_id, Proplet(id=said.proplet_id))
         proplet.namespace, proplet.metadata, proplet.capabilities = said.namespace, said.metadata, said.capabilities
-        proplet.instance, proplet.last_seen, proplet.offline = said.instance, time.time(), False
+        gone = self._gone.get(said.proplet_id) == said.instance
+        proplet.instance, proplet.last_seen, proplet.offline = said.instance, time.time(), gone
         described, seen = proplet.described(), proplet.last_seen
         await self._database.run(lambda db: store.save_proplet(db, proplet.id, described, seen))
         log.info("proplet connected" if known else "proplet registered", proplet_id=proplet.id, name=proplet.name)
@@ -121,6 +124,9 @@ class Proplets:
     async def _reported(self, message: Received) -> None:
         said = Alive.decode(message.payload)
         sender = self.sender(message)
+        if said.status == "offline":
+            # Its create may still be on its way here: topics are handled independently.
+            self._gone[sender] = said.instance
         proplet = self._known.get(sender)
         if proplet is None or said.proplet_id != sender:
             log.debug("report of an unregistered proplet", proplet_id=sender)
@@ -131,5 +137,7 @@ class Proplets:
                 proplet.offline = True
                 log.warning("proplet went offline", proplet_id=proplet.id, name=proplet.name)
             return
+        if self._gone.get(sender) == said.instance:  # it was cut off, and is back
+            del self._gone[sender]
         if said.instance == proplet.instance:
             proplet.last_seen, proplet.offline, proplet.running = time.time(), False, len(said.running)

@@ -27,6 +27,12 @@ class ManagerSettings(Settings):
     coordinator_url: str = setting(
         "http://localhost:8086", "MANAGER_COORDINATOR_URL", "COORDINATOR_URL", help="Where /fl requests are forwarded."
     )
+    model_registry_url: str = setting(
+        "",
+        "MANAGER_MODEL_REGISTRY_URL",
+        "MODEL_REGISTRY_URL",
+        help="Announced to proplets that are not told another one.",
+    )
     state_dir: Path = setting(
         Path(".swashplate/manager"), "MANAGER_STATE_DIR", help="Where the manager keeps its state."
     )

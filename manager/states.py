@@ -78,6 +78,7 @@ ATTEMPT: dict[tuple[AttemptState, AttemptEvent], AttemptState] = {
     (AttemptState.RESOLVING, AttemptEvent.RESOLVED): AttemptState.OFFERED,
     (AttemptState.RESOLVING, AttemptEvent.FAILED): AttemptState.FAILED,
     (AttemptState.RESOLVING, AttemptEvent.EXPIRED): AttemptState.LOST,
+    (AttemptState.RESOLVING, AttemptEvent.INTERRUPTED): AttemptState.INTERRUPTED,
     (AttemptState.OFFERED, AttemptEvent.ACCEPTED): AttemptState.ACCEPTED,
     (AttemptState.OFFERED, AttemptEvent.DENIED): AttemptState.DENIED,
     **{(state, AttemptEvent.COMPLETED): AttemptState.COMPLETED for state in _OPEN},

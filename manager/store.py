@@ -74,7 +74,6 @@ proplets = Table(
     metadata,
     Column("id", String, primary_key=True),
     Column("description", Text, nullable=False),
-    Column("first_seen", Float, nullable=False),
     Column("last_seen", Float, nullable=False),
 )
 
@@ -209,11 +208,17 @@ def open_attempts(db: Connection) -> list[Attempt]:
     return [_attempt(row) for row in rows]
 
 
+def ended_since(db: Connection, since: float) -> list[Task]:
+    """Oldest first."""
+    rows = db.execute(select(tasks).where(tasks.c.finished_at >= since).order_by(tasks.c.finished_at))
+    return [_task(row) for row in rows]
+
+
 def save_proplet(db: Connection, proplet_id: str, description: dict[str, Any], now: float) -> None:
     text = json.dumps(description)
     known = db.execute(update(proplets).where(proplets.c.id == proplet_id).values(description=text, last_seen=now))
     if known.rowcount == 0:
-        db.execute(insert(proplets).values(id=proplet_id, description=text, first_seen=now, last_seen=now))
+        db.execute(insert(proplets).values(id=proplet_id, description=text, last_seen=now))
 
 
 def all_proplets(db: Connection) -> Sequence[tuple[str, dict[str, Any], float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 import uuid
@@ -24,7 +25,7 @@ log = logging.get("tasks")
 
 def fingerprint(spec: TaskCreate) -> bytes:
     """What makes two requests under one idempotency key the same: everything but how long to wait."""
-    text = spec.model_dump_json(exclude={"timeout_s", "start"})
+    text = spec.model_dump_json(exclude={"timeout_s"})
     return hashlib.sha256(text.encode()).digest()
 
 
@@ -52,7 +53,7 @@ class TaskService:
             fingerprint=fingerprint(spec),
         )
         if spec.file:
-            task = self._keep_file(task)
+            task = await asyncio.to_thread(self._keep_file, task)
         started: Attempt | None = None
         misplaced: SwashplateError | None = None
         if spec.start:
@@ -72,7 +73,12 @@ class TaskService:
                 store.add_attempt(db, started)
             return None
 
-        known = await self._database.run(add)
+        try:
+            known = await self._database.run(add)
+        except SwashplateError as error:
+            for observer in self._attempts.observers:
+                observer.task_refused(spec, error)
+            raise
         if known is not None:
             return known, False
         if started is not None:
@@ -118,6 +124,18 @@ class TaskService:
         task, attempt = await self._database.run(begin)
         self._launched(task, attempt)
         return task
+
+    async def stop(self, task_id: str) -> None:
+        """Answered once the proplet is told; the task is interrupted when its proplet says so."""
+
+        def running(db: Connection) -> Attempt:
+            task = self._found(db, task_id)
+            attempt = store.get_attempt(db, task_id, task.attempt)
+            if attempt is None or attempt.state.ended:
+                raise ConflictError(f"task {task_id} is {task.state.name.lower()}, not running", code="task_not_active")
+            return attempt
+
+        await self._attempts.stop(await self._database.run(running))
 
     @staticmethod
     def _begin(task: Task, proplet_id: str, now: float) -> tuple[Task, Attempt]:

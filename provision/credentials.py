@@ -18,6 +18,9 @@ _DOMAIN_KEYS = ("MANAGER_DOMAIN_ID", "PROPLET_DOMAIN_ID", "PROXY_DOMAIN_ID")
 _CHANNEL_KEYS = ("MANAGER_CHANNEL_ID", "PROPLET_CHANNEL_ID", "PROXY_CHANNEL_ID")
 _PROPLET_KEY = re.compile(r"PROPLET_([2-9]|[1-9][0-9]+)_CLIENT_(?:ID|KEY)")
 
+_NEWER_NAMES = {"TENANT_ID": "DOMAIN_ID", "ENTITY_ID": "CLIENT_ID", "API_KEY": "CLIENT_KEY"}
+_NEWER_KEY = re.compile(r"((?:MANAGER|PROPLET(?:_[0-9]+)?|COORDINATOR|PROXY))_(TENANT_ID|ENTITY_ID|API_KEY)")
+
 # Levels with a meaning of their own where a proplet's id stands: a proplet with such an id would be granted, say, the
 # proxy's replies to the manager.
 _RESERVED = frozenset({
@@ -105,6 +108,7 @@ def complete(
     """
     if proplets < 1:
         raise ConfigurationError(f"at least one proplet is needed, not {proplets}")
+    values = _in_one_dialect(values)
     domain = _agreed(values, _DOMAIN_KEYS) or make_id()
     channel = _agreed(values, _CHANNEL_KEYS) or make_id()
     numbers = sorted({*range(1, proplets + 1), *_proplet_numbers(values)})
@@ -124,6 +128,22 @@ def from_env(values: Mapping[str, str]) -> Credentials:
             f"these variables are missing or empty: {', '.join(missing)}",
             hint="run `swashplate provision local` to complete them",
         )
+    return found
+
+
+def _in_one_dialect(values: Mapping[str, str]) -> dict[str, str]:
+    """Under the names that we write. The newer names of the same things count where ours are not set."""
+    found = dict(values)
+    for key, value in values.items():
+        newer = _NEWER_KEY.fullmatch(key)
+        if newer is None or not value:
+            continue
+        ours = f"{newer[1]}_{_NEWER_NAMES[newer[2]]}"
+        if found.get(ours) and found[ours] != value:
+            raise ConfigurationError(
+                f"{key} and {ours} name the same thing and have different values", hint="remove the wrong one"
+            )
+        found[ours] = value
     return found
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swashplate.errors import ConfigurationError
+from swashplate.files import sync_folder
 
 PRIVATE = 0o600
 
@@ -63,19 +64,11 @@ def write_private(path: Path, content: bytes, *, owner: os.stat_result | None = 
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
-        _sync_directory(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
     finally:
         Path(name).unlink(missing_ok=True)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

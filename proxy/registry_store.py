@@ -7,8 +7,6 @@ repositories/{name}/_tags/{tag}                  the digest that the tag means
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from proxy import manifests
 from proxy.references import is_digest
 from swashplate.blobs import BlobStore, sha256_digest
 from swashplate.errors import InvalidRequestError
+from swashplate.files import make_folder, sync_folder, write_whole
 from swashplate.messages import digest_hex
 
 
@@ -38,37 +37,9 @@ class Manifest:
     content: bytes
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _make_durable_folder(folder: Path) -> None:
-    missing = []
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
-    for new in reversed(missing):
-        new.mkdir(exist_ok=True, mode=0o700)
-        _sync_folder(new.parent)
-
-
-def _write_durably(path: Path, text: str) -> None:
-    _make_durable_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+def _write(path: Path, text: str) -> None:
+    make_folder(path.parent)
+    write_whole(path, text.encode())
 
 
 class RegistryStore:
@@ -77,7 +48,7 @@ class RegistryStore:
     def __init__(self, folder: Path) -> None:
         self._repositories = folder / "repositories"
         for part in (folder / "blobs", self._repositories):
-            _make_durable_folder(part)
+            make_folder(part)
         self.blobs = BlobStore(folder / "blobs")
         for leftover in self._repositories.rglob(".incoming-*"):
             leftover.unlink(missing_ok=True)
@@ -119,9 +90,9 @@ class RegistryStore:
             )
         self._check_parts(repository, manifest)
         self.blobs.put(content)
-        _write_durably(self._manifests(repository) / digest_hex(digest), media_type)
+        _write(self._manifests(repository) / digest_hex(digest), media_type)
         if not is_digest(selector):
-            _write_durably(self._tags(repository) / selector, digest)
+            _write(self._tags(repository) / selector, digest)
         return digest, _subject_of(manifest)
 
     def _check_parts(self, repository: str, manifest: dict[str, Any]) -> None:
@@ -146,15 +117,15 @@ class RegistryStore:
         tags = self._tags(repository)
         if not is_digest(selector):
             (tags / selector).unlink(missing_ok=True)
-            _sync_folder(tags)
+            sync_folder(tags)
             return
         for tag in self._tag_names(repository):
             if (tags / tag).read_text() == digest:
                 (tags / tag).unlink(missing_ok=True)
         if tags.is_dir():
-            _sync_folder(tags)
+            sync_folder(tags)
         (self._manifests(repository) / digest_hex(digest)).unlink(missing_ok=True)
-        _sync_folder(self._manifests(repository))
+        sync_folder(self._manifests(repository))
 
     def tags(self, repository: str) -> list[str]:
         """In lexical order; raises ``OciError`` when there is no such repository."""

@@ -23,17 +23,19 @@ class ProxySettings(Settings):
     identity = MQTT_IDENTITY
 
     log_level: str = setting("info", "PROXY_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error.")
-    domain_id: str = setting(..., "PROXY_DOMAIN_ID", "PROXY_TENANT_ID", help="The domain of the broker's topics.")
+    domain_id: str = setting(..., "PROXY_TENANT_ID", "PROXY_DOMAIN_ID", help="The domain of the broker's topics.")
     channel_id: str = setting(..., "PROXY_CHANNEL_ID", help="The channel of the broker's topics.")
-    client_id: str = setting(..., "PROXY_CLIENT_ID", "PROXY_ENTITY_ID", help="The proxy's identity, its MQTT user.")
-    client_key: str = setting(..., "PROXY_CLIENT_KEY", "PROXY_API_KEY", help="The proxy's key, its MQTT password.")
+    client_id: str = setting(..., "PROXY_ENTITY_ID", "PROXY_CLIENT_ID", help="The proxy's identity, its MQTT user.")
+    client_key: str = setting(..., "PROXY_API_KEY", "PROXY_CLIENT_KEY", help="The proxy's key, its MQTT password.")
 
     mqtt_address: str = setting("tcp://localhost:1883", "PROXY_MQTT_ADDRESS", help="The MQTT broker.")
-    mqtt_ca_cert: str = setting("", "PROXY_MQTT_CA_CERT", help="A file of certificates that the broker is checked by.")
-    mqtt_client_cert: str = setting("", "PROXY_MQTT_CLIENT_CERT", help="The certificate shown to the broker.")
-    mqtt_client_key: str = setting("", "PROXY_MQTT_CLIENT_KEY", help="The file with the key of that certificate.")
+    mqtt_ca_cert: str = setting(
+        "", "PROXY_MQTT_TLS_CA_CERT", help="A file of certificates that the broker is checked by."
+    )
+    mqtt_client_cert: str = setting("", "PROXY_MQTT_TLS_CLIENT_CERT", help="The certificate shown to the broker.")
+    mqtt_client_key: str = setting("", "PROXY_MQTT_TLS_CLIENT_KEY", help="The file with the key of that certificate.")
     mqtt_insecure_skip_verify: bool = setting(
-        False, "PROXY_MQTT_INSECURE_SKIP_VERIFY", help="Do not check the broker's certificate."
+        False, "PROXY_MQTT_TLS_INSECURE_SKIP_VERIFY", help="Do not check the broker's certificate."
     )
 
     http_host: str = setting("127.0.0.1", "PROXY_HTTP_HOST", help="Where /health is served.")

@@ -10,20 +10,12 @@ from types import TracebackType
 from typing import IO, Self
 
 from swashplate.errors import IntegrityError, NotFoundError
+from swashplate.files import sync_folder
 from swashplate.messages.base import digest_hex
 
 
 def sha256_digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class BlobWriter:
@@ -53,7 +45,7 @@ class BlobWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._path.replace(self._folder / digest_hex(self.digest))
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         return self.digest
 
     def __enter__(self) -> Self:
@@ -117,7 +109,7 @@ class BlobStore:
                 raise IntegrityError(f"the content has digest {found}, but {expected} was announced")
             os.fsync(content.fileno())
         file.replace(self.path(expected))
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         return expected
 
     def remove(self, digest: str) -> None:

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import StaticPool
 
 from swashplate.errors import ConfigurationError, UnavailableError
@@ -54,7 +61,7 @@ class _Job:
     done: asyncio.Future[Any]
 
 
-_Outcome = tuple[asyncio.Future[Any], Any, Exception | None]
+_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
 class Database:
@@ -65,6 +72,8 @@ class Database:
         self._metadata = metadata
         self._version = version
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._broken: str | None = None
+        """Why the thread has ended, if it has and was not asked to."""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -83,6 +92,8 @@ class Database:
 
         ``work`` runs in the database's thread, perhaps twice, and touches nothing but the database. Raises ``UnavailableError`` when the database cannot write.
         """
+        if self._broken is not None:
+            raise UnavailableError(self._broken, code="database_unavailable")
         done: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Job(work, done))
         return await done
@@ -108,9 +119,20 @@ class Database:
             finally:
                 engine.dispose()
         except SQLAlchemyError as error:
-            self._tell([(opened, None, ConfigurationError(f"cannot open the database {self._url}: {error}"))])
-        except Exception as error:  # noqa: BLE001  # whatever it is, the one who waits must hear of it
-            self._tell([(opened, None, error)])
+            self._end(opened, ConfigurationError(f"cannot open the database {self._url}: {error}"))
+        except BaseException as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it
+            self._end(opened, error)
+
+    def _end(self, opened: asyncio.Future[None], error: BaseException) -> None:
+        """Nothing more can be done: tell everybody who waits, and refuse whoever comes."""
+        self._broken = f"the database cannot be used any more: {error!r}"
+        waiting: list[_Outcome] = [(opened, None, error)]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if job := self._jobs.get_nowait():
+                    unavailable = UnavailableError(self._broken, code="database_unavailable")
+                    waiting.append((job.done, None, unavailable))
+        self._tell(waiting)
 
     def _prepare_schema(self, connection: Connection) -> None:
         connection.execute(text("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)"))
@@ -136,20 +158,30 @@ class Database:
                 job = self._jobs.get_nowait()
             except queue.Empty:
                 break
-        if group:
+        try:
             self._tell(self._perform(connection, group))
+        except BaseException as error:
+            unavailable = UnavailableError(
+                f"the database cannot be used any more: {error!r}", code="database_unavailable"
+            )
+            self._tell([(job.done, None, unavailable) for job in group])
+            raise
         return job is not None
 
     @classmethod
     def _perform(cls, connection: Connection, group: list[_Job]) -> list[_Outcome]:
         if len(group) > 1:
-            with contextlib.suppress(OperationalError):
+            try:
                 return cls._together(connection, group)
-            # A full disk, say. SQLite may have undone the whole transaction then, savepoints and all: each for itself.
+            except Exception:  # noqa: BLE001  # each of them hears below what is wrong with it
+                # A full disk, say. SQLite may have undone the whole transaction then, savepoints and all, or have left it
+                # open after a commit that failed. Each for itself, from a clean start.
+                connection.connection.rollback()
         return [cls._alone(connection, job) for job in group]
 
     @staticmethod
     def _together(connection: Connection, group: list[_Job]) -> list[_Outcome]:
+        """Raises when nothing of the group was committed."""
         outcomes: list[_Outcome] = []
         with connection.begin():
             for job in group:
@@ -169,16 +201,21 @@ class Database:
         try:
             with connection.begin():
                 result = job.work(connection)
-        except OperationalError as error:
-            sentence = f"the database cannot do this now: {error.orig}"
-            return job.done, None, UnavailableError(sentence, code="database_unavailable")
         except Exception as error:  # noqa: BLE001  # it belongs to the one who asked
-            return job.done, None, error
+            connection.connection.rollback()
+            return job.done, None, _told(error)
         return job.done, result, None
 
     def _tell(self, outcomes: list[_Outcome]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(_settle, outcomes)
+
+
+def _told(error: Exception) -> Exception:
+    """A database in trouble is unavailable; a mistake of the work stays what it is."""
+    if isinstance(error, DatabaseError) and not isinstance(error, IntegrityError | ProgrammingError | DataError):
+        return UnavailableError(f"the database cannot do this now: {error.orig}", code="database_unavailable")
+    return error
 
 
 def _settle(outcomes: list[_Outcome]) -> None:

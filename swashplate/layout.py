@@ -31,6 +31,13 @@ BROKER_ADDRESSES = ("MANAGER_MQTT_ADDRESS", "PROPLET_MQTT_ADDRESS", "PROXY_MQTT_
 
 # What belongs to one role alone: nobody inherits another's key.
 _ROLE_SETTING = re.compile(r"(MANAGER|COORDINATOR|PROXY|PROPLET(_[0-9]+)?|MQTT)_")
+_IDENTITY = re.compile(r".*_(DOMAIN_ID|CHANNEL_ID|CLIENT_ID|CLIENT_KEY|TENANT_ID|ENTITY_ID|API_KEY)")
+_NEWER_DIALECT = ("_TENANT_ID", "_ENTITY_ID", "_API_KEY")
+
+
+def without_roles(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` less what is meant for one role."""
+    return {name: value for name, value in environ.items() if not _ROLE_SETTING.match(name)}
 
 
 @dataclass(frozen=True)
@@ -82,10 +89,13 @@ class Layout:
 
     def __init__(self, options: Options, values: Mapping[str, str], environ: Mapping[str, str]) -> None:
         self._options = options
-        self._values = {**values, **environ}
+        # Ids and keys come from the env file alone, where the broker's users come from too: a shell may well have other
+        # ones exported, to name participants with.
+        self._values = {**{k: v for k, v in environ.items() if not _IDENTITY.fullmatch(k)}, **values}
+        self._values |= {k: v for k, v in environ.items() if _ROLE_SETTING.match(k) and not _IDENTITY.fullmatch(k)}
         self._state = options.state_dir
         self.logs = options.state_dir / "logs"
-        self._common = {name: value for name, value in environ.items() if not _ROLE_SETTING.match(name)}
+        self._common = without_roles(environ)
         local = f"tcp://{HOST}:{options.port('broker')}"
         self._addresses = {name: self._values.get(name) or local for name in BROKER_ADDRESSES}
 
@@ -110,7 +120,7 @@ class Layout:
         found: dict[str, str] = {}
         for name, value in self._values.items():
             match = _ROLE_SETTING.match(name)
-            if match and match[1] == role and value:
+            if match and match[1] == role and value and not name.endswith(_NEWER_DIALECT):
                 found[name] = value
         return found
 
@@ -185,6 +195,7 @@ class Layout:
                     "MANAGER_HTTP_PORT": str(options.port("manager")),
                     "MANAGER_MQTT_ADDRESS": self._addresses["MANAGER_MQTT_ADDRESS"],
                     "MANAGER_COORDINATOR_URL": urls["coordinator"],
+                    "MANAGER_MODEL_REGISTRY_URL": urls["model-registry"],
                     "MANAGER_STATE_DIR": str(state / "manager"),
                 },
             ),

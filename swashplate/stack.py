@@ -17,6 +17,7 @@ from typing import Any
 from swashplate import ports
 from swashplate.client import HttpClient
 from swashplate.errors import ConfigurationError, NotFoundError, SwashplateError, UnavailableError
+from swashplate.files import write_whole
 from swashplate.layout import HOST, PORTS, Layout, Options, nats_server, read_env
 from swashplate.service import is_held, state_folder
 from swashplate.supervisor import Child, Supervisor, ending
@@ -168,19 +169,12 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
                         await ready.wait(child)
                 notify("waiting for the proplets")
                 await ready.proplets_alive(f"http://{HOST}:{options.port('manager')}", set(layout.proplets.values()))
-            _write_whole(state / STATE_FILE, json.dumps(running.described(), indent=2) + "\n")
+            write_whole(state / STATE_FILE, json.dumps(running.described(), indent=2).encode() + b"\n")
             yield running
         finally:
             (state / STATE_FILE).unlink(missing_ok=True)
             notify("stopping")
             await supervisor.close()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """A reader sees the whole file or none."""
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
 
 
 def described(state_dir: Path) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def down(state_dir: StateDir = Path(".swashplate")) -> None:
 
 
 def up(
-    proplets: Annotated[int, typer.Option(min=0, max=200, help="How many proplets to run.")] = 3,
+    proplets: Annotated[int, typer.Option(min=1, max=200, help="How many proplets to run.")] = 3,
     state_dir: StateDir = Path(".swashplate"),
     env_file: Annotated[Path, typer.Option(help="Credentials; made on the first start, reused afterwards.")] = Path(
         ".env"

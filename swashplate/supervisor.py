@@ -87,7 +87,6 @@ class Supervisor:
     def __init__(self, notify: Callable[[str], None]) -> None:
         self._notify = notify
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._stopping = False
         self.children: list[Child] = []
 
     async def start(self, child: Child) -> None:
@@ -112,28 +111,36 @@ class Supervisor:
             except OSError as error:
                 raise ConfigurationError(f"cannot start {child.name}: {error}") from error
 
+    async def _spawn_again(self, child: Child) -> None:
+        delay = RESTART_FIRST_S
+        while True:
+            try:
+                await self._spawn(child)
+                return
+            except ConfigurationError as error:  # no memory or no files left, say: that can pass
+                self._notify(f"{error.sentence}, trying again in {delay:g} s")
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RESTART_MOST_S)
+
     async def _watch(self, child: Child) -> None:
         delay: float | None = None
         while True:
             began = time.monotonic()
             assert child.process is not None
             code = await child.process.wait()
-            if self._stopping:
-                return
             delay = restart_delay(delay, time.monotonic() - began)
             self._notify(f"{child.name} {ending(code)}, starting it again in {delay:g} s; log: {child.log_file}")
             await asyncio.sleep(delay)
             child.restarts += 1
-            await self._spawn(child)
+            await self._spawn_again(child)
 
     async def close(self) -> None:
         """SIGTERM, then SIGKILL for what does not end in time; the children marked ``last`` after all others."""
-        self._stopping = True
-        for wave in (False, True):
-            await asyncio.gather(*(self._stop(child) for child in self.children if child.last is wave))
         for watcher in self._watchers.values():
             watcher.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
+        for wave in (False, True):
+            await asyncio.gather(*(self._stop(child) for child in self.children if child.last is wave))
 
     async def _stop(self, child: Child) -> None:
         process = child.process

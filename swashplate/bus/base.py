@@ -76,6 +76,7 @@ class Subscription:
         self.qos = qos
         self.dropped = 0
         self._handler = handler
+        self._unsettled: Settle | None = None
         self._queue: asyncio.Queue[tuple[Received, Settle | None]] = asyncio.Queue()
         self._worker = asyncio.get_running_loop().create_task(self._work(), name=f"bus:{pattern}")
 
@@ -90,6 +91,7 @@ class Subscription:
     async def _work(self) -> None:
         while True:
             message, settle = await self._queue.get()
+            self._unsettled = settle
             try:
                 await self._handler(message)
             except SwashplateError as error:
@@ -98,10 +100,18 @@ class Subscription:
                 log.exception("message handler failed", topic=message.topic)
             if settle is not None:
                 settle()
+            self._unsettled = None
 
-    async def close(self) -> None:
+    async def close(self, *, forget: bool = False) -> None:
+        """Stop handling. What waits stays unacknowledged, so that a kept session gets it again, unless it is forgotten."""
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
+        if not forget:
+            return
+        left = [self._unsettled] + [self._queue.get_nowait()[1] for _ in range(self._queue.qsize())]
+        for settle in left:
+            if settle is not None:
+                settle()
 
 
 class Bus(ABC):
@@ -110,6 +120,8 @@ class Bus(ABC):
     """
 
     max_payload: int = DEFAULT_MAX_PAYLOAD
+    publish_timeout: float = 30
+    """Seconds that a publish may wait when it does not say."""
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, Subscription] = {}
@@ -151,10 +163,10 @@ class Bus(ABC):
         subscription = self._subscriptions.pop(pattern, None)
         if subscription is not None:
             await self._unsubscribe(pattern)
-            await subscription.close()
+            await subscription.close(forget=True)
 
     async def publish(
-        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout: float = 30
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout: float | None = None
     ) -> None:
         """Return when the broker has acknowledged (QoS 1) or the socket has taken it (QoS 0; lost when not connected).
 
@@ -162,7 +174,7 @@ class Bus(ABC):
         """
         if len(payload) > self.max_payload:
             raise PayloadTooLargeError(f"message of {len(payload)} bytes is over the limit of {self.max_payload}")
-        await self._publish(topic, payload, qos=qos, retain=retain, timeout=timeout)
+        await self._publish(topic, payload, qos=qos, retain=retain, timeout=timeout or self.publish_timeout)
 
     def _dispatch(self, message: Received, settle: Settle | None) -> None:
         for pattern, subscription in self._subscriptions.items():

@@ -68,6 +68,10 @@ def _send_at_once(_: Any, __: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+class _NotConnectedError(BusError):
+    """There is no connection to ask on."""
+
+
 class MqttBus(Bus):
     """One connection to a broker; reconnects for ever, subscribes again, and keeps unacknowledged QoS 1 publishes."""
 
@@ -82,9 +86,11 @@ class MqttBus(Bus):
         clean_session: bool = True,
         keep_alive: int = 30,
         max_payload: int = Bus.max_payload,
+        publish_timeout: float = Bus.publish_timeout,
     ) -> None:
         super().__init__()
         self.max_payload = max_payload
+        self.publish_timeout = publish_timeout
         self._address = address
         self._keep_alive = keep_alive
         self._published: dict[int, asyncio.Future[None]] = {}
@@ -94,6 +100,7 @@ class MqttBus(Bus):
         self._generation = 0
         self._joining: asyncio.Task[None] | None = None
         self._ready_once = False
+        self._linked = False
         self._closing = False
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -183,12 +190,13 @@ class MqttBus(Bus):
 
     async def _subscribe(self, subscription: Subscription) -> None:
         if self.connected:
-            await self._ask(subscription)
+            with contextlib.suppress(_NotConnectedError):  # the next connect subscribes again
+                await self._ask(subscription)
 
     async def _ask(self, subscription: Subscription) -> None:
         code, mid = self._client.subscribe(subscription.pattern, subscription.qos)
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
-            return  # the connection is gone; the next connect subscribes again
+            raise _NotConnectedError("the connection to the MQTT broker is gone", retryable=True)
         granted: asyncio.Future[int] = self._loop.create_future()
         self._suback[mid] = granted
         try:
@@ -208,17 +216,25 @@ class MqttBus(Bus):
 
     async def _join(self) -> None:
         """After a connect: subscribe again, then let the owner say hello."""
-        for subscription in list(self._subscriptions.values()):
-            try:
-                await self._ask(subscription)
-            except SubscriptionRefusedError as error:
-                log.error("subscription refused", pattern=subscription.pattern, hint=error.hint)
-            except BusError as error:
-                log.warning("subscription unanswered, reconnecting", error=error.sentence)
-                self._client.reconnect()
-                return
-            else:
-                log.debug("successfully subscribed to topic", topic=subscription.pattern)
+        asked: set[Subscription] = set()
+        # Others may subscribe meanwhile: nothing is awaited between the last look and the announcement below.
+        while missing := [each for each in self._subscriptions.values() if each not in asked]:
+            for subscription in missing:
+                asked.add(subscription)
+                try:
+                    await self._ask(subscription)
+                except SubscriptionRefusedError as error:
+                    log.error("subscription refused", pattern=subscription.pattern, hint=error.hint)
+                except _NotConnectedError:
+                    return
+                except BusError as error:
+                    log.warning("subscription unanswered, connecting anew", error=error.sentence)
+                    self._cut()
+                    return
+                else:
+                    log.debug("successfully subscribed to topic", topic=subscription.pattern)
+        if not self._linked:
+            return
         self._connected.set()
         log.info(
             "connected to MQTT broker" if not self._ready_once else "reconnected to MQTT broker",
@@ -227,6 +243,13 @@ class MqttBus(Bus):
         )
         self._ready_once = True
         await self._run_hooks()
+
+    def _cut(self) -> None:
+        """End the connection without a goodbye; paho's thread notices and connects anew."""
+        sock: Any = self._client.socket()
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     # What follows is called by paho's thread.
 
@@ -256,6 +279,7 @@ class MqttBus(Bus):
             log.error("MQTT broker refused the connection", reason=reason, hint="check the client id and key")
             return
         self._generation += 1
+        self._linked = True
         self._unsettled.clear()
         if self._joining is not None:
             self._joining.cancel()
@@ -265,6 +289,10 @@ class MqttBus(Bus):
         if self._connected.is_set() and not self._closing:
             log.warning("lost the MQTT broker", reason=reason)
         self._connected.clear()
+        self._linked = False
+        for waiting in self._suback.values():
+            if not waiting.done():
+                waiting.set_exception(_NotConnectedError("the connection to the MQTT broker is gone", retryable=True))
         self._release_written()
 
     def _on_publish(self, mid: int) -> None:

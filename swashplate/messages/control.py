@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from swashplate.messages.base import Digest, Identifier, Message
+from swashplate.messages.base import Digest, Identifier, Json, Message
 
 PROTOCOL = 2
 
@@ -14,7 +14,6 @@ PROTOCOL = 2
 class ProcessUrls(Message):
     """Where a proplet finds the HTTP services; empty when the operator set them at the proplet."""
 
-    manager: str = ""
     coordinator: str = ""
     model_registry: str = ""
 
@@ -50,9 +49,12 @@ class PropletCreate(Message):
     capabilities: Capabilities = Capabilities()
 
 
+AttemptNumber = Annotated[int, Field(ge=1, lt=2**31)]
+
+
 class AttemptRef(Message):
     task_id: str
-    attempt: int
+    attempt: AttemptNumber
 
 
 class Alive(Message):
@@ -68,7 +70,7 @@ class Start(Message):
     """A lease on one attempt of one task. ``tokens`` prove later messages about this attempt; they never reach the guest."""
 
     id: str
-    attempt: int
+    attempt: AttemptNumber
     proplet_id: Identifier
     name: str
     kind: str = "standard"
@@ -93,7 +95,7 @@ class AttemptStatus(Message):
 
     id: str
     task_id: str
-    attempt: int
+    attempt: AttemptNumber
     proplet_id: Identifier
     status: Literal["accepted", "denied", "progress"]
     code: str = ""
@@ -105,9 +107,9 @@ class Result(Message):
 
     id: str
     task_id: str
-    attempt: int
+    attempt: AttemptNumber
     proplet_id: Identifier
-    results: Any = None
+    results: Json = None
     error: str | None = None
     code: str = ""
     retryable: bool = False

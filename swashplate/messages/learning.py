@@ -83,6 +83,7 @@ class RoundTask(Message):
     proplet_id: Identifier
     task_id: str
     status: Literal["completed", "failed", "interrupted"]
+    digest: str = ""
     code: str = ""
     error: str = ""
 

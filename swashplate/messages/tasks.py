@@ -59,9 +59,11 @@ class TaskCreate(Message):
         if bool(self.image_url) == bool(self.file):
             raise ValueError("exactly one of image_url and file must be given")
         _no_nul(self.env)
-        if len(self.model_dump_json(include={"metadata"})) > MAX_METADATA_BYTES:
+        if any("\0" in text for text in (self.name, *self.inputs, *(self.cli_args or ()))):
+            raise ValueError("name, inputs and cli_args must not contain NUL")
+        if len(self.model_dump_json(include={"metadata"}).encode()) > MAX_METADATA_BYTES:
             raise ValueError(f"metadata must be at most {MAX_METADATA_BYTES} bytes")
-        rest = len(self.model_dump_json(exclude={"file", "metadata"}))
+        rest = len(self.model_dump_json(exclude={"file", "metadata"}).encode())
         if rest > MAX_START_BYTES:
             raise ValueError(
                 f"name, inputs, cli_args and env together must be at most {MAX_START_BYTES} bytes, got {rest}"

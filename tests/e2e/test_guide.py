@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -13,7 +15,8 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from client_wasm.demo import GUEST
-from tests.support.stack import Stack
+from tests.support.stack import Stack, poll
+from tests.support.wat import HELLO, SPIN
 
 GUIDE = r"""
 set -euo pipefail
@@ -291,13 +294,9 @@ def test_a_file_that_is_not_wasm_fails_the_task(stack, tmp_path):
 
 
 def test_an_altered_blob_in_the_registry_never_runs(stack, tmp_path):
-    from tests.support.wat import HELLO
-
     file = tmp_path / "hello.wasm"
     file.write_bytes(HELLO)
     image = stack.push(file, "hello:1")
-    import hashlib
-
     digest = hashlib.sha256(HELLO).hexdigest()
     stored = [path for path in (stack.state / "oci-registry").rglob("*") if path.name == digest]
     assert stored
@@ -310,11 +309,21 @@ def test_an_altered_blob_in_the_registry_never_runs(stack, tmp_path):
 
 
 def test_an_uploaded_file_runs_and_its_output_is_the_result(stack):
-    import base64
-
-    from tests.support.wat import HELLO
-
     file = base64.b64encode(HELLO).decode()
     _, made = stack.post("manager", "/tasks", {"name": "t", "file": file, "start": True})
     ended = stack.task_ended(made["id"])
     assert (ended["status"], ended["results"]) == ("completed", "hello\n"), ended
+
+
+def test_a_guest_that_never_ends_is_stopped_and_the_proplet_goes_on(stack):
+    def task(guest):
+        return {"name": "t", "file": base64.b64encode(guest).decode(), "proplet_id": stack.proplets[0], "start": True}
+
+    _, made = stack.post("manager", "/tasks", task(SPIN))
+    poll(lambda: stack.get("manager", f"/tasks/{made['id']}")["status"] == "running")
+    assert stack.post("manager", f"/tasks/{made['id']}/stop", None)[0] == 200
+    poll(lambda: stack.get("manager", f"/tasks/{made['id']}")["status"] == "interrupted", within=2)
+    _, late = stack.post("manager", "/tasks", {**task(SPIN), "timeout_s": 0.5})
+    assert stack.task_ended(late["id"])["code"] == "timeout"
+    _, after = stack.post("manager", "/tasks", task(HELLO))
+    assert stack.task_ended(after["id"])["results"] == "hello\n"

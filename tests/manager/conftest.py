@@ -14,7 +14,7 @@ from manager.app import managing
 from manager.settings import ManagerSettings
 from swashplate import ports
 from swashplate.bus import MemoryBroker, MemoryBus, Received, Will
-from swashplate.messages import Ack, Alive, AttemptStatus, PropletCreate, Resolve, Resolved, Result, Start
+from swashplate.messages import Ack, Alive, AttemptStatus, PropletCreate, Resolve, Resolved, Result, Start, Stop
 from swashplate.topics import Topics
 
 PATIENCE = 10
@@ -47,6 +47,7 @@ class FakeProplet:
         self.instance = uuid.uuid4().hex
         self.starts: asyncio.Queue[Start] = asyncio.Queue()
         self.acks: asyncio.Queue[str] = asyncio.Queue()
+        self.stops: asyncio.Queue[Stop] = asyncio.Queue()
         offline = Alive(proplet_id=proplet_id, instance=self.instance, status="offline")
         will = Will(NAMES.proplet(proplet_id, "alive"), offline.encode())
         self.bus = MemoryBus(broker, client_id=proplet_id, will=will)
@@ -89,6 +90,9 @@ class FakeProplet:
     async def _start(self, message: Received) -> None:
         self.starts.put_nowait(Start.decode(message.payload))
 
+    async def _stop(self, message: Received) -> None:
+        self.stops.put_nowait(Stop.decode(message.payload))
+
     async def _ack(self, message: Received) -> None:
         for message_id in Ack.decode(message.payload).ids:
             self.acks.put_nowait(message_id)
@@ -96,6 +100,7 @@ class FakeProplet:
     async def listen(self) -> None:
         await self.bus.subscribe(NAMES.to_proplet(self.id, "start"), self._start)
         await self.bus.subscribe(NAMES.to_proplet(self.id, "ack"), self._ack)
+        await self.bus.subscribe(NAMES.to_proplet(self.id, "stop"), self._stop)
 
 
 class World:

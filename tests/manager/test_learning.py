@@ -192,6 +192,24 @@ async def test_the_end_of_a_rounds_task_is_told_on_the_rounds_topic(world, coord
         )
 
 
+async def test_an_end_shortly_before_a_restart_is_told_again(world, coordinator):
+    """The manager may die between recording the end and telling it."""
+    said: asyncio.Queue[RoundTask] = asyncio.Queue()
+
+    async def hear(message: Received) -> None:
+        said.put_nowait(RoundTask.decode(message.payload))
+
+    async with MemoryBus(world.broker, client_id="coordinator") as bus:
+        await bus.subscribe(NAMES.every_round_task, hear)
+        async with world.manager(), world.proplet("p1") as p1:
+            task = await world.launch(**FEDERATED)
+            await p1.result(await p1.started(), {"update": "accepted"})
+            await asyncio.wait_for(said.get(), 10)
+        async with world.manager():
+            told = await asyncio.wait_for(said.get(), 10)
+            assert (told.task_id, told.status, told.digest) == (task["id"], "completed", "sha256:" + "ab" * 32)
+
+
 async def test_launched_and_skipped_participants_are_logged_as_the_guide_says(world, coordinator):
     with structlog.testing.capture_logs() as lines:
         async with world.manager(), world.proplet("p1"):

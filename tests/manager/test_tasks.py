@@ -65,6 +65,8 @@ async def test_a_created_task_waits_for_its_start(world):
         ({"name": "t", "file": "%%%"}, "file"),
         ({"name": "t", "file": base64.b64encode(b"ELF").decode()}, "file"),
         ({"name": 7, "image_url": "i"}, "name"),
+        ({"name": "t", "image_url": "i", "inputs": ["a\0b"]}, "NUL"),
+        ({"name": "t", "image_url": "i", "env": {"A": "\u20ac" * 70_000}}, "bytes"),
     ],
 )
 async def test_a_wrong_task_is_a_400_and_changes_nothing(world, body, named):
@@ -80,6 +82,7 @@ async def test_unknown_ids_are_404(world):
         for method, path in (
             ("GET", "/tasks/x"),
             ("POST", "/tasks/x/start"),
+            ("POST", "/tasks/x/stop"),
             ("GET", "/tasks/x/results"),
             ("GET", "/tasks/x/attempts"),
             ("GET", "/proplets/x"),
@@ -182,6 +185,30 @@ async def test_what_was_stopped_at_the_proplet_is_interrupted(world):
         task = await world.launch(retries=5)
         await p1.result(await p1.started(), error="stopped", code="stopped", retryable=False)
         assert (await world.ended(task["id"]))["state"] == 6
+
+
+async def test_a_stop_reaches_the_proplet_and_its_word_interrupts_the_task(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(retries=5)
+        start = await p1.started()
+        await p1.acknowledged(await p1.status(start, "accepted"))
+        assert (await world.call("POST", f"/tasks/{task['id']}/stop"))[0] == 200
+        assert (await asyncio.wait_for(p1.stops.get(), 10)).id == task["id"]
+        assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["status"] == "running"
+        await p1.result(start, error="stopped", code="stopped", retryable=False)
+        assert (await world.ended(task["id"]))["state"] == 6
+        status, body = await world.call("POST", f"/tasks/{task['id']}/stop")
+        assert (status, body["code"]) == (409, "task_not_active")
+
+
+async def test_a_task_that_no_proplet_has_accepted_is_interrupted_at_once(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch()
+        start = await p1.started()
+        assert (await world.call("POST", f"/tasks/{task['id']}/stop"))[0] == 200
+        assert (await world.ended(task["id"]))["state"] == 6
+        await p1.acknowledged(await p1.result(start, "too late"))
+        assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["state"] == 6
 
 
 async def test_a_stranger_cannot_report_anothers_result(world):
@@ -287,6 +314,17 @@ async def test_the_last_will_of_an_earlier_life_does_not_count(world):
 async def _any_start(world, proplet):
     await world.launch(proplet_id=proplet.id)
     return await proplet.started()
+
+
+async def test_a_last_will_that_overtakes_its_create_still_counts(world):
+    """Topics are handled independently, so a kept session may deliver them in another order."""
+    async with world.manager(), world.proplet("p1") as p1:
+        await p1.say("alive", Alive(proplet_id="p1", instance="second life", status="offline"))
+        await p1.acknowledged(await p1.status(await _any_start(world, p1), "accepted"))
+        await p1.say("create", PropletCreate(proplet_id="p1", instance="second life"))
+        await world.until(lambda shown: not shown["alive"], "/proplets/p1")
+        await p1.say("alive", Alive(proplet_id="p1", instance="second life", status="alive"))
+        await world.until(lambda shown: shown["alive"], "/proplets/p1")
 
 
 async def test_a_proplet_that_stops_reporting_is_offline_after_three_heartbeats(world):

@@ -123,3 +123,14 @@ def test_the_guides_shell_lines_read_what_was_written(tmp_path):
     sourced = subprocess.check_output(". ./.env; echo $PROPLET_CLIENT_KEY", shell=True, cwd=tmp_path, text=True)
     assert sourced.strip() == found.client("proplet-1").key
     assert env_file.read(path)["PROXY_REGISTRY_URL"] == "ghcr.io"
+
+
+def test_the_newer_names_of_the_same_things_count_where_ours_are_not_set():
+    found = complete({"MANAGER_TENANT_ID": "d", "PROPLET_2_ENTITY_ID": "p2", "PROPLET_2_API_KEY": "k2"}, 2)
+    assert found.domain_id == "d"
+    assert (found.client("proplet-2").id, found.client("proplet-2").key) == ("p2", "k2")
+
+
+def test_two_names_of_one_thing_with_different_values_are_refused():
+    with pytest.raises(ConfigurationError, match="MANAGER_TENANT_ID and MANAGER_DOMAIN_ID"):
+        complete({"MANAGER_TENANT_ID": "d", "MANAGER_DOMAIN_ID": "e"}, 1)

@@ -64,7 +64,7 @@ class Stack:
         command = [sys.executable, "-m", "swashplate", "up", "--port-offset", str(self.offset)]
         command += ["--proplets", str(self.proplet_count)]
         command += ["--state-dir", str(self.state), "--env-file", str(self.env_file)]
-        environment = {k: v for k, v in os.environ.items() if not k.endswith("_MQTT_ADDRESS")}
+        environment = layout.without_roles(os.environ)
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         try:

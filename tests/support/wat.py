@@ -15,3 +15,6 @@ HELLO: bytes = bytes(
     )
 )
 """Prints ``hello`` and a newline."""
+
+SPIN: bytes = bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))'))
+"""Never ends."""

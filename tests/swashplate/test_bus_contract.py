@@ -300,3 +300,86 @@ async def test_a_refused_login_never_counts_as_connected(make_broker):
         async with bus:
             with pytest.raises(BusError, match="did not answer"):
                 await bus.wait_connected(0.5)
+
+
+async def test_a_subscription_made_while_the_others_are_being_made_stands_too(make_broker):
+    """Between the broker's greeting and the moment when every declared subscription stands."""
+    with make_broker() as broker:
+        world = NatsWorld(broker)
+        inbox = Inbox()
+        bus = world.client("b")
+        for n in range(20):
+            await bus.subscribe(f"{world.base}/fl/declared{n}", Inbox())
+        async with bus, world.client("a") as a:
+            async with asyncio.timeout(PATIENCE):
+                while not bus._linked:
+                    await asyncio.sleep(0)
+            assert not bus.connected
+            await bus.subscribe(f"{world.base}/fl/late", inbox)
+            await joined(bus)
+            await (await joined(a)).publish(f"{world.base}/fl/late", b"1")
+            assert (await inbox.next()).payload == b"1"
+
+
+class HalfBroker:
+    """Greets, and then never answers a subscription; counts how often it was connected to."""
+
+    def __init__(self) -> None:
+        self.greeted = asyncio.Queue()
+        self.asked = asyncio.Queue()
+
+    async def serve(self, reader, writer):
+        try:
+            await reader.readuntil(b"MQTT")
+            await reader.read(1000)
+            writer.write(b"\x20\x02\x00\x00")
+            self.greeted.put_nowait(writer)
+            await reader.read(1000)
+            self.asked.put_nowait(writer)
+            await reader.read()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+async def test_a_connection_that_breaks_before_the_subscriptions_stand_never_counts_as_connected():
+    half = HalfBroker()
+    server = await asyncio.start_server(half.serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        bus = MqttBus(BrokerAddress.parse(f"tcp://127.0.0.1:{port}"), client_id="x", username="u", password="p")
+        await bus.subscribe("a/b", Inbox())
+        async with bus:
+            for _ in range(2):  # it is cut while it waits for the answer, and connects and asks anew
+                writer = await asyncio.wait_for(half.asked.get(), PATIENCE)
+                assert not bus.connected
+                writer.close()
+            await asyncio.wait_for(half.greeted.get(), PATIENCE)
+            assert not bus.connected
+
+
+async def test_what_waits_for_an_unsubscribed_handler_does_not_hold_up_other_acknowledgements(make_broker):
+    """Acknowledgements leave in the order of arrival, so the forgotten ones must leave too."""
+    with make_broker(ack_wait_s=1) as broker:
+        world = NatsWorld(broker)
+        reached = asyncio.Event()
+
+        async def never(_: Received) -> None:
+            reached.set()
+            await asyncio.Event().wait()
+
+        heard = Inbox()
+        async with world.client("b", clean_session=False) as bus, world.client("a") as a:
+            await (await joined(bus)).subscribe(f"{world.base}/fl/stuck", never)
+            await bus.subscribe(f"{world.base}/fl/heard", heard)
+            await joined(a)
+            for n in range(3):
+                await a.publish(f"{world.base}/fl/stuck", b"%d" % n)
+            await asyncio.wait_for(reached.wait(), PATIENCE)
+            await bus.unsubscribe(f"{world.base}/fl/stuck")
+            await a.publish(f"{world.base}/fl/heard", b"1")
+            assert (await heard.next()).payload == b"1"
+            async with asyncio.timeout(PATIENCE):
+                while bus._unsettled:
+                    await asyncio.sleep(0)

@@ -2,7 +2,7 @@ import asyncio
 import threading
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, insert, select, text
 
 from swashplate.database import Database, sqlite_url
 from swashplate.errors import ConfigurationError, ConflictError, UnavailableError
@@ -106,6 +106,38 @@ async def test_when_the_disk_is_full_nobody_in_the_group_is_told_of_what_was_und
         confirmed = [n for n, outcome in zip((1, None, 2), found, strict=True) if outcome is None]
         assert isinstance(found[1], UnavailableError)
         assert await all_numbers(database) == confirmed == [1, 2]
+
+
+children = Table(
+    "children", metadata, Column("n", Integer, ForeignKey("numbers.n", deferrable=True, initially="DEFERRED"))
+)
+
+
+async def test_a_commit_that_fails_hurts_only_the_work_that_caused_it(tmp_path):
+    held = threading.Event()
+
+    async with opened(tmp_path) as database:
+        first = asyncio.ensure_future(database.run(lambda _: held.wait(10)))
+        orphan = database.run(lambda db: db.execute(insert(children).values(n=99)))
+        rest = [asyncio.ensure_future(work) for work in (add(database, 1), orphan, add(database, 2))]
+        await asyncio.sleep(0)
+        held.set()
+        await first
+        found = await asyncio.gather(*rest, return_exceptions=True)
+        assert [isinstance(outcome, Exception) for outcome in found] == [False, True, False]
+        assert await all_numbers(database) == [1, 2]
+
+
+async def test_when_the_thread_has_ended_nobody_waits_for_ever(tmp_path):
+    def leave(_):
+        raise SystemExit
+
+    async with opened(tmp_path) as database:
+        asked = asyncio.ensure_future(database.run(leave))
+        with pytest.raises(UnavailableError):
+            await asyncio.wait_for(asked, 10)
+        with pytest.raises(UnavailableError):
+            await asyncio.wait_for(add(database, 1), 10)
 
 
 async def test_commits_are_durable_not_only_consistent(tmp_path):

@@ -118,3 +118,18 @@ asyncio.run(main())
 async def test_a_command_that_does_not_exist_is_an_error_naming_the_child(tmp_path):
     with pytest.raises(Exception, match="cannot start x"):
         await Supervisor(print).start(child(tmp_path, ["/nonexistent/program"]))
+
+
+async def test_a_child_that_waits_for_its_restart_is_not_started_while_closing(tmp_path, monkeypatch):
+    """One child uses up its grace; meanwhile the delay of another that had died runs out."""
+    monkeypatch.setattr("swashplate.supervisor.RESTART_FIRST_S", 0.1)
+    monkeypatch.setattr("swashplate.supervisor.STOP_GRACE_S", 0.5)
+    supervisor = Supervisor(lambda _: None)
+    stubborn, dead = child(tmp_path, STUBBORN, "stubborn"), child(tmp_path, SLEEPER, "dead")
+    await supervisor.start(stubborn)
+    await until(lambda: "up" in stubborn.last_log_line())
+    await supervisor.start(dead)
+    os.kill(dead.pid, signal.SIGKILL)
+    await until(lambda: dead.pid is None)
+    await supervisor.close()
+    assert (stubborn.pid, dead.pid, dead.restarts) == (None, None, 0)

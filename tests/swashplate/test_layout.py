@@ -1,0 +1,86 @@
+"""What each process of a stack is told, and what it is not."""
+
+from pathlib import Path
+
+import pytest
+
+from swashplate.layout import Layout, Options, read_env, without_roles
+
+OPTIONS = Options(Path("/state"), Path("/env"), proplets=2)
+FILE = {
+    "MANAGER_CLIENT_ID": "m",
+    "MANAGER_CLIENT_KEY": "manager secret",
+    "PROPLET_CLIENT_ID": "p1",
+    "PROPLET_CLIENT_KEY": "p1 secret",
+    "PROPLET_2_CLIENT_ID": "p2",
+    "PROPLET_2_CLIENT_KEY": "p2 secret",
+    "COORDINATOR_CLIENT_ID": "c",
+    "COORDINATOR_CLIENT_KEY": "coordinator secret",
+    "PROXY_CLIENT_ID": "x",
+    "PROXY_CLIENT_KEY": "proxy secret",
+    "PROXY_REGISTRY_PASSWORD": "registry secret",
+    "MANAGER_DOMAIN_ID": "d",
+    "MANAGER_CHANNEL_ID": "ch",
+    "PROPLET_DOMAIN_ID": "d",
+    "PROPLET_CHANNEL_ID": "ch",
+}
+SECRETS = {value for value in FILE.values() if value.endswith("secret")}
+OWN = {
+    "manager": {"manager secret"},
+    "coordinator": {"coordinator secret"},
+    "proxy": {"proxy secret", "registry secret"},
+    "proplet-1": {"p1 secret"},
+    "proplet-2": {"p2 secret"},
+}
+
+
+def children(environ=None, options=OPTIONS, file=FILE):
+    return {child.name: child for child in Layout(options, file, environ or {}).children()}
+
+
+def test_each_process_gets_its_own_keys_and_nobody_elses():
+    for name, child in children(dict(FILE)).items():
+        assert SECRETS & set(child.env.values()) == OWN.get(name, set()), name
+
+
+def test_ids_that_a_shell_exports_to_name_participants_do_not_replace_those_of_the_env_file():
+    found = children({"PROPLET_CLIENT_ID": "of another stack", "PROPLET_2_CLIENT_ID": "too"})
+    assert [found[name].env["PROPLET_CLIENT_ID"] for name in ("proplet-1", "proplet-2")] == ["p1", "p2"]
+    assert "of another stack" not in str([child.env for child in found.values()])
+
+
+def test_a_newer_name_in_the_env_file_does_not_make_all_proplets_one():
+    found = children(file={**FILE, "PROPLET_ENTITY_ID": "p1", "PROPLET_API_KEY": "p1 secret"})
+    assert "PROPLET_ENTITY_ID" not in found["proplet-2"].env
+
+
+def test_any_setting_of_a_role_reaches_it_from_the_environment_or_the_env_file():
+    found = children({"PROXY_CACHE_BYTES": "7", "PATH": "/bin"}, file={**FILE, "PROXY_CHUNK_SIZE": "5"})
+    assert (found["proxy"].env["PROXY_CACHE_BYTES"], found["proxy"].env["PROXY_CHUNK_SIZE"]) == ("7", "5")
+    assert "PROXY_CACHE_BYTES" not in found["manager"].env
+    assert all(child.env["PATH"] == "/bin" for child in found.values())
+
+
+@pytest.mark.parametrize("name", ["MANAGER_MQTT_ADDRESS", "PROPLET_MQTT_ADDRESS", "PROXY_MQTT_ADDRESS", "MQTT_BROKER"])
+def test_an_address_of_a_broker_replaces_the_embedded_one(name):
+    assert Layout(OPTIONS, FILE, {}).embedded_broker
+    assert not Layout(OPTIONS, FILE, {name: "tcp://elsewhere:1883"}).embedded_broker
+
+
+def test_every_port_moves_with_the_offset():
+    found = children(options=Options(Path("/state"), Path("/env"), 2, port_offset=100))
+    assert found["manager"].env["MANAGER_HTTP_PORT"] == "7170"
+    assert found["coordinator"].env["MODEL_REGISTRY_URL"] == "http://127.0.0.1:8184"
+    assert found["proplet-1"].env["PROPLET_METRICS_PORT"] == "9192"
+    assert "local-registry:5000=http://127.0.0.1:5100" in found["proxy"].env["PROXY_REGISTRY_ALIASES"]
+
+
+def test_what_is_meant_for_a_role_does_not_reach_a_demonstration():
+    assert without_roles({"PROPLET_CLIENT_ID": "p", "MQTT_BROKER": "b", "HOME": "/root"}) == {"HOME": "/root"}
+
+
+def test_an_env_file_is_read_as_a_shell_reader_would(tmp_path):
+    file = tmp_path / ".env"
+    file.write_text('A=1\n# B=2\nexport C="3 # 4"  # five\nA=\nD=6 # seven\nE=\nbroken\n')
+    assert read_env(file) == {"A": "1", "C": "3 # 4", "D": "6"}
+    assert read_env(tmp_path / "none") == {}
