@@ -12,16 +12,13 @@ from pydantic_core import from_json
 
 from coordinator import aggregation, models
 from coordinator.offload import offload
-from coordinator.settings import AggregatorSettings
+from coordinator.settings import BODY_LIMIT, AggregatorSettings
 from swashplate import logging, service
 from swashplate.errors import InvalidRequestError
-from swashplate.http import MIB, HttpService, Route, read_text
+from swashplate.http import HttpService, Route, read_text
 from swashplate.settings import refuse_open_bind
 
 log = logging.get("aggregator")
-
-BODY_LIMIT = 1024 * MIB
-"""Bytes: a round's updates together, where each of them may have 100 MiB."""
 
 
 def aggregate(text: str) -> bytes:
@@ -41,17 +38,17 @@ async def _aggregate(request: web.Request) -> web.Response:
     return web.Response(body=content, content_type="application/json")
 
 
-def http_service() -> HttpService:
+def http_service(body_limit: int = BODY_LIMIT) -> HttpService:
     example = {"w": [0.5, -0.25, 0], "b": 0.125}
     route = Route(
         "POST", "/aggregate", _aggregate, "Average updates, weighted by samples", errors=(400, 413), example=example
     )
-    return HttpService("aggregator", [route], body_limit=BODY_LIMIT)
+    return HttpService("aggregator", [route], body_limit=body_limit)
 
 
 async def serve(settings: AggregatorSettings, stop: asyncio.Event) -> None:
     refuse_open_bind(settings.http_host, settings.http_insecure, "AGGREGATOR")
-    async with http_service().serving(settings.http_host, settings.port):
+    async with http_service(settings.body_limit).serving(settings.http_host, settings.port):
         await stop.wait()
 
 

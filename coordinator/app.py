@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coordinator.announcer import Announcer
 from coordinator.api import CoordinatorApi
+from coordinator.bases import Bases
 from coordinator.completion import Completion
 from coordinator.launching import Launcher
 from coordinator.live import LiveRounds
@@ -53,7 +54,8 @@ async def coordinating(
         tasks = service.Tasks(log)
         live = LiveRounds(store, tasks, clock)
         launcher = Launcher(manager, tokens, live, tasks, clock)
-        completion = Completion(store, live, aggregator, registry, announcer, tasks)
+        completion = Completion(store, live, aggregator, registry, manager, announcer, tasks)
+        live.hold, live.aggregate = Bases(registry, live, tasks).hold, completion.start
         rounds = Rounds(store, live, launcher, completion, registry, tokens, clock=clock)
         await rounds.load()
         await bus.subscribe(topics.every_round_task, lambda message: _task_ended(rounds, message))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from coordinator.announcer import Announcer
 from coordinator.live import LiveRound, LiveRounds
-from coordinator.peers import AggregatorPeer, RegistryPeer, may_change
+from coordinator.peers import AggregatorPeer, ManagerPeer, RegistryPeer
 from coordinator.records import Participants, ReceivedUpdate, Round
-from coordinator.states import RoundEvent
+from coordinator.retrying import insist
+from coordinator.states import ParticipantState, RoundEvent
 from coordinator.store import RoundStore
 from swashplate import logging
 from swashplate.errors import SwashplateError
@@ -21,10 +22,9 @@ from swashplate.service import Tasks
 
 log = logging.get("rounds")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 STRATEGY = "fedavg"
-
-Answer = TypeVar("Answer")
+MANAGER_PATIENCE = 0.25
+"""Seconds: what the lineage may say about the guest is not worth a round's waiting."""
 
 
 class Completion:
@@ -34,6 +34,7 @@ class Completion:
         rounds: LiveRounds,
         aggregator: AggregatorPeer,
         registry: RegistryPeer,
+        manager: ManagerPeer,
         announcer: Announcer,
         tasks: Tasks,
     ) -> None:
@@ -41,6 +42,7 @@ class Completion:
         self._rounds = rounds
         self._aggregator = aggregator
         self._registry = registry
+        self._manager = manager
         self._announcer = announcer
         self._tasks = tasks
 
@@ -54,11 +56,16 @@ class Completion:
 
     async def _complete(self, live: LiveRound) -> None:
         round_ = live.round
+        guest = self._tasks.start(self._guest(live.participants), f"ask for the guest of round {round_.id}")
         try:
-            updates = await self._store.updates(round_.id)
+            updates = await insist("database", round_.id, lambda: self._store.updates(round_.id))
             log.info("Calling aggregator service", round_id=round_.id, updates=len(updates))
             model = await insist("aggregator", round_.id, lambda: self._aggregator.aggregate(updates))
-            about = lineage(round_, live.participants, updates)
+            about = lineage(round_, live.participants, updates, await guest)
+            if live.hold is not None:
+                await live.hold
+            if live.round.over:
+                return
             stored = await insist(
                 "model registry", round_.id, lambda: self._registry.store(round_.base, round_.id, model, about)
             )
@@ -79,12 +86,23 @@ class Completion:
         self._tasks.start(self._announcer.announce_bare(news), f"announce round {round_.id} on the bare topic")
         await insist("MQTT broker", round_.id, lambda: self._announcer.announce(news))
         log.info("Published round completion notification to MQTT", round_id=round_.id, new_model_version=model.version)
-        await self._store.save(round_.id, round_=replace(round_, announced=True))
+        noted = replace(round_, announced=True)
+        await insist("database", round_.id, lambda: self._store.save(round_.id, round_=noted))
+
+    async def _guest(self, participants: Participants) -> str:
+        """The digest of the WASM that a participant ran, when only the manager knows it and can say so at once."""
+        if not any(p.wasm_digest for p in participants.values()):
+            for p in participants.values():
+                if p.state is ParticipantState.UPDATED and p.task_id:
+                    with suppress(SwashplateError):
+                        return (await self._manager.task(p.task_id, timeout=MANAGER_PATIENCE)).digest
+                    break
+        return ""
 
 
-def lineage(round_: Round, participants: Participants, updates: Iterable[ReceivedUpdate]) -> dict[str, Any]:
+def lineage(round_: Round, participants: Participants, updates: Iterable[ReceivedUpdate], guest: str) -> dict[str, Any]:
     """What a reader of the model may want to know about how it came to be."""
-    digests = sorted({p.wasm_digest for p in participants.values() if p.wasm_digest})
+    digests = sorted({guest, *(p.wasm_digest for p in participants.values())} - {""})
     return {
         "strategy": STRATEGY,
         "experiment_id": round_.config.experiment_id,
@@ -96,17 +114,3 @@ def lineage(round_: Round, participants: Participants, updates: Iterable[Receive
             {"proplet_id": u.proplet_id, "num_samples": u.key.num_samples, "digest": u.key.digest} for u in updates
         ],
     }
-
-
-async def insist(what: str, round_id: str, request: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Repeat the request while its failure can pass; raises the ``SwashplateError`` that cannot."""
-    pause = FIRST_PAUSE
-    while True:
-        try:
-            return await request()
-        except SwashplateError as error:
-            if not may_change(error):
-                raise
-            log.warning("no answer, trying again", peer=what, round_id=round_id, error=error.sentence)
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)

@@ -31,7 +31,7 @@ class Fail:
 
 Decision = Wait | Aggregate | Fail
 
-_LOST = {ParticipantState.SKIPPED, ParticipantState.ENDED}
+LOST = {ParticipantState.SKIPPED, ParticipantState.ENDED}
 
 
 def decide(round_: Round, participants: Participants, now: float) -> Decision:
@@ -46,7 +46,7 @@ def decide(round_: Round, participants: Participants, now: float) -> Decision:
             f"timeout: {updated} of {round_.k_of_n} updates arrived within {round_.config.timeout_s:g} s; "
             f"missing: {reasons(missing)}",
         )
-    lost = [p for p in participants.values() if p.state in _LOST]
+    lost = [p for p in participants.values() if p.state in LOST]
     if len(participants) - len(lost) < round_.k_of_n:
         return Fail(
             "too_few_participants",

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from coordinator.live import LiveRound, LiveRounds, News
 from coordinator.peers import ManagerPeer, NotNowError
 from coordinator.records import Round
+from coordinator.retrying import FIRST_PAUSE, LONGEST_PAUSE
 from coordinator.states import ParticipantEvent
 from coordinator.tokens import Tokens
 from swashplate import logging
@@ -21,7 +22,6 @@ from swashplate.service import Tasks
 
 log = logging.get("rounds")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 AT_ONCE = 32
 """Launches of one round that are under way together."""
 RETRIES = 2
@@ -81,7 +81,7 @@ class Launcher:
             if not live.open:
                 return
             news = await self._launch(live.round, proplet_id)
-            await self._rounds.hear(live, [news])
+            await self._rounds.hear_surely(live, news)
             if news.event is not ParticipantEvent.POSTPONED:
                 return
             pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)

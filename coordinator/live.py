@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from coordinator.decisions import Aggregate, Fail, decide, nobody_launched, reasons
+from coordinator.decisions import LOST, Aggregate, Fail, decide, nobody_launched, reasons
 from coordinator.records import Participant, Participants, ReceivedUpdate, Round, UpdateKey
+from coordinator.retrying import insist
 from coordinator.states import (
     OVER,
     ParticipantEvent,
@@ -52,6 +53,10 @@ class LiveRound:
         self.lock = asyncio.Lock()
         self.over = asyncio.Event()
         self.timer: asyncio.TimerHandle | None = None
+        self.base_final = False
+        """Is it known that the model it starts from never changes?"""
+        self.hold: asyncio.Task[None] | None = None
+        """Sees to it that it does not."""
 
     @property
     def open(self) -> bool:
@@ -59,13 +64,16 @@ class LiveRound:
 
 
 class LiveRounds:
-    """``aggregate`` is called, and must return at once, when a round has enough updates."""
+    """``hold`` is called when somebody trains on a round's base, ``aggregate`` when a round has enough updates; both must
+    return at once.
+    """
 
     def __init__(self, store: RoundStore, tasks: Tasks, clock: Callable[[], float]) -> None:
         self._store = store
         self._tasks = tasks
         self._clock = clock
         self._rounds: dict[str, LiveRound] = {}
+        self.hold: Callable[[LiveRound], None] = lambda _: None
         self.aggregate: Callable[[LiveRound], None] = lambda _: None
 
     def find(self, round_id: str) -> LiveRound | None:
@@ -106,10 +114,14 @@ class LiveRounds:
             return "accepted"
 
     async def hear(self, live: LiveRound, news: Iterable[News], *, first: bool = False) -> Round:
-        """Take in what the manager said. The ``first`` launches decide what the request for the round is answered, and
-        cancel it when nobody could be launched.
+        """Take in what the manager said; said again, or after the round's end, it changes nothing.
+
+        The ``first`` launches decide what the request for the round is answered, and cancel it when nobody could be
+        launched.
         """
         async with live.lock:
+            if live.round.over and not first:
+                return live.round
             changed = [p for one in news if (p := self._told(live.participants[one.proplet_id], one)) is not None]
             after = _with(live.participants, changed)
             round_ = live.round
@@ -123,11 +135,22 @@ class LiveRounds:
             await self._commit(live, round_, changed)
             return live.round
 
+    async def hear_surely(self, live: LiveRound, news: News) -> None:
+        """Take in what nobody will say again, as soon as the database can."""
+        await insist("database", live.round.id, lambda: self.hear(live, [news]))
+
     async def finish(self, live: LiveRound, event: RoundEvent, **fields: Any) -> Round:
-        """The end of the aggregation."""
-        async with live.lock:
-            await self._commit(live, replace(self._ended(live.round, event), **fields))
-            return live.round
+        """An end that its updates and the clock do not bring about, as soon as the database can; a round that is over
+        stays as it is.
+        """
+
+        async def finish() -> Round:
+            async with live.lock:
+                if not live.round.over:
+                    await self._commit(live, replace(self._ended(live.round, event), **fields))
+                return live.round
+
+        return await insist("database", live.round.id, finish)
 
     async def review(self, live: LiveRound) -> None:
         """Look at the clock."""
@@ -142,6 +165,8 @@ class LiveRounds:
         if news.task_id and participant.task_id and news.task_id != participant.task_id:
             return None  # about a task that is not this round's
         state = participant_after(participant.state, news.event)
+        if state is participant.state and state in LOST:
+            return None  # the first reason counts
         after = replace(participant, state=state, task_id=news.task_id or participant.task_id)
         if news.wasm_digest:
             after = replace(after, wasm_digest=news.wasm_digest)
@@ -193,8 +218,13 @@ class LiveRounds:
                 total_updates=len(live.keys),
                 k_of_n=round_.k_of_n,
             )
+        self.hold_if_needed(live)
         if round_.state is not before.state:
             self._moved(live)
+
+    def hold_if_needed(self, live: LiveRound) -> None:
+        if not live.round.over and not nobody_launched(live.participants):
+            self.hold(live)
 
     def _moved(self, live: LiveRound) -> None:
         round_ = live.round
@@ -221,7 +251,8 @@ class LiveRounds:
         live.timer = asyncio.get_running_loop().call_later(delay, self._ring, live)
 
     def _ring(self, live: LiveRound) -> None:
-        self._tasks.start(self.review(live), f"deadline of round {live.round.id}")
+        review = insist("database", live.round.id, lambda: self.review(live))
+        self._tasks.start(review, f"deadline of round {live.round.id}")
 
 
 def _disarm(live: LiveRound) -> None:

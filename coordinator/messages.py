@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from swashplate.messages import Message
+from swashplate.messages import Digest, Message
 from swashplate.messages.base import JsonObject
 
 
@@ -33,13 +33,20 @@ class StoredRoundModel(Message):
     digest: str
 
 
-class ModelUse(Message):
-    """A model that a round starts from. ``shapes`` maps each tensor to its dimensions; a single number has none."""
+class ModelDescription(Message):
+    """``shapes`` maps each tensor to its dimensions, a single number has none; a ``final`` model never changes."""
 
     line: str
     version: int
     digest: str
     shapes: dict[str, list[int]]
+    final: bool
+
+
+class ModelUse(Message):
+    """The digest that a model has for the round that starts from it."""
+
+    digest: Digest
 
 
 class Lineage(Message):

@@ -143,19 +143,38 @@ class ModelStore:
 
         await self._database.run(put)
 
-    async def use(self, ref: ModelRef, round_id: str) -> StoredModel:
-        """Note that a round starts from ``ref``: from now on it never changes. Raises ``NotFoundError``."""
+    async def describe(self, ref: ModelRef) -> tuple[StoredModel, bool]:
+        """The model, and whether it can no longer change. Raises ``NotFoundError``."""
 
-        def note(connection: Connection) -> Row[Any]:
+        def look(connection: Connection) -> tuple[Row[Any] | None, bool]:
+            return self._find(connection, ref), ref.version > 0 or self._user(connection, ref) is not None
+
+        row, final = await self._database.run(look)
+        if row is None:
+            raise _not_found(ref)
+        return await self._stored(row), final
+
+    async def use(self, ref: ModelRef, digest: str, round_id: str) -> None:
+        """Note that a round starts from ``ref``: from now on it never changes.
+
+        Raises ``NotFoundError``, and ``ConflictError`` with code ``base_replaced`` when its digest is another one.
+        """
+
+        def note(connection: Connection) -> None:
             row = self._find(connection, ref)
             if row is None:
                 raise _not_found(ref)
+            if row.digest != digest:
+                raise ConflictError(
+                    f"{ref.uri} was replaced while round {round_id} was starting from it",
+                    code="base_replaced",
+                    hint="start another round from the new model",
+                )
             key = {"line": ref.line, "version": ref.version, "round_id": round_id}
             if connection.execute(select(_uses).filter_by(**key)).first() is None:
                 connection.execute(insert(_uses).values(**key))
-            return row
 
-        return await self._stored(await self._database.run(note))
+        await self._database.run(note)
 
     async def add_round(
         self, line: str, round_id: str, body: bytes, *, parent: int, details: Mapping[str, Any]
@@ -244,17 +263,23 @@ class ModelStore:
             )
 
     @staticmethod
-    def _require_replaceable(connection: Connection, ref: ModelRef) -> None:
+    def _user(connection: Connection, ref: ModelRef) -> str | None:
+        """A round that starts from it, if any does."""
+        wanted = select(_uses.c.round_id).filter_by(line=ref.line, version=ref.version).limit(1)
+        round_id: str | None = connection.execute(wanted).scalar()
+        return round_id
+
+    def _require_replaceable(self, connection: Connection, ref: ModelRef) -> None:
         if ref.version > 0:
             raise ConflictError(
                 f"version {ref.version} of {ref.line} holds another model; versions never change",
                 code="model_immutable",
                 hint="post it as the next version",
             )
-        used = (connection.execute(select(_uses).filter_by(line=ref.line, version=0).limit(1))).first()
-        if used is not None:
+        user = self._user(connection, ref)
+        if user is not None:
             raise ConflictError(
-                f"version 0 of {ref.line} was used by round {used.round_id}, so it no longer changes",
+                f"version 0 of {ref.line} was used by round {user}, so it no longer changes",
                 code="model_immutable",
                 hint="post it as the next version, or start a line of its own with POST /lines/NAME/models",
             )

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from coordinator.messages import ModelUse, StoredRoundModel
+from coordinator.messages import ModelDescription, ModelUse, StoredRoundModel
 from coordinator.records import ReceivedUpdate
 from swashplate.client import HttpClient
-from swashplate.errors import ConflictError, SwashplateError, UnavailableError
+from swashplate.errors import ConflictError, UnavailableError
 from swashplate.messages import TaskCreate
 from swashplate.model_ref import ModelRef
 
@@ -47,21 +47,33 @@ class ManagerPeer:
             _, content = await self._http.request(
                 "POST", f"{self._url}/tasks", body=task.encode(), headers={"Idempotency-Key": key}, timeout=10
             )
-            answer: dict[str, Any] = json.loads(content)
-            return Task(
-                id=str(answer["id"]),
-                status=str(answer.get("status", "")).lower(),
-                error=str(answer.get("error") or ""),
-                digest=str(answer.get("digest") or ""),
-            )
+            return _task(content)
+        except NotNowError:
+            raise
         except UnavailableError as error:
             raise NotNowError(error.sentence, code="manager_unavailable") from error
         except ConflictError as error:
             if error.code == "proplet_not_alive":
                 raise NotNowError(error.sentence, code=error.code) from error
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise NotNowError("the manager's answer is not a task", code="manager_unavailable") from error
+
+    async def task(self, task_id: str, *, timeout: float) -> Task:
+        """How a task stands; raises ``SwashplateError``, also after ``timeout`` seconds."""
+        _, content = await self._http.request("GET", f"{self._url}/tasks/{quote(task_id, safe='')}", timeout=timeout)
+        return _task(content)
+
+
+def _task(content: bytes) -> Task:
+    try:
+        answer: dict[str, Any] = json.loads(content)
+        return Task(
+            id=str(answer["id"]),
+            status=str(answer.get("status", "")).lower(),
+            error=str(answer.get("error") or ""),
+            digest=str(answer.get("digest") or ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotNowError("the manager's answer is not a task", code="manager_unavailable") from error
 
 
 class RegistryPeer:
@@ -69,10 +81,18 @@ class RegistryPeer:
         self._http = http
         self._url = url.rstrip("/")
 
-    async def use(self, ref: ModelRef, round_id: str) -> ModelUse:
-        """Note that the round starts from ``ref``; raises ``NotFoundError`` or ``UnavailableError``."""
-        _, content = await self._http.request("PUT", f"{self._url}{ref.path}/uses/{quote(round_id, safe='')}")
-        return ModelUse.decode(content)
+    async def describe(self, ref: ModelRef) -> ModelDescription:
+        """Changes nothing; raises ``NotFoundError`` or ``UnavailableError``."""
+        _, content = await self._http.request("GET", f"{self._url}{ref.path}/description")
+        return ModelDescription.decode(content)
+
+    async def use(self, ref: ModelRef, digest: str, round_id: str) -> None:
+        """Note that the round starts from ``ref``, which then never changes.
+
+        Raises ``ConflictError`` with code ``base_replaced`` when it no longer has this digest.
+        """
+        url = f"{self._url}{ref.path}/uses/{quote(round_id, safe='')}"
+        await self._http.request("PUT", url, body=ModelUse(digest=digest).encode())
 
     async def store(self, base: ModelRef, round_id: str, model: bytes, lineage: dict[str, Any]) -> StoredRoundModel:
         """Store the JSON ``model`` that the round made from ``base``, once per round; the registry picks the version."""
@@ -98,8 +118,3 @@ class AggregatorPeer:
         body = b'{"updates":[' + b",".join(entries) + b"]}"
         _, content = await self._http.request("POST", f"{self._url}/aggregate", body=body, timeout=LONG)
         return content
-
-
-def may_change(error: SwashplateError) -> bool:
-    """Can the same request succeed later?"""
-    return isinstance(error, UnavailableError) or error.retryable

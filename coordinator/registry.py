@@ -16,13 +16,13 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from coordinator import models
-from coordinator.messages import Lineage, ModelUse, NewModel, RoundModel, StoredRoundModel
+from coordinator.messages import Lineage, ModelDescription, ModelUse, NewModel, RoundModel, StoredRoundModel
 from coordinator.model_store import ModelStore
 from coordinator.offload import offload
 from coordinator.settings import RegistrySettings
 from swashplate import logging, service
 from swashplate.errors import InvalidRequestError, from_validation
-from swashplate.http import HttpService, Route, answer, read_text
+from swashplate.http import HttpService, Route, answer, read_body, read_text
 from swashplate.model_ref import DEFAULT_LINE, ModelRef
 from swashplate.settings import refuse_open_bind
 from swashplate.topics import level
@@ -63,6 +63,15 @@ class RegistryApi:
             )
         )
 
+    async def describe(self, request: web.Request) -> web.Response:
+        model, final = await self._store.describe(_ref(request))
+        shapes = await offload(len(model.body), _shapes, model.body)
+        return answer(
+            ModelDescription(
+                line=model.ref.line, version=model.ref.version, digest=model.digest, shapes=shapes, final=final
+            )
+        )
+
     async def post(self, request: web.Request) -> web.Response:
         line = _line(request)
         text = await read_text(request)
@@ -73,9 +82,9 @@ class RegistryApi:
 
     async def use(self, request: web.Request) -> web.Response:
         round_id = level(request.match_info["round_id"], "round id")
-        model = await self._store.use(_ref(request), round_id)
-        shapes = await offload(len(model.body), _shapes, model.body)
-        return answer(ModelUse(line=model.ref.line, version=model.ref.version, digest=model.digest, shapes=shapes))
+        used = await read_body(request, ModelUse)
+        await self._store.use(_ref(request), used.digest, round_id)
+        return answer(used)
 
     async def put_round(self, request: web.Request) -> web.Response:
         line = _line(request)
@@ -156,6 +165,14 @@ def http_service(store: ModelStore) -> HttpService:
                 answer=Lineage,
                 errors=(400, 404),
             ),
+            Route(
+                "GET",
+                prefix + "/{version}/description",
+                api.describe,
+                "A model's digest and shapes, and whether it can still change",
+                answer=ModelDescription,
+                errors=(400, 404),
+            ),
         ]
     routes += [
         Route(
@@ -163,8 +180,9 @@ def http_service(store: ModelStore) -> HttpService:
             "/lines/{line}/models/{version}/uses/{round_id}",
             api.use,
             "A round starts from this model, which never changes from now on",
+            body=ModelUse,
             answer=ModelUse,
-            errors=(400, 404),
+            errors=(404, 409),
         ),
         Route(
             "PUT",

@@ -21,7 +21,7 @@ from coordinator.states import ParticipantEvent, ParticipantState, RoundState
 from coordinator.store import RoundStore
 from coordinator.tokens import Tokens
 from swashplate import logging
-from swashplate.errors import ConflictError, InvalidRequestError, NotFoundError
+from swashplate.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
 from swashplate.messages import ExperimentAnswer, ExperimentConfig, RoundTask, Update
 from swashplate.model_ref import ModelRef
 
@@ -50,7 +50,6 @@ class Rounds:
         self._tokens = tokens
         self._clock = clock
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        live.aggregate = completion.start
 
     async def load(self) -> None:
         """Know the rounds that an earlier life of this process left open, before anything about them can arrive."""
@@ -63,6 +62,7 @@ class Rounds:
         for round_ in await self._store.unannounced():
             self._completion.announce(round_)
         for live in self._live.all():
+            self._live.hold_if_needed(live)
             if live.open:
                 waiting = [p.proplet_id for p in live.participants.values() if p.state in _STILL_LAUNCHING]
                 self._launcher.keep_trying(live, waiting, pause=0)
@@ -90,7 +90,11 @@ class Rounds:
                 return _answer(round_, participants), False
             live = await self._create(config)
             news = await self._launcher.launch(live.round, config.participants)
-            round_ = await self._live.hear(live, news, first=True)
+            try:
+                round_ = await self._live.hear(live, news, first=True)
+            except UnavailableError:
+                self._launcher.keep_trying(live, config.participants)  # as after a crash; the keys are the same
+                raise
             postponed = [one.proplet_id for one in news if one.event is ParticipantEvent.POSTPONED]
             self._launcher.keep_trying(live, postponed)
             return _answer(round_, live.participants), True
@@ -118,16 +122,23 @@ class Rounds:
         return UpdateAnswer(status=outcome, code="round_closed" if outcome == "ignored" else None)
 
     async def task_ended(self, ended: RoundTask) -> None:
-        """The manager says that a participant's task is over. A completed task has sent its update or is about to."""
+        """The manager says that a participant's task is over. A completed task has sent its update or is about to; it is
+        worth a write only when it ran a guest that is new to the round.
+        """
         live = self._live.find(ended.round_id)
-        if live is None or ended.status == "completed":
+        if live is None:
             return
         if ended.proplet_id not in live.participants:
             raise NotFoundError(f"{ended.proplet_id} is not a participant of round {ended.round_id}")
-        code = ended.code or f"task_{ended.status}"
-        reason = ended.error or f"its task is {ended.status}"
-        news = News(ended.proplet_id, ParticipantEvent.ENDED, task_id=ended.task_id, code=code, error=reason)
-        await self._live.hear(live, [news])
+        if ended.status == "completed":
+            if not ended.digest or any(p.wasm_digest == ended.digest for p in live.participants.values()):
+                return
+            news = News(ended.proplet_id, ParticipantEvent.COMPLETED, task_id=ended.task_id, wasm_digest=ended.digest)
+        else:
+            code = ended.code or f"task_{ended.status}"
+            reason = ended.error or f"its task is {ended.status}"
+            news = News(ended.proplet_id, ParticipantEvent.ENDED, task_id=ended.task_id, code=code, error=reason)
+        await self._live.hear_surely(live, news)
 
     async def status(self, round_id: str, *, wait: float = 0) -> RoundStatus:
         """How a round stands; waits up to ``wait`` seconds for its end. Raises ``NotFoundError``."""
@@ -173,9 +184,9 @@ class Rounds:
         )
         longest = max(config.participants, key=len)
         task_of(draft, longest, token=self._tokens.of(draft.id, longest), seconds=config.timeout_s)
-        use = await self._registry.use(draft.base, draft.id)
+        base = await self._registry.describe(draft.base)
         log.info("Loaded initial model from registry", round_id=draft.id, model_uri=draft.base.uri)
-        round_ = replace(draft, base_digest=use.digest, base_shapes=use.shapes)
+        round_ = replace(draft, base_digest=base.digest, base_shapes=base.shapes)
         participants = {proplet_id: Participant(proplet_id) for proplet_id in config.participants}
         await self._store.add(round_, participants.values())
         log.info(
@@ -185,7 +196,9 @@ class Rounds:
             k_of_n=round_.k_of_n,
             timeout_s=config.timeout_s,
         )
-        return self._live.add(round_, participants, {})
+        live = self._live.add(round_, participants, {})
+        live.base_final = base.final
+        return live
 
     async def _find(self, round_id: str) -> tuple[Round, Participants]:
         found = await self._store.find(round_id)

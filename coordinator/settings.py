@@ -16,6 +16,9 @@ def _ports(value: object) -> object:
     return value
 
 
+BODY_LIMIT = 256 << 20
+"""Bytes. The aggregator holds a round's updates in memory at once, several times this while it parses them."""
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[tuple[Port, ...], BeforeValidator(_ports)]
 
@@ -96,3 +99,6 @@ class AggregatorSettings(Settings):
         False, "AGGREGATOR_HTTP_INSECURE", help="Serve HTTP beyond loopback although it has no authentication."
     )
     port: Port = setting(8082, "AGGREGATOR_PORT", help="The port of the aggregator.")
+    body_limit: Annotated[int, Field(ge=1)] = setting(
+        BODY_LIMIT, "AGGREGATOR_BODY_LIMIT", help="Bytes that the updates of a round may have together, as JSON."
+    )

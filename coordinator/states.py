@@ -29,6 +29,7 @@ class RoundEvent(StrEnum):
     NOBODY_LAUNCHED = "nobody launched"
     MODEL_STORED = "model stored"
     MODEL_REFUSED = "model refused"  # by the aggregator or the model registry
+    BASE_LOST = "base lost"  # the model it starts from was replaced before the registry knew of the round
 
 
 class ParticipantState(StrEnum):
@@ -44,6 +45,7 @@ class ParticipantEvent(StrEnum):
     POSTPONED = "postponed"
     REFUSED = "refused"
     ENDED = "ended"
+    COMPLETED = "completed"  # its task is over, its update is here or on its way
     UPDATED = "updated"
 
 
@@ -51,33 +53,42 @@ ROUND: Mapping[tuple[RoundState, RoundEvent], RoundState] = {
     (RoundState.CONFIGURED, RoundEvent.ENOUGH_UPDATES): RoundState.AGGREGATING,
     (RoundState.CONFIGURED, RoundEvent.TOO_FEW_UPDATES): RoundState.FAILED,
     (RoundState.CONFIGURED, RoundEvent.NOBODY_LAUNCHED): RoundState.CANCELLED,
+    (RoundState.CONFIGURED, RoundEvent.BASE_LOST): RoundState.FAILED,
+    (RoundState.AGGREGATING, RoundEvent.BASE_LOST): RoundState.FAILED,
     (RoundState.AGGREGATING, RoundEvent.MODEL_STORED): RoundState.COMPLETED,
     (RoundState.AGGREGATING, RoundEvent.MODEL_REFUSED): RoundState.FAILED,
 }
 
-# A task is launched again, under the same key, after a restart of the coordinator; and an update may overtake the
-# manager's answer to the launch or follow the news that its task failed. So these events meet almost every state.
+# A task is launched again, under the same key, after a restart of the coordinator; the manager tells how a task ended
+# more than once; and an update may overtake the manager's answer to the launch or follow the news that its task failed.
+# So these events meet almost every state.
 PARTICIPANT: Mapping[tuple[ParticipantState, ParticipantEvent], ParticipantState] = {
     (ParticipantState.PENDING, ParticipantEvent.LAUNCHED): ParticipantState.LAUNCHED,
     (ParticipantState.PENDING, ParticipantEvent.POSTPONED): ParticipantState.PENDING,
     (ParticipantState.PENDING, ParticipantEvent.REFUSED): ParticipantState.SKIPPED,
     (ParticipantState.PENDING, ParticipantEvent.ENDED): ParticipantState.ENDED,
+    (ParticipantState.PENDING, ParticipantEvent.COMPLETED): ParticipantState.LAUNCHED,
     (ParticipantState.PENDING, ParticipantEvent.UPDATED): ParticipantState.UPDATED,
     (ParticipantState.LAUNCHED, ParticipantEvent.LAUNCHED): ParticipantState.LAUNCHED,
     (ParticipantState.LAUNCHED, ParticipantEvent.POSTPONED): ParticipantState.LAUNCHED,
     (ParticipantState.LAUNCHED, ParticipantEvent.REFUSED): ParticipantState.SKIPPED,
     (ParticipantState.LAUNCHED, ParticipantEvent.ENDED): ParticipantState.ENDED,
+    (ParticipantState.LAUNCHED, ParticipantEvent.COMPLETED): ParticipantState.LAUNCHED,
     (ParticipantState.LAUNCHED, ParticipantEvent.UPDATED): ParticipantState.UPDATED,
+    (ParticipantState.SKIPPED, ParticipantEvent.ENDED): ParticipantState.SKIPPED,
+    (ParticipantState.SKIPPED, ParticipantEvent.COMPLETED): ParticipantState.SKIPPED,
     (ParticipantState.SKIPPED, ParticipantEvent.UPDATED): ParticipantState.UPDATED,
     (ParticipantState.ENDED, ParticipantEvent.LAUNCHED): ParticipantState.ENDED,
     (ParticipantState.ENDED, ParticipantEvent.POSTPONED): ParticipantState.ENDED,
     (ParticipantState.ENDED, ParticipantEvent.REFUSED): ParticipantState.ENDED,
     (ParticipantState.ENDED, ParticipantEvent.ENDED): ParticipantState.ENDED,
+    (ParticipantState.ENDED, ParticipantEvent.COMPLETED): ParticipantState.ENDED,
     (ParticipantState.ENDED, ParticipantEvent.UPDATED): ParticipantState.UPDATED,
     (ParticipantState.UPDATED, ParticipantEvent.LAUNCHED): ParticipantState.UPDATED,
     (ParticipantState.UPDATED, ParticipantEvent.POSTPONED): ParticipantState.UPDATED,
     (ParticipantState.UPDATED, ParticipantEvent.REFUSED): ParticipantState.UPDATED,
     (ParticipantState.UPDATED, ParticipantEvent.ENDED): ParticipantState.UPDATED,
+    (ParticipantState.UPDATED, ParticipantEvent.COMPLETED): ParticipantState.UPDATED,
 }
 
 OVER = frozenset({RoundState.COMPLETED, RoundState.FAILED, RoundState.CANCELLED})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import (
     Boolean,
@@ -34,6 +34,7 @@ from coordinator.records import Participant, ReceivedUpdate, Round, UpdateKey
 from coordinator.states import OVER, ParticipantState, RoundState
 from swashplate.blobs import BlobStore
 from swashplate.database import Database, sqlite_url
+from swashplate.errors import UnavailableError
 from swashplate.messages import ExperimentConfig
 from swashplate.model_ref import ModelRef
 
@@ -88,6 +89,8 @@ _updates = Table(
     PrimaryKeyConstraint("round_id", "proplet_id"),
 )
 _OPEN = [s.value for s in RoundState if s not in OVER]
+
+Result = TypeVar("Result")
 
 # Built once: SQLAlchemy then finds their compiled form by identity.
 _ADD_ROUND, _ADD_PARTICIPANT, _ADD_UPDATE = insert(_rounds), insert(_participants), insert(_updates)
@@ -216,7 +219,7 @@ class RoundStore:
                 key=UpdateKey(row.digest, row.num_samples),
                 metrics=row.metrics,
                 received_at=row.received_at,
-                body=row.body if row.body is not None else await asyncio.to_thread(self._blobs.read, row.digest),
+                body=row.body if row.body is not None else await _on_disk(self._blobs.read, row.digest),
             )
             for row in rows
         ]
@@ -230,7 +233,7 @@ class RoundStore:
     async def _update_values(self, round_id: str, received: ReceivedUpdate) -> dict[str, Any]:
         small = len(received.body) <= offload.SMALL
         if not small:
-            await asyncio.to_thread(self._blobs.put, received.body, received.key.digest)
+            await _on_disk(self._blobs.put, received.body, received.key.digest)
         return {
             "round_id": round_id,
             "proplet_id": received.proplet_id,
@@ -250,6 +253,14 @@ class RoundStore:
     def _participants_of(connection: Connection, round_id: str) -> dict[str, Participant]:
         wanted = select(_participants).where(_participants.c.round_id == round_id).order_by(_participants.c.position)
         return {row.proplet_id: _participant(row) for row in connection.execute(wanted)}
+
+
+async def _on_disk(work: Callable[..., Result], *args: Any) -> Result:
+    """Work on files fails as work on the database does: a full disk is no mistake of whoever sent an update."""
+    try:
+        return await asyncio.to_thread(work, *args)
+    except OSError as error:
+        raise UnavailableError(f"the disk cannot do this now: {error}", code="disk_unavailable") from error
 
 
 def _lasting_values(round_: Round) -> dict[str, Any]:

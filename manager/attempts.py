@@ -118,17 +118,24 @@ class Attempts:
             self._work.start(self._bring(task, attempt, offer, delay), f"attempt {attempt.number} of {task.id}")
 
     async def _bring(self, task: Task, attempt: Attempt, offer: _Offer, delay: float) -> None:
-        """Resolve the image once, then offer the start until it is settled."""
+        """Bring the start to the proplet. Whatever goes wrong on the way ends the attempt; it is not left to its lease."""
         if delay:
             await self._wait_any(offer, delay)
+        try:
+            await self._resolve_and_offer(task, attempt, offer)
+        except SwashplateError as error:
+            log.error("attempt cannot begin", task_id=task.id, image=task.spec.image_url, error=error.sentence)
+            outcome = Outcome(AttemptEvent.FAILED, None, error.sentence, error.code, error.retryable)
+            await self._finish_surely(task.id, attempt.number, outcome)
+        except Exception as error:
+            log.exception("attempt cannot begin", task_id=task.id)
+            outcome = Outcome(AttemptEvent.FAILED, None, f"internal error: {error!r}", "internal")
+            await self._finish_surely(task.id, attempt.number, outcome)
+
+    async def _resolve_and_offer(self, task: Task, attempt: Attempt, offer: _Offer) -> None:
+        """Resolve the image once, then offer the start until it is settled."""
         if task.digest is None:
-            try:
-                binary = await self._images.resolve(task.spec.image_url)
-            except SwashplateError as error:
-                log.error("image cannot be had", task_id=task.id, image=task.spec.image_url, error=error.sentence)
-                outcome = Outcome(AttemptEvent.FAILED, None, error.sentence, error.code, error.retryable)
-                await self._finish_surely(task.id, attempt.number, outcome)
-                return
+            binary = await self._images.resolve(task.spec.image_url)
             task = task.changed(digest=binary.digest, size=binary.size)
         if attempt.state is AttemptState.RESOLVING:
             opened = await self._resolved(task, attempt)

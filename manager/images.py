@@ -72,6 +72,8 @@ class Images:
         found = answered.result()
         if found.digest is None:
             raise ImageError(found.error, code=found.code, retryable=found.retryable)
+        if found.size < 1:
+            raise ImageError(f"the binary of {image} is empty", code="not_wasm")
         return Binary(found.digest, found.size)
 
     async def _answered(self, message: Received) -> None:

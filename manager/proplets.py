@@ -62,6 +62,7 @@ class Proplets:
         self._topics = names
         self._announce = announce
         self._known: dict[str, Proplet] = {}
+        self._asked_at = float("-inf")
         self._gone: dict[str, str] = {}
         """The last life of each proplet that ended, by its id."""
         self._joined: list[Callable[[str], Awaitable[None]]] = []
@@ -86,6 +87,13 @@ class Proplets:
 
     async def _say_hello(self) -> None:
         await self._bus.publish(self._topics.announce, self._announce.encode(), retain=True)
+
+    async def _ask_who_lives(self) -> None:
+        """A life that did not register speaks: an announce makes every proplet register again. At most one a heartbeat."""
+        now = time.monotonic()
+        if now - self._asked_at >= self._announce.heartbeat_s:
+            self._asked_at = now
+            await self._say_hello()
 
     def list(self) -> list[Proplet]:
         return sorted(self._known.values(), key=lambda proplet: proplet.id)
@@ -139,5 +147,7 @@ class Proplets:
             return
         if self._gone.get(sender) == said.instance:  # it was cut off, and is back
             del self._gone[sender]
-        if said.instance == proplet.instance:
+        if said.instance != proplet.instance:
+            await self._ask_who_lives()
+        else:
             proplet.last_seen, proplet.offline, proplet.running = time.time(), False, len(said.running)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from pydantic import BaseModel, ValidationError
 
@@ -28,6 +29,7 @@ from swashplate.errors import (
 log = logging.get("http")
 
 MIB = 1 << 20
+LARGE_BODY = MIB // 4
 Model = TypeVar("Model", bound=BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Check = Callable[[], Awaitable[None]]
@@ -65,9 +67,11 @@ def refusal(error: SwashplateError) -> web.Response:
 
 async def read_text(request: web.Request) -> str:
     """The JSON body as text. A content type is demanded so that a web page cannot post here without asking first."""
-    if "application/json" not in request.headers.get("Content-Type", ""):
+    if request.content_type != "application/json" or (request.charset or "utf-8").lower() != "utf-8":
         raise InvalidRequestError(
-            "the body must be JSON", code="unsupported_content_type", hint="send Content-Type: application/json"
+            "the body must be JSON in UTF-8",
+            code="unsupported_content_type",
+            hint="send Content-Type: application/json",
         )
     try:
         return (await request.read()).decode()
@@ -79,6 +83,8 @@ async def read_body(request: web.Request, model: type[Model]) -> Model:
     """Parse and check the body; the error names the first wrong field."""
     text = await read_text(request)
     try:
+        if len(text) > LARGE_BODY:  # beside the event loop, which has others to answer
+            return await asyncio.to_thread(model.model_validate_json, text)
         return model.model_validate_json(text)
     except ValidationError as error:
         raise from_validation(error) from error
@@ -198,6 +204,8 @@ class HttpService:
             headers = {k: v for k, v in error.headers.items() if k in {"Allow", "Location"}}
             sentence = f"{request.method} {request.path}: {error.reason}"
             return answer({"error": sentence, "code": code}, status=error.status, headers=headers)
+        except HttpProcessingError as error:
+            return refusal(InvalidRequestError(f"the body cannot be read: {error.message}", code="malformed_body"))
         except (ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception:

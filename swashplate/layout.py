@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 import sys
@@ -68,19 +67,26 @@ def nats_server() -> str:
 
 def read_env(path: Path) -> dict[str, str]:
     """The last non-empty value of every key; quotes and trailing comments removed, as a shell's reader would."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{path} is {'a directory' if path.is_dir() else 'not a regular file'}")
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     values: dict[str, str] = {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text(errors="replace").splitlines():
-            key, separator, text = line.strip().removeprefix("export ").partition("=")
-            if not separator or key.startswith("#"):
-                continue
-            text = text.strip()
-            if text[:1] in {'"', "'"}:
-                text = text[1:].partition(text[0])[0]
-            else:
-                text = text.partition(" #")[0].strip()
-            if text:
-                values[key.strip()] = text
+    for line in lines:
+        key, separator, text = line.strip().removeprefix("export ").partition("=")
+        if not separator or key.startswith("#"):
+            continue
+        text = text.strip()
+        if text[:1] in {'"', "'"}:
+            text = text[1:].partition(text[0])[0]
+        else:
+            text = text.partition(" #")[0].strip()
+        if text:
+            values[key.strip()] = text
     return values
 
 

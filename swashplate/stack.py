@@ -71,7 +71,7 @@ async def _provision(options: Options, broker_config: Path | None) -> dict[str, 
     )
     _, complaint = await process.communicate()
     if process.returncode:
-        reason = complaint.decode(errors="replace").strip() or ending(process.returncode)
+        reason = complaint.decode(errors="replace").strip().removeprefix("error: ") or ending(process.returncode)
         raise ConfigurationError(f"provisioning failed: {reason}", code="provisioning_failed")
     return read_env(options.env_file)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -128,11 +129,15 @@ def up(
                 main.cancel()
             stop.set()
 
+        def tell(text: str) -> None:
+            with contextlib.suppress(OSError):  # the terminal may be gone; everything is stopped in order all the same
+                print(text, file=sys.stderr, flush=True)
+
         ready = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, asked)
         try:
-            async with stack.up(options, lambda text: print(text, file=sys.stderr, flush=True)) as running:
+            async with stack.up(options, tell) as running:
                 ready = True
                 _table(running.described(), {})
                 print("ready; Ctrl-C stops everything", flush=True)

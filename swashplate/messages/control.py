@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from swashplate.messages.base import Digest, Identifier, Json, Message
+from swashplate.messages.base import Digest, Identifier, Json, JsonObject, Message
 
 PROTOCOL = 2
 
@@ -45,7 +45,7 @@ class PropletCreate(Message):
     proplet_id: Identifier
     instance: str
     namespace: str = "default"
-    metadata: dict[str, Any] = {}
+    metadata: JsonObject = {}
     capabilities: Capabilities = Capabilities()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,35 @@ HOST = "127.0.0.1"
 Answer = tuple[int, Any]
 
 
+def free_ports(count: int) -> set[int]:
+    """Different ones: a port that is free may be named twice."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return found
+
+
 class FakeManager:
-    """The manager's task API: it creates tasks and runs nothing. Whoever is not ``alive`` or ``known`` is refused."""
+    """The manager's task API: it creates tasks and runs nothing. Whoever is not ``alive`` or ``known`` is refused.
+
+    ``meanwhile`` happens once, before the next task is created.
+    """
 
     def __init__(self) -> None:
-        self.port = free_port()
         self.known = {"p-1", "p-2", "p-3"}
         self.alive = {"p-1", "p-2", "p-3"}
         self.tasks: dict[str, dict[str, Any]] = {}
         self.sent: dict[str, TaskCreate] = {}
         self.requests: list[str] = []
         self.created = asyncio.Event()
+        self.meanwhile: Callable[[], Awaitable[Any]] | None = None
 
     async def create(self, request: web.Request) -> web.Response:
         task, key = TaskCreate.decode(await request.text()), request.headers["Idempotency-Key"]
         self.requests.append(key)
+        if self.meanwhile is not None:
+            happens, self.meanwhile = self.meanwhile, None
+            await happens()
         if key in self.tasks:
             return answer(self.tasks[key], status=200)
         proplet = task.proplet_id or ""
@@ -54,8 +69,15 @@ class FakeManager:
         self.created.set()
         return answer(self.tasks[key], status=201)
 
+    async def read(self, request: web.Request) -> web.Response:
+        return answer(next(t for t in self.tasks.values() if t["id"] == request.match_info["id"]))
+
     def service(self) -> HttpService:
-        return HttpService("manager", [Route("POST", "/tasks", self.create, "Create a task")])
+        routes = [
+            Route("POST", "/tasks", self.create, "Create a task"),
+            Route("GET", "/tasks/{id}", self.read, "A task"),
+        ]
+        return HttpService("manager", routes)
 
 
 class World:
@@ -66,7 +88,7 @@ class World:
         self.broker = MemoryBroker()
         self.topics = Topics("d", "c")
         self.manager = FakeManager()
-        self.ports = {name: free_port() for name in ("coordinator", "registry", "aggregator")}
+        self.ports = dict(zip(("manager", "coordinator", "registry", "aggregator"), free_ports(4), strict=True))
         self.heard: list[Received] = []
         self.bare_allowed = True
         self._running: dict[str, AsyncExitStack] = {}
@@ -77,7 +99,7 @@ class World:
         return self.bare_allowed or (client, what) != ("coordinator-bare", "publish")
 
     def url(self, name: str) -> str:
-        return f"http://{HOST}:{self.manager.port if name == 'manager' else self.ports[name]}"
+        return f"http://{HOST}:{self.ports[name]}"
 
     async def start(self, *names: str) -> None:
         for name in names or ("manager", "registry", "aggregator", "coordinator"):
@@ -93,7 +115,7 @@ class World:
     def _part(self, name: str) -> Any:
         match name:
             case "manager":
-                return self.manager.service().serving(HOST, self.manager.port)
+                return self.manager.service().serving(HOST, self.ports[name])
             case "registry":
                 return registry.serving(HOST, self.ports[name], self.folder / "registry")
             case "aggregator":
@@ -167,10 +189,26 @@ class World:
         assert status == 200
         return body
 
-    def task_ended(self, proplet: str, *, status: str, error: str = "", round_id: str = "r-1") -> None:
+    def task_ended(self, proplet: str, *, round_id: str = "r-1", **fields: str) -> None:
         task_id = self.manager.tasks[f"{round_id}/{proplet}"]["id"]
-        ended = RoundTask(round_id=round_id, proplet_id=proplet, task_id=task_id, status=status, error=error)
+        ended = RoundTask(round_id=round_id, proplet_id=proplet, task_id=task_id, **fields)
         self.broker.publish("manager", self.topics.round_task(round_id, proplet), ended.encode())
+
+    def rows(self) -> list[Any]:
+        """Everything that the coordinator has on its disk."""
+        with closing(sqlite3.connect(self.folder / "coordinator" / "rounds.sqlite3")) as rounds:
+            tables = ("rounds", "participants", "updates")
+            return [rounds.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+
+    @contextmanager
+    def broken(self, table: str, column: str) -> Iterator[None]:
+        """The coordinator's database can neither read nor write whole rows of a table."""
+        with closing(sqlite3.connect(self.folder / "coordinator" / "rounds.sqlite3")) as rounds:
+            rounds.execute(f"ALTER TABLE {table} RENAME COLUMN {column} TO away")
+            try:
+                yield
+            finally:
+                rounds.execute(f"ALTER TABLE {table} RENAME COLUMN away TO {column}")
 
     async def until(self, condition: Callable[[], bool], seconds: float = 10) -> None:
         deadline = time.monotonic() + seconds

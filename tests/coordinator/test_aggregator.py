@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from coordinator import aggregator
+from coordinator.settings import AggregatorSettings
+
 
 def update(proplet="p-1", samples=1, w=(1.0, 2.0), b=0.5, **more: object):
     return {"proplet_id": proplet, "num_samples": samples, "update": {"w": list(w), "b": b, **more}}
@@ -86,3 +89,13 @@ async def test_one_participant_twice_is_refused(world):
 async def test_something_that_is_no_update_is_refused(world):
     status, body = await aggregate(world, [update(), 7])
     assert (status, body["error"]) == (400, "updates[1] must be an object")
+
+
+async def test_updates_over_the_limit_are_refused_and_the_limit_is_a_setting(world):
+    limit = AggregatorSettings.load({"AGGREGATOR_BODY_LIMIT": "200"}).body_limit
+    await world.stop("aggregator")
+    async with aggregator.http_service(limit).serving("127.0.0.1", world.ports["aggregator"]):
+        assert (await aggregate(world, [update("p-1")]))[0] == 200
+        status, body = await aggregate(world, [update(f"p-{n}") for n in range(10)])
+    assert (status, body["code"]) == (413, "too_large")
+    assert "200 bytes" in body["error"]

@@ -125,6 +125,8 @@ ROUND_MOVES = {
     ("configured", "enough updates"): "aggregating",
     ("configured", "too few updates"): "failed",
     ("configured", "nobody launched"): "cancelled",
+    ("configured", "base lost"): "failed",
+    ("aggregating", "base lost"): "failed",
     ("aggregating", "model stored"): "completed",
     ("aggregating", "model refused"): "failed",
 }
@@ -141,12 +143,12 @@ def test_a_round_moves_as_the_table_says_and_not_otherwise(state, event):
 
 
 PARTICIPANT_MOVES = """
-            launched  postponed  refused  ended  updated
-  pending   launched  pending    skipped  ended  updated
-  launched  launched  launched   skipped  ended  updated
-  skipped   -         -          -        -      updated
-  ended     ended     ended      ended    ended  updated
-  updated   updated   updated    updated  updated  -
+            launched  postponed  refused  ended    completed  updated
+  pending   launched  pending    skipped  ended    launched   updated
+  launched  launched  launched   skipped  ended    launched   updated
+  skipped   -         -          -        skipped  skipped    updated
+  ended     ended     ended      ended    ended    ended      updated
+  updated   updated   updated    updated  updated  updated    -
 """
 
 

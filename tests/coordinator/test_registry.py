@@ -28,6 +28,15 @@ async def put_round(world, round_id, model, parent=0, line="global_model"):
     return await world.call("PUT", "registry", f"/lines/{line}/rounds/{round_id}/model", body)
 
 
+async def describe(world, version=0, line="global_model"):
+    return (await world.call("GET", "registry", f"/lines/{line}/models/{version}/description"))[1]
+
+
+async def use(world, round_id, digest=None, line="global_model"):
+    body = {"digest": digest or (await describe(world, line=line))["digest"]}
+    return await world.call("PUT", "registry", f"/lines/{line}/models/0/uses/{round_id}", body)
+
+
 async def test_the_zero_model_is_there_at_first_in_exactly_these_bytes(world):
     async with world.session.get(world.url("registry") + "/models/0") as response:
         body = await response.read()
@@ -54,14 +63,36 @@ async def test_posting_the_zero_model_of_the_guide_is_created(world):
 async def test_version_0_is_replaced_until_a_round_uses_it(world):
     assert (await post(world, 0, MODEL))[0] == 201
     assert (await world.call("GET", "registry", "/models/0"))[1] == MODEL
-    used = await world.call("PUT", "registry", "/lines/global_model/models/0/uses/r-1")
-    assert (used[0], used[1]["shapes"]) == (200, {"w": [3], "b": []})
+    assert (await use(world, "r-1"))[0] == 200
     assert (await post(world, 0, MODEL))[0] == 201
     status, body = await post(world, 0, {"w": [1, 1, 1], "b": 0})
     assert (status, body["code"]) == (409, "model_immutable")
     assert "r-1" in body["error"]
     assert body["hint"]
     assert (await world.call("GET", "registry", "/models/0"))[1] == MODEL
+
+
+async def test_a_description_marks_nothing_and_says_what_can_still_change(world):
+    zero = await describe(world)
+    assert zero["digest"] == sha256_digest(b'{"w":[0,0,0],"b":0}')
+    assert (zero["version"], zero["shapes"], zero["final"]) == (0, {"w": [3], "b": []}, False)
+    assert (await post(world, 0, MODEL))[0] == 201
+    assert (await post(world, 1, MODEL))[0] == 201
+    assert (await describe(world, 1))["final"]
+    assert not (await describe(world))["final"]
+    await use(world, "r-1")
+    assert (await describe(world))["final"]
+    assert (await world.call("GET", "registry", "/models/7/description"))[1]["code"] == "model_not_found"
+
+
+async def test_a_use_of_a_model_that_was_replaced_is_refused_and_marks_nothing(world):
+    seen = (await describe(world))["digest"]
+    await post(world, 0, MODEL)
+    status, body = await use(world, "r-1", seen)
+    assert (status, body["code"]) == (409, "base_replaced")
+    assert "r-1" in body["error"]
+    assert not (await describe(world))["final"]
+    assert (await use(world, "r-1", "nonsense"))[0] == 400
 
 
 async def test_versions_are_contiguous_and_immutable(world):
@@ -167,7 +198,7 @@ async def test_everything_is_there_after_a_restart(world):
     await post(world, 0, MODEL)
     await post(world, 0, large, line="large")
     first = await put_round(world, "r-1", MODEL)
-    await world.call("PUT", "registry", "/lines/large/models/0/uses/r-2")
+    assert (await use(world, "r-2", line="large"))[0] == 200
     await world.stop("registry")
     await world.start("registry")
     assert (await world.call("GET", "registry", "/models/0"))[1] == MODEL

@@ -29,12 +29,15 @@ class FakeProxy:
         self.bus = MemoryBus(broker, client_id="proxy")
         self.images: dict[str, str] = {"registry/image:1": DIGEST}
         self.asked: list[str] = []
+        self.size = 10
 
     async def answer(self, message: Received) -> None:
         request = Resolve.decode(message.payload)
         self.asked.append(request.image)
         digest = self.images.get(request.image)
-        found = {"digest": digest, "size": 10} if digest else {"error": "no such image", "code": "image_not_found"}
+        found = (
+            {"digest": digest, "size": self.size} if digest else {"error": "no such image", "code": "image_not_found"}
+        )
         said = Resolved(request_id=request.request_id, image=request.image, **found)
         await self.bus.publish(NAMES.resolve_reply, said.encode())
 

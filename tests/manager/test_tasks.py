@@ -137,6 +137,31 @@ async def test_an_image_that_cannot_be_had_fails_the_task_with_its_code(world):
         assert p1.starts.empty()
 
 
+async def test_an_empty_binary_fails_the_task_at_once(world):
+    async with world.manager(), world.proplet("p1"):
+        world.proxy.size = 0
+        ended = await world.ended((await world.launch())["id"])
+        assert (ended["status"], ended["code"]) == ("failed", "not_wasm")
+
+
+async def test_a_life_that_never_registered_is_asked_to(world):
+    """Somebody else registered with the proplet's key; the true one is known again as soon as it reports."""
+    async with world.manager(), world.proplet("p1") as p1:
+        asked = asyncio.Event()
+
+        async def hear(_) -> None:
+            asked.set()
+
+        await p1.bus.subscribe("m/d/c/c/control/manager/announce", hear)
+        await asyncio.wait_for(asked.wait(), 10)
+        asked.clear()
+        await p1.say("create", PropletCreate(proplet_id="p1", instance="a thief"))
+        async with asyncio.timeout(10):
+            while not asked.is_set():
+                await p1.say("alive", Alive(proplet_id="p1", instance=p1.instance, status="alive"))
+                await asyncio.sleep(0.01)
+
+
 async def test_a_tag_is_looked_up_again_for_every_start(world):
     async with world.manager(), world.proplet("p1") as p1:
         task = await world.launch()

@@ -169,6 +169,24 @@ async def test_a_later_attempt_ends_an_earlier_one_that_still_runs(world, prople
     assert by_attempt[2].results == "again"
 
 
+async def test_a_stop_that_comes_with_the_start_is_reported(world, proplet, guests):
+    start = world.start(guests["loops"])
+    await world.manager.start(start)
+    await world.manager.stop(start.id)
+    assert (await world.manager.result(start.id)).code == "stopped"
+    assert (await world.manager.outcome(world.start(guests["prints"]("next")))).results == "next"
+    await world.manager.until(lambda: world.manager.alives[-1].running == [])
+
+
+async def test_attempts_that_come_together_are_all_reported(world, proplet, guests):
+    earlier = world.start(guests["loops"])
+    later = world.start(guests["prints"]("again"), id=earlier.id, attempt=2)
+    await world.manager.start(earlier)
+    await world.manager.start(later)
+    await world.manager.until(lambda: len(world.manager.results) == 2)
+    assert {r.attempt: r.code for r in world.manager.results} == {1: "superseded", 2: ""}
+
+
 async def test_a_killed_worker_is_a_failure_that_may_be_tried_again(world, proplet, guests, logged):
     start = world.start(guests["loops"])
     await world.manager.start(start)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing, contextmanager
 
 import pytest
 
 from proplet import outbox
 from swashplate.bus import MemoryBus, PayloadTooLargeError
-from swashplate.messages import Result
+from swashplate.messages import AttemptRef, Result
 
 ROUND = {"ROUND_ID": "r-1"}
 
@@ -23,6 +25,19 @@ def quick(monkeypatch):
     """Resend after milliseconds."""
     monkeypatch.setattr(outbox, "AGAIN_S", 0.05)
     monkeypatch.setattr(outbox, "POST_AGAIN_S", 0.02)
+    monkeypatch.setattr(outbox, "KEEP_AGAIN_S", 0.02)
+
+
+@contextmanager
+def refused_by_the_disk(world, kind: str):
+    """The journal cannot write messages of ``kind`` meanwhile."""
+    with closing(sqlite3.connect(world.tmp_path / "state" / "journal.db")) as database:
+        database.executescript(
+            f"CREATE TRIGGER full BEFORE INSERT ON message WHEN NEW.kind = '{kind}'"
+            " BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
+        )
+        yield
+        database.executescript("DROP TRIGGER full")
 
 
 def learning(world, guests, text: str | None = None, *, guest: str | None = None, **fields):
@@ -180,6 +195,54 @@ async def test_a_stop_gives_up_an_update_that_waits(world, quick, proplet, guest
     async with world.site.coordinator():
         await world.manager.outcome(world.start(guests["prints"]("next")))
     assert world.site.updates == []
+
+
+async def test_the_result_of_an_update_is_written_as_soon_as_the_disk_takes_it(world, quick, proplet, guests, logged):
+    async with world.site.data_store(), world.site.coordinator():
+        start = learning(world, guests)
+        with refused_by_the_disk(world, "results"):
+            await world.manager.start(start)
+            await logged.until("not kept, trying again")
+            seen = len(world.manager.alives)
+            await world.manager.bus.publish("m/d/c/c/control/manager/announce", b'{"heartbeat_s":0.05}', retain=True)
+            await world.manager.until(lambda: len(world.manager.alives) > seen + 3)
+            assert world.manager.alives[-1].running == [AttemptRef(task_id=start.id, attempt=1)]
+            assert world.manager.results == []
+        assert (await world.manager.result(start.id)).results["update"] == "accepted"
+    assert len(world.site.updates) == 1
+
+
+@pytest.mark.parametrize("kind", ["results", "status"])
+async def test_a_task_outlasts_a_disk_that_refuses_for_a_while(world, quick, proplet, guests, logged, kind):
+    start = world.start(guests["prints"]("kept"))
+    with refused_by_the_disk(world, kind):
+        await world.manager.start(start)
+        await logged.until("not kept, trying again")
+        await logged.until(f"Task {start.id} completed")
+    assert (await world.manager.result(start.id)).results == "kept"
+    assert (await world.manager.status(start.id)).status == "accepted"
+
+
+async def test_a_stop_of_a_waiting_update_is_reported_as_soon_as_the_disk_takes_it(
+    world, quick, proplet, guests, logged
+):
+    async with world.site.data_store():
+        start = learning(world, guests)
+        await world.manager.start(start)
+        await logged.until("coordinator unreachable")
+        with refused_by_the_disk(world, "results"):
+            await world.manager.stop(start.id)
+            await logged.until("not kept, trying again")
+        assert (await world.manager.result(start.id)).code == "stopped"
+
+
+async def test_an_update_goes_to_the_coordinator_that_the_manager_announces(world, guests):
+    urls = {"coordinator": world.site.url(world.site.coordinator_port)}
+    announce = json.dumps({"heartbeat_s": 10, "urls": urls}).encode()
+    await world.manager.bus.publish("m/d/c/c/control/manager/announce", announce, retain=True)
+    async with world.site.data_store(), world.site.coordinator(), world.proplet(COORDINATOR_URL=""):
+        assert (await world.manager.outcome(learning(world, guests))).error is None
+    assert len(world.site.updates) == 1
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,15 @@ async def test_announced_services_are_used_where_no_setting_names_them(world, gu
         assert (await world.manager.outcome(world.start(cat("model.json"), env=MODEL))).error is None
 
 
+async def test_tasks_run_on_after_their_folders_were_swept_away(world, proplet):
+    world.site.datasets.put("d", DATA)
+    async with world.site.data_store():
+        for life in ("first", "second"):
+            result = await world.manager.outcome(world.start(cat("data/dataset.json"), dataset="d"))
+            assert json.loads(result.results)["data"] == DATA
+            (world.tmp_path / "tasks").rename(world.tmp_path / f"swept-{life}")
+
+
 async def test_nothing_of_a_task_is_left_behind(world, guests):
     async with world.proplet() as proplet:
         await world.manager.outcome(world.start(guests["prints"]("x")))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
 from proplet import task_folder
 from proplet.task_folder import TaskFolders, choose_root, sweep
-from swashplate.errors import SwashplateError
+from swashplate.errors import ConfigurationError, SwashplateError, UnavailableError
 
 
 @pytest.fixture
@@ -48,7 +49,6 @@ def test_what_a_killed_proplet_left_is_swept_and_the_living_are_left_alone(tmp_p
     living = TaskFolders(tmp_path / "living")
     dead = TaskFolders(tmp_path / "dead")
     (tmp_path / "foreign").mkdir()
-    assert dead._lock is not None
     os.close(dead._lock)  # as the kernel does for a process that is gone
     sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "living"]
@@ -65,4 +65,44 @@ def test_a_pipe_in_place_of_the_result_does_not_block(tmp_path):
 def test_leftovers_of_an_earlier_life_are_removed(tmp_path):
     folders = TaskFolders(tmp_path / "tasks")
     (folders.fresh().path / "out" / "old").write_text("x")
+    os.close(folders._lock)
     assert list(TaskFolders(tmp_path / "tasks").root.glob("task-*")) == []
+
+
+def test_a_folder_that_another_process_uses_is_refused_and_left_as_it_is(tmp_path):
+    living = TaskFolders(tmp_path / "tasks")
+    task = living.fresh()
+    with pytest.raises(ConfigurationError, match="in use"):
+        TaskFolders(tmp_path / "tasks")
+    assert task.path.exists()
+
+
+@pytest.mark.parametrize("gone", ["the folder", "the common folder"])
+def test_a_folder_that_vanished_is_made_again(memory, tmp_path, gone):
+    folders = TaskFolders(choose_root(None, tmp_path / "state", "p"))
+    shutil.rmtree(folders.root if gone == "the folder" else folders.root.parent)
+    task = folders.fresh()
+    task.describe({"id": "t"})
+    assert task.path.parent == folders.root
+    assert folders.root.parent.stat().st_mode & 0o777 == 0o700
+    sweep(folders.root.parent)
+    assert task.path.exists(), "the new folder is not locked"
+
+
+def test_a_common_folder_that_somebody_else_made_meanwhile_is_not_entered(memory, tmp_path):
+    folders = TaskFolders(choose_root(None, tmp_path / "state", "p"))
+    shutil.rmtree(folders.root.parent)
+    (tmp_path / "trap").mkdir()
+    folders.root.parent.symlink_to(tmp_path / "trap")
+    with pytest.raises(UnavailableError, match="somebody else"):
+        folders.fresh()
+    assert list((tmp_path / "trap").iterdir()) == []
+
+
+def test_a_clean_end_leaves_nothing_in_memory(memory, tmp_path):
+    first, second = (TaskFolders(choose_root(None, tmp_path / name, "p")) for name in ("one", "two"))
+    first.fresh()
+    first.close()
+    assert [path.name for path in first.root.parent.iterdir()] == [second.root.name]
+    second.close()
+    assert list(memory.iterdir()) == []

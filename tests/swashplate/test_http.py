@@ -104,6 +104,23 @@ async def test_a_body_over_the_limit_is_a_413(url, session):
     assert body["code"] == "too_large"
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_body_that_is_not_in_the_encoding_it_claims_is_a_400(url, session, encoding):
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    async with session.post(
+        f"{url}/echo", data=b"{}", headers=headers, skip_auto_headers=["Content-Encoding"]
+    ) as response:
+        assert response.status == 400
+        assert (await response.json())["code"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/jsonx", "application/json; charset=utf-16", "text/plain; application/json"]
+)
+async def test_only_json_in_utf8_is_json(url, session, kind):
+    assert (await post(session, url, json.dumps(BODY), kind))[0] == 400
+
+
 async def test_a_form_post_is_refused_so_that_a_web_page_cannot_reach_us(url, session):
     status, body = await post(session, url, json.dumps(BODY), "text/plain")
     assert status == 400

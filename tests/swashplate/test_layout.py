@@ -1,9 +1,11 @@
 """What each process of a stack is told, and what it is not."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from swashplate.errors import ConfigurationError
 from swashplate.layout import Layout, Options, read_env, without_roles
 
 OPTIONS = Options(Path("/state"), Path("/env"), proplets=2)
@@ -84,3 +86,11 @@ def test_an_env_file_is_read_as_a_shell_reader_would(tmp_path):
     file.write_text('A=1\n# B=2\nexport C="3 # 4"  # five\nA=\nD=6 # seven\nE=\nbroken\n')
     assert read_env(file) == {"A": "1", "C": "3 # 4", "D": "6"}
     assert read_env(tmp_path / "none") == {}
+
+
+def test_what_cannot_be_an_env_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "fifo", tmp_path / "file" / "env"):
+        with pytest.raises(ConfigurationError, match=str(path)):
+            read_env(path)
