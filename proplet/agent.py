@@ -45,6 +45,7 @@ class Active:
     start: Start
     deadline: float
     work: asyncio.Task[Any] | None = None
+    begun: bool = False
     stopped: Failure | None = None
     recording: bool = False
 
@@ -177,13 +178,15 @@ class Agent:
                 self._end(active, stopped)
         for ref in self._journal.in_state(AttemptState.DELIVERING):
             result = result_message(ref, self._id, error=stopped.error, code=stopped.code)
-            if ref.task_id == stop.id and await self._outbox.give_up_update(result):
+            if ref.task_id == stop.id and self._outbox.give_up_update(result):
                 log_outcome(ref.task_id, stopped)
 
     @staticmethod
     def _end(active: Active, reason: Failure) -> None:
-        if active.work is not None and not active.recording and active.stopped is None:
-            active.stopped = reason
+        if active.recording or active.stopped is not None:
+            return
+        active.stopped = reason
+        if active.begun and active.work is not None:  # cancelled before its first step, it could report nothing
             active.work.cancel()
 
     async def _acknowledged(self, message: Received) -> None:
@@ -192,26 +195,31 @@ class Agent:
     # One attempt.
 
     async def _pursue(self, ref: Ref, active: Active) -> None:
+        active.begun = True
         round_id = active.start.env.get("ROUND_ID")
         with bound_contextvars(**({"round_id": round_id} if round_id else {})):
             # The work begins while the acceptance is written: what nobody was told yet may be lost.
-            accepting = asyncio.ensure_future(self._outbox.accepted(ref))
+            writing = [asyncio.ensure_future(self._outbox.accepted(ref))]
             try:
                 outcome = await self._outcome(active)
                 active.recording = True
                 log_outcome(ref.task_id, outcome)
-                await asyncio.gather(accepting, self._record(ref, active.start, outcome))
+                writing.append(asyncio.ensure_future(self._record(ref, active.start, outcome)))
+                await asyncio.gather(*writing)
                 self._counters.ended(failed=isinstance(outcome, Failure))
             except SwashplateError as error:
                 log.error("attempt could not be recorded", task_id=ref.task_id, error=error.sentence)
             finally:
-                accepting.cancel()
+                for write in writing:
+                    write.cancel()
                 self._active.pop(ref, None)
                 self._changed.set()
 
     async def _outcome(self, active: Active) -> Outcome:
         """Performs until the end, the deadline, or a stop."""
         self._counters.started += 1
+        if active.stopped is not None:
+            return active.stopped
         try:
             async with asyncio.timeout_at(active.deadline):
                 return await self._performed(active.start)

@@ -131,15 +131,15 @@ class Runner:
     async def perform(self, start: Start) -> Outcome:
         """Never raises for what a task can cause; cancelled, it leaves neither a guest nor a file behind."""
         log.info("Executing task %s in spawned task", start.id, task_id=start.id, attempt=start.attempt)
-        folder = self._folders.fresh()
         try:
-            with self._binaries.in_use(start.digest):
-                outcome = await self._performed(start, folder)
+            folder = self._folders.fresh()
+            try:
+                with self._binaries.in_use(start.digest):
+                    return await self._performed(start, folder)
+            finally:
+                asyncio.get_running_loop().run_in_executor(None, folder.remove)
         except SwashplateError as error:
-            outcome = Failure(error.sentence, error.code, error.retryable)
-        finally:
-            asyncio.get_running_loop().run_in_executor(None, folder.remove)
-        return outcome
+            return Failure(error.sentence, error.code, error.retryable)
 
     async def _performed(self, start: Start, folder: TaskFolder) -> Outcome:
         if start.kind == "federated" and not self._coordinator_url():

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 from pydantic_core import from_json, to_json
-from typing_extensions import TypedDict
 
 from swashplate.errors import InvalidRequestError, NotFoundError
 from swashplate.messages import Message
@@ -26,7 +25,8 @@ MOST_ID_BYTES = 200
 Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
-class Row(TypedDict):
+@dataclass(slots=True)
+class Row:
     """One sample: its features and its label."""
 
     x: Annotated[list[Number], Field(min_length=1)]
@@ -41,10 +41,10 @@ class DatasetUpload(Message):
 
     @model_validator(mode="after")
     def _equal_features(self) -> DatasetUpload:
-        width = len(self.data[0]["x"])
+        width = len(self.data[0].x)
         for at, row in enumerate(self.data):
-            if len(row["x"]) != width:
-                raise ValueError(f"data.{at}.x has {len(row['x'])} features, the first row has {width}")
+            if len(row.x) != width:
+                raise ValueError(f"data.{at}.x has {len(row.x)} features, the first row has {width}")
         return self
 
 

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import aiohttp
 from pydantic_core import from_json
@@ -45,24 +46,29 @@ class Kept:
 
 
 class InputCache:
-    """Files below ``folder``, at most ``limit`` bytes together."""
+    """Files in ``folder``, at most ``limit`` bytes together. They may vanish: then they are fetched again."""
 
     def __init__(self, http: HttpClient, folder: Path, limit: int) -> None:
         self._http = http
         self._folder = folder
         self._limit = limit
         self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._locks: dict[str, asyncio.Lock] = {}
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Each lives as long as somebody holds it or waits for it."""
 
     async def get(self, url: str, *, immutable: bool = False) -> Kept:
-        """What ``url`` serves now; the file may be dropped at the caller's next await, so link it before. Raises ``UnavailableError`` when it does not answer, ``InvalidRequestError`` when that
-        is no JSON object, and what the server's own refusal means.
+        """What ``url`` serves now; the file may be dropped at the caller's next await, so link it before.
+
+        Raises ``UnavailableError`` when it does not answer, ``InvalidRequestError`` when that is no JSON object, and what
+        the server's own refusal means.
         """
-        async with self._locks.setdefault(url, asyncio.Lock()):
+        lock = self._locks.setdefault(url, asyncio.Lock())
+        async with lock:
             kept = self._kept.get(url)
             if kept is None or not immutable:
                 kept = await self._persistently(url, kept)
+            if not kept.path.exists():  # "not changed" was said about what has been dropped meanwhile
+                kept = await self._persistently(url, None)
             self._keep(url, kept)
             return kept
 
@@ -87,6 +93,7 @@ class InputCache:
             raise UnavailableError(f"GET {url} failed: {error or type(error).__name__}") from error
 
     async def _receive(self, url: str, response: aiohttp.ClientResponse) -> Kept:
+        self._folder.mkdir(exist_ok=True, mode=0o700)
         handle, name = tempfile.mkstemp(prefix=".incoming-", dir=self._folder)
         path = Path(name)
         try:
@@ -114,10 +121,8 @@ class InputCache:
         self._kept[url] = kept
         self._kept.move_to_end(url)
         while len(self._kept) > 1 and self._over_limit():
-            old, dropped = self._kept.popitem(last=False)
+            _, dropped = self._kept.popitem(last=False)
             dropped.path.unlink(missing_ok=True)
-            if not self._locks[old].locked():
-                del self._locks[old]
 
     def _over_limit(self) -> bool:
         return len(self._kept) > MOST_FILES or sum(kept.size for kept in self._kept.values()) > self._limit

@@ -1,12 +1,13 @@
 """What the proplet must not forget: its attempts, and the messages and updates that others do not have yet.
 
 SQLite in one thread of its own. Writes that wait for the disk at the same time share one commit; what a method wrote is
-on the disk when it returns.
+on the disk when it returns. A method that raises ``UnavailableError`` wrote nothing and may be called again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from proplet.states import AttemptEvent, AttemptState, after
-from swashplate.errors import ConfigurationError, UnavailableError
+from swashplate.errors import ConfigurationError, NotFoundError, UnavailableError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempt (
@@ -37,7 +38,7 @@ KEPT_ATTEMPTS = 1000
 """Attempts remembered after the manager has their results, so that a start that comes again does not run again."""
 KEPT_RESULT_BYTES = 8192
 """A larger result is forgotten once the manager has it."""
-LARGEST_BATCH = 256
+LARGEST_GROUP = 256
 
 
 class Ref(NamedTuple):
@@ -68,28 +69,40 @@ class PendingUpdate:
 
 
 Work = Callable[[sqlite3.Connection], Any]
+"""Plain SQL: it may run twice."""
+
+
+class _Job(NamedTuple):
+    work: Work
+    done: asyncio.Future[Any]
 
 
 class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._queue: queue.SimpleQueue[tuple[Work, asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._states: dict[Ref, AttemptState] = {}
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._serve, name="journal", daemon=True)
         self._thread.start()
         try:
-            rows = await self._run(_open_tables)
+            rows = await self._run(_known_attempts)
         except UnavailableError as error:
+            self._end()
             raise ConfigurationError(f"cannot open the journal {self._path}: {error.sentence}") from error
         self._states = {Ref(task_id, number): AttemptState(state) for task_id, number, state in rows}
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._queue.put(None)
+        self._end()
         await asyncio.to_thread(self._thread.join)
+
+    def _end(self) -> None:
+        self._closed = True
+        self._jobs.put(None)
 
     def state(self, ref: Ref) -> AttemptState | None:
         return self._states.get(ref)
@@ -99,17 +112,20 @@ class Journal:
         return [ref for ref, current in self._states.items() if current is state]
 
     async def accept(self, ref: Ref, message: Outgoing) -> None:
-        self._states[ref] = AttemptState.ACCEPTED
+        """The attempt is known from the call on, and stays so when the disk refuses it: call again then."""
+        self._states.setdefault(ref, AttemptState.ACCEPTED)
 
         def work(db: sqlite3.Connection) -> None:
             values = (*ref, AttemptState.ACCEPTED.value, time.time())
-            db.execute("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?)", values)
+            db.execute("INSERT INTO attempt VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
             _put(db, message)
 
         try:
             await self._run(work)
         except UnavailableError:
-            self._states.pop(ref, None)
+            raise
+        except Exception:
+            self._states.pop(ref, None)  # nothing will ever come of it
             raise
         if len(self._states) > 2 * KEPT_ATTEMPTS:
             for old in await self._run(_forget_oldest):
@@ -176,7 +192,7 @@ class Journal:
         """Do ``work`` and record the state after ``event``, in one transaction."""
         before = self._states.get(ref)
         if before is None:
-            raise UnavailableError(f"the journal does not know attempt {ref.attempt} of {ref.task_id}", code="journal")
+            raise NotFoundError(f"the journal does not know attempt {ref.attempt} of {ref.task_id}", code="journal")
         state = after(before, event)
 
         def both(db: sqlite3.Connection) -> Any:
@@ -187,58 +203,90 @@ class Journal:
         self._states[ref] = state
         try:
             return await self._run(both)
-        except UnavailableError:
+        except Exception:
             self._states[ref] = before
             raise
 
     async def _run(self, work: Work) -> Any:
-        done: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put((work, done))
-        return await asyncio.shield(done)
+        """Raises ``UnavailableError`` when the disk refuses it, and whatever else ``work`` raises as it is."""
+        if self._closed:
+            raise UnavailableError("the journal is closed", code="journal")
+        job = _Job(work, self._loop.create_future())
+        self._jobs.put(job)
+        return await asyncio.shield(job.done)
 
-    # What follows runs in the journal's own thread.
+    # What follows runs in the journal's own thread, which must outlive every job: whoever waits has to hear something.
 
     def _serve(self) -> None:
         try:
-            database = sqlite3.connect(self._path, isolation_level=None)
-        except sqlite3.Error as error:
-            self._refuse_everything(error)
-            return
-        ending = False
-        while not ending:
-            batch = [self._queue.get()]
-            while len(batch) < LARGEST_BATCH and not self._queue.empty():
-                batch.append(self._queue.get())
-            ending = None in batch
-            self._commit(database, [entry for entry in batch if entry is not None])
-        database.close()
-
-    def _commit(self, database: sqlite3.Connection, batch: list[tuple[Work, asyncio.Future[Any]]]) -> None:
-        try:
-            if any(work is _open_tables for work, _ in batch):
+            with contextlib.closing(sqlite3.connect(self._path, isolation_level=None)) as database:
                 for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
                     database.execute(f"PRAGMA {pragma}")
                 database.executescript(SCHEMA)
-            database.execute("BEGIN IMMEDIATE")
-            done = [work(database) for work, _ in batch]
-            database.execute("COMMIT")
-        except sqlite3.Error as error:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            refused = UnavailableError(f"the journal cannot be written: {error}", code="journal")
-            for _, future in batch:
-                self._hand_over(_fail, future, refused)
-        else:
-            for (_, future), value in zip(batch, done, strict=True):
-                self._hand_over(_succeed, future, value)
+                while self._serve_group(database):
+                    pass
+        except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it
+            self._refuse_everything(error)
 
-    def _refuse_everything(self, error: sqlite3.Error) -> None:
-        while (entry := self._queue.get()) is not None:
-            self._hand_over(_fail, entry[1], UnavailableError(str(error), code="journal"))
+    def _serve_group(self, database: sqlite3.Connection) -> bool:
+        """Wait for jobs and do all there are; False when the journal is to close."""
+        group: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            group.append(job)
+            if len(group) == LARGEST_GROUP or self._jobs.empty():
+                break
+            job = self._jobs.get()
+        if not self._done_together(database, group):
+            # A full disk may have undone the whole transaction, savepoints and all: each for itself.
+            for single in group:
+                self._do_alone(database, single)
+        return job is not None
+
+    def _done_together(self, database: sqlite3.Connection, group: list[_Job]) -> bool:
+        """False when one job has spoiled it for all."""
+        if len(group) <= 1:
+            return not group
+        try:
+            results = _transaction(database, group)
+        except Exception:  # noqa: BLE001  # whose it was shows when each is tried alone
+            return False
+        for job, result in zip(group, results, strict=True):
+            self._hand_over(_succeed, job.done, result)
+        return True
+
+    def _do_alone(self, database: sqlite3.Connection, job: _Job) -> None:
+        try:
+            [result] = _transaction(database, [job])
+        except sqlite3.Error as error:
+            self._hand_over(
+                _fail, job.done, UnavailableError(f"the journal cannot be written: {error}", code="journal")
+            )
+        except Exception as error:  # noqa: BLE001  # it belongs to the one who asked
+            self._hand_over(_fail, job.done, error)
+        else:
+            self._hand_over(_succeed, job.done, result)
+
+    def _refuse_everything(self, error: Exception) -> None:
+        """The database cannot be opened, or not be used any more: all that is asked from now on fails."""
+        while not (self._closed and self._jobs.empty()) and (job := self._jobs.get()) is not None:
+            self._hand_over(_fail, job.done, UnavailableError(f"the journal cannot be used: {error}", code="journal"))
 
     def _hand_over(self, function: Callable[..., None], *args: Any) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(function, *args)
+
+
+def _transaction(database: sqlite3.Connection, jobs: list[_Job]) -> list[Any]:
+    """What the jobs return, once it is on the disk; all or nothing."""
+    try:
+        database.execute("BEGIN IMMEDIATE")
+        results = [job.work(database) for job in jobs]
+        database.execute("COMMIT")
+        return results
+    finally:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
 
 
 def _succeed(future: asyncio.Future[Any], value: Any) -> None:
@@ -246,12 +294,12 @@ def _succeed(future: asyncio.Future[Any], value: Any) -> None:
         future.set_result(value)
 
 
-def _fail(future: asyncio.Future[Any], error: UnavailableError) -> None:
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
 
 
-def _open_tables(db: sqlite3.Connection) -> list[tuple[str, int, str]]:
+def _known_attempts(db: sqlite3.Connection) -> list[tuple[str, int, str]]:
     return db.execute("SELECT task_id, attempt, state FROM attempt ORDER BY accepted_at").fetchall()
 
 
@@ -283,7 +331,9 @@ def _settle(db: sqlite3.Connection, message: Outgoing, *, known: bool) -> None:
 
 
 def _set_state(db: sqlite3.Connection, ref: Ref, state: AttemptState) -> None:
-    db.execute("UPDATE attempt SET state = ? WHERE task_id = ? AND attempt = ?", (state.value, *ref))
+    """Of an attempt whose acceptance may not be written yet, should the disk have refused just that."""
+    upsert = "INSERT INTO attempt VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state"
+    db.execute(upsert, (*ref, state.value, time.time()))
 
 
 def _forget_oldest(db: sqlite3.Connection) -> list[Ref]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from proplet.journal import Journal, Outgoing, PendingUpdate, Ref
@@ -24,6 +24,7 @@ log = logging.get("outbox")
 
 AGAIN_S, AGAIN_MOST_S = 2.0, 30.0
 POST_AGAIN_S, POST_AGAIN_MOST_S = 0.2, 5.0
+KEEP_AGAIN_S, KEEP_AGAIN_MOST_S = 0.2, 10.0
 
 
 @dataclass
@@ -89,6 +90,8 @@ class Outbox:
         self._coordinator_url = coordinator_url
         self._waiting: dict[str, _Waiting] = {}
         self._posting: dict[Ref, asyncio.Task[None]] = {}
+        self._finishing: set[Ref] = set()
+        """Attempts whose result is known, and is being written."""
         self._background = Tasks(log)
         self._changed = asyncio.Event()
         self.on_settled: Callable[[Ref], None] = lambda _ref: None
@@ -108,11 +111,12 @@ class Outbox:
 
     def awaited(self) -> set[Ref]:
         """Attempts whose result the manager does not have yet."""
-        return {w.message.ref for w in self._waiting.values() if w.message.kind == "results"} | set(self._posting)
+        sent = {w.message.ref for w in self._waiting.values() if w.message.kind == "results"}
+        return sent | self._finishing | set(self._posting)
 
     async def accepted(self, ref: Ref) -> None:
         message = status_message(ref, self._proplet_id, "accepted")
-        await self._journal.accept(ref, message)
+        await self._until_kept(ref, lambda: self._journal.accept(ref, message))
         self._send(message)
 
     async def deny(self, ref: Ref, code: str, reason: str) -> None:
@@ -121,21 +125,40 @@ class Outbox:
         self._send(message)
 
     async def finish(self, message: Outgoing) -> None:
-        await self._journal.finish(message)
-        self._send(message)
+        """Keep a result, however long the disk refuses it, and send it."""
+        self._finishing.add(message.ref)
+        try:
+            await self._until_kept(message.ref, lambda: self._journal.finish(message))
+            self._send(message)
+        finally:
+            self._finishing.discard(message.ref)
 
     async def deliver(self, update: PendingUpdate) -> None:
         """Keep the update, then bring it to the coordinator and report how that ended; does not wait for it."""
-        await self._journal.keep_update(update)
+        await self._until_kept(update.ref, lambda: self._journal.keep_update(update))
         self._post(update)
 
-    async def give_up_update(self, message: Outgoing) -> bool:
+    @staticmethod
+    async def _until_kept(ref: Ref, keep: Callable[[], Awaitable[None]]) -> None:
+        """Call ``keep`` until the disk takes what it keeps: nobody else has it."""
+        delay = KEEP_AGAIN_S
+        while True:
+            try:
+                await keep()
+                return
+            except UnavailableError as error:
+                log.error("not kept, trying again", task_id=ref.task_id, error=error.sentence, again_s=delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, KEEP_AGAIN_MOST_S)
+
+    def give_up_update(self, message: Outgoing) -> bool:
         """Report ``message`` instead of delivering the update of its attempt; False when the coordinator has answered."""
         posting = self._posting.pop(message.ref, None)
         if posting is None:
             return False
         posting.cancel()
-        await self.finish(message)
+        self._finishing.add(message.ref)
+        self._background.start(self.finish(message), f"give up {message.ref.task_id}")
         return True
 
     async def send_again(self, ref: Ref) -> None:
@@ -172,6 +195,8 @@ class Outbox:
             log.debug("message not sent, trying again", id=message.id, error=error.sentence)
 
     async def _replace_too_large(self, message: Outgoing, reason: str) -> None:
+        if message.ref in self._finishing:
+            return  # an earlier try replaces it
         log.error("result refused by the bus", task_id=message.ref.task_id, error=reason)
         small = result_message(message.ref, self._proplet_id, error=f"result: {reason}", code="result_too_large")
         await self.finish(small)

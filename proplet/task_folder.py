@@ -14,27 +14,50 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swashplate.errors import SwashplateError, TooLargeError
+from swashplate import logging
+from swashplate.errors import ConfigurationError, SwashplateError, TooLargeError, UnavailableError
+
+log = logging.get("task_folder")
 
 LOCK = ".lock"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the machine's tmpfs, used through a folder that only we may enter
+
+
+def _common() -> Path:
+    """The folder of all our proplets' folders, in memory."""
+    return SHARED_MEMORY / f"swashplate-{os.getuid()}"
+
+
+def _only_ours(folder: Path) -> bool:
+    """Make ``folder`` unless it is there; False when somebody else made it first, or may enter it."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def choose_root(configured: Path | None, state: Path, proplet_id: str) -> Path:
     """The folder for this proplet's running tasks; the state folder's path tells apart two proplets of one name."""
     if configured is not None:
         return configured
-    owned = SHARED_MEMORY / f"swashplate-{os.getuid()}"
+    common = _common()
+    if not _only_ours(common):
+        return state / "tasks"
+    sweep(common)
+    return common / f"{proplet_id}-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Other proplets neither make, sweep nor remove anything of ``folder`` meanwhile."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        owned.mkdir(mode=0o700, exist_ok=True)
-        found = owned.lstat()
-    except OSError:
-        return state / "tasks"
-    # Somebody else may have made it first.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        return state / "tasks"
-    sweep(owned)
-    return owned / f"{proplet_id}-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _held(folder: Path, *, create: bool = False) -> int | None:
@@ -51,31 +74,76 @@ def _held(folder: Path, *, create: bool = False) -> int | None:
     return handle
 
 
-def sweep(owned: Path) -> None:
+def sweep(common: Path) -> None:
     """Give back the memory of proplets that were killed and never came back."""
-    for folder in owned.iterdir():
-        handle = _held(folder)
-        if handle is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(handle)
+    with contextlib.suppress(FileNotFoundError), _alone_in(common):
+        for folder in common.iterdir():
+            handle = _held(folder)
+            if handle is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(handle)
 
 
 class TaskFolders:
-    """``root`` belongs to this process alone and is emptied when it starts."""
+    """``root`` belongs to this process alone; it is emptied at the start, and made again should it vanish.
+
+    Raises ``ConfigurationError`` when another process has it.
+    """
 
     def __init__(self, root: Path) -> None:
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir(parents=True, mode=0o700)
         self.root = root
-        self._lock = _held(root, create=True)
+        self._lock = -1
+        self._make()
 
     def fresh(self) -> TaskFolder:
-        return TaskFolder(Path(tempfile.mkdtemp(prefix="task-", dir=self.root)))
+        """Raises ``UnavailableError`` with code ``task_folder``."""
+        try:
+            try:
+                path = tempfile.mkdtemp(prefix="task-", dir=self.root)
+            except FileNotFoundError:  # whoever tidies /dev/shm at the end of a login takes folders of the living too
+                log.warning("the folder of the tasks has vanished, making it again", folder=str(self.root))
+                self._make()
+                path = tempfile.mkdtemp(prefix="task-", dir=self.root)
+            return TaskFolder(Path(path))
+        except (OSError, ConfigurationError) as error:
+            raise UnavailableError(f"no folder for the task: {error}", code="task_folder") from error
 
     def close(self) -> None:
-        shutil.rmtree(self.root, ignore_errors=True)
-        if self._lock is not None:
+        common = self.root.parent if self.root.parent == _common() else None
+        with contextlib.suppress(FileNotFoundError), _alone_in(self.root.parent):
+            shutil.rmtree(self.root, ignore_errors=True)
+            if common is not None:
+                with contextlib.suppress(OSError):  # other proplets are in it
+                    common.rmdir()
+        os.close(self._lock)
+
+    def _make(self) -> None:
+        try:
+            self._take()
+        except FileNotFoundError:  # the last of our other proplets ended, and removed the folder above just now
+            self._take()
+
+    def _take(self) -> None:
+        above = self.root.parent
+        if above != _common():
+            above.mkdir(parents=True, exist_ok=True)
+        elif not _only_ours(above):
+            raise ConfigurationError(f"{above} belongs to somebody else, or others may enter it")
+        with _alone_in(above):
+            self.root.mkdir(mode=0o700, exist_ok=True)
+            lock = _held(self.root, create=True)
+            if lock is None:
+                raise ConfigurationError(
+                    f"{self.root} is in use by another process, or cannot be written", hint="set PROPLET_TASK_DIR"
+                )
+            for leftover in self.root.iterdir():
+                if leftover.is_dir() and not leftover.is_symlink():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                elif leftover.name != LOCK:
+                    leftover.unlink(missing_ok=True)
+        if self._lock >= 0:
             os.close(self._lock)
+        self._lock = lock
 
 
 class TaskFolder:

@@ -72,28 +72,33 @@ class Database:
         self._metadata = metadata
         self._version = version
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._broken: str | None = None
-        """Why the thread has ended, if it has and was not asked to."""
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._serve, args=(opened,), name="database", daemon=True)
         self._thread.start()
-        await opened
+        try:
+            await opened
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._closed = True
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
     async def run(self, work: Work[T]) -> T:
         """The result of ``work``, once what it wrote is durable. What it raises undoes its writes and is raised here.
 
-        ``work`` runs in the database's thread, perhaps twice, and touches nothing but the database. Raises ``UnavailableError`` when the database cannot write.
+        ``work`` runs in the database's thread, perhaps twice, and touches nothing but the database. Raises
+        ``UnavailableError`` when the database cannot write.
         """
-        if self._broken is not None:
-            raise UnavailableError(self._broken, code="database_unavailable")
+        if self._closed:
+            raise UnavailableError("the database is closed", code="database_unavailable")
         done: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Job(work, done))
         return await done
@@ -124,15 +129,10 @@ class Database:
             self._end(opened, error)
 
     def _end(self, opened: asyncio.Future[None], error: BaseException) -> None:
-        """Nothing more can be done: tell everybody who waits, and refuse whoever comes."""
-        self._broken = f"the database cannot be used any more: {error!r}"
-        waiting: list[_Outcome] = [(opened, None, error)]
-        with contextlib.suppress(queue.Empty):
-            while True:
-                if job := self._jobs.get_nowait():
-                    unavailable = UnavailableError(self._broken, code="database_unavailable")
-                    waiting.append((job.done, None, unavailable))
-        self._tell(waiting)
+        """Nothing more can be done: tell everybody who waits and refuse whoever comes, until the database is closed."""
+        self._tell([(opened, None, error)])
+        while (job := self._jobs.get()) is not None:
+            self._tell([(job.done, None, _gone(error))])
 
     def _prepare_schema(self, connection: Connection) -> None:
         connection.execute(text("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)"))
@@ -161,10 +161,7 @@ class Database:
         try:
             self._tell(self._perform(connection, group))
         except BaseException as error:
-            unavailable = UnavailableError(
-                f"the database cannot be used any more: {error!r}", code="database_unavailable"
-            )
-            self._tell([(job.done, None, unavailable) for job in group])
+            self._tell([(job.done, None, _gone(error)) for job in group])
             raise
         return job is not None
 
@@ -209,6 +206,10 @@ class Database:
     def _tell(self, outcomes: list[_Outcome]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(_settle, outcomes)
+
+
+def _gone(error: BaseException) -> UnavailableError:
+    return UnavailableError(f"the database cannot be used any more: {error!r}", code="database_unavailable")
 
 
 def _told(error: Exception) -> Exception:

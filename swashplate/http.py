@@ -204,8 +204,9 @@ class HttpService:
             headers = {k: v for k, v in error.headers.items() if k in {"Allow", "Location"}}
             sentence = f"{request.method} {request.path}: {error.reason}"
             return answer({"error": sentence, "code": code}, status=error.status, headers=headers)
-        except HttpProcessingError as error:
-            return refusal(InvalidRequestError(f"the body cannot be read: {error.message}", code="malformed_body"))
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            reason = " ".join(str(error).split())
+            return refusal(InvalidRequestError(f"the body cannot be read: {reason}", code="malformed_body"))
         except (ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception:

@@ -111,7 +111,6 @@ async def test_a_body_that_is_not_in_the_encoding_it_claims_is_a_400(url, sessio
         f"{url}/echo", data=b"{}", headers=headers, skip_auto_headers=["Content-Encoding"]
     ) as response:
         assert response.status == 400
-        assert (await response.json())["code"]
 
 
 @pytest.mark.parametrize(
