@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 from typing import Self
+
+from swashplate.files import write_whole
 
 
 class Tokens:
@@ -24,13 +25,7 @@ class Tokens:
             return cls(bytes.fromhex(path.read_text()))
         except FileNotFoundError:
             key = secrets.token_bytes(32)
-        fresh = folder / "token-key.new"
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(key.hex())
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        write_whole(path, key.hex().encode())
         return cls(key)
 
     def of(self, round_id: str, proplet_id: str) -> str:
