@@ -86,7 +86,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
         inputs = Inputs(cache, proplet_id, settings.data_store_url, site.model_registry_url)
         fetcher = Fetcher(bus, topics, proplet_id, binaries)
-        limits = Limits(memory=settings.memory_limit, output=settings.output_limit)
+        limits = Limits(memory=settings.memory_limit, output=settings.output_limit, files=settings.output_files)
         runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, limits, site.coordinator_url)
         outbox = Outbox(journal, bus, topics, proplet_id, http, site.coordinator_url)
         counters = Counters()

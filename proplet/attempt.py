@@ -99,10 +99,11 @@ class GuestLog:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes."""
+    """Bytes, and of ``files`` how many."""
 
     memory: int
     output: int
+    files: int
 
 
 class Runner:
@@ -137,7 +138,7 @@ class Runner:
                 with self._binaries.in_use(start.digest):
                     return await self._performed(start, folder)
             finally:
-                asyncio.get_running_loop().run_in_executor(None, folder.remove)
+                asyncio.get_running_loop().run_in_executor(None, folder.remove).add_done_callback(_log_failure)
         except SwashplateError as error:
             return Failure(error.sentence, error.code, error.retryable)
 
@@ -158,6 +159,7 @@ class Runner:
             env=env,
             memory_limit=self._limits.memory,
             output_limit=self._limits.output,
+            file_limit=self._limits.files,
         )
         guest_log = GuestLog(start.id)
         async with self._pool.slot():
@@ -216,6 +218,11 @@ class Runner:
         }
         _refuse_too_large(results)
         return Learned(text, results)
+
+
+def _log_failure(removal: asyncio.Future[None]) -> None:
+    if not removal.cancelled() and (error := removal.exception()) is not None:
+        log.error("the folder of a task was not removed", error=repr(error))
 
 
 def _refuse_too_large(results: Any) -> None:

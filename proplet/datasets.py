@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from pydantic import Field, model_validator
 from pydantic_core import from_json, to_json
 
 from swashplate.errors import InvalidRequestError, NotFoundError
+from swashplate.files import write_whole
 from swashplate.messages import Message
 from swashplate.topics import level
 
@@ -93,20 +92,7 @@ class Datasets:
         """Durable and whole when this returns."""
         target = self._path(name)
         content = to_json({"schema": schema, "proplet_id": name, "client_id": name, "data": data, "size": len(data)})
-        handle, temporary = tempfile.mkstemp(prefix=".incoming-", dir=self._folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_whole(target, content)
         return self.get(name)
 
     def _path(self, name: str) -> Path:

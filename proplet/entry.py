@@ -20,6 +20,14 @@ class GuestError(Exception):
         self.reusable = reusable
 
 
+class Exited(Exception):  # noqa: N818  # an exit is no error
+    """The guest called ``proc_exit``."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
 def invoked(cli_args: Sequence[str]) -> str | None:
     """The ``F`` of ``--invoke F`` or ``--invoke=F``."""
     for at, argument in enumerate(cli_args):
@@ -43,7 +51,16 @@ def choose(name: str, cli_args: Sequence[str], exports: Mapping[str, bool]) -> s
         if exports.get(export):
             return export
     listed = ", ".join(sorted(exports)) or "nothing"
-    raise GuestError(f"the module exports no function {' or '.join(wanted)}; it exports {listed}", "export_not_found")
+    others = "".join(f"; {export} is not a function" for export in wanted if export in exports)
+    raise GuestError(
+        f"the module exports no function {' or '.join(wanted)}; it exports {listed}{others}", "export_not_found"
+    )
+
+
+def check_command(params: Sequence[str]) -> None:
+    """Raises ``GuestError`` for a ``_start`` that nobody can call."""
+    if params:
+        raise GuestError(f"{COMMAND} must take no parameters, it takes ({', '.join(params)})", "guest_link")
 
 
 def arguments(types: Sequence[str], inputs: Sequence[str]) -> list[int | float]:

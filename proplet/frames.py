@@ -31,6 +31,7 @@ class Job:
     env: dict[str, str]
     memory_limit: int
     output_limit: int
+    file_limit: int
 
 
 @dataclass(frozen=True)

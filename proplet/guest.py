@@ -11,7 +11,7 @@ import wasmtime
 from wasmtime import component
 
 from proplet import entry
-from proplet.entry import COMMAND, GuestError
+from proplet.entry import COMMAND, Exited, GuestError
 from proplet.frames import Answer, Job
 from proplet.module_cache import CommandComponent, CoreModule, ModuleCache
 
@@ -34,13 +34,19 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
                 _run_component(job, loaded, modules.engine, store)
     except GuestError as error:
         return Answer(error=error.sentence, code=error.code, reusable=error.reusable, compiled=compiled)
+    except Exited as ended:
+        return _exited(ended.status, compiled)
     except wasmtime.ExitTrap as ended:
-        if ended.code != 0:
-            return Answer(error=f"process exited with status {ended.code}", code="guest_exit", compiled=compiled)
-        text = None
+        return _exited(ended.code, compiled)
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
         return Answer(error=_cause(error), code="guest_trap", reusable=False, compiled=compiled)
     return Answer(text=text, compiled=compiled)
+
+
+def _exited(status: int, compiled: bool) -> Answer:
+    if status == 0:
+        return Answer(compiled=compiled)
+    return Answer(error=f"process exited with status {status}", code="guest_exit", compiled=compiled)
 
 
 @contextlib.contextmanager
@@ -76,10 +82,11 @@ def _run_core(job: Job, module: CoreModule, store: wasmtime.Store) -> str | None
     exports = module.prepared.instantiate(store).exports(store)
     called = exports[export]
     assert isinstance(called, wasmtime.Func)
+    kind = called.type(store)
     if export == COMMAND:
+        entry.check_command([str(param) for param in kind.params])
         called(store)
         return None
-    kind = called.type(store)
     arguments = entry.arguments([str(param) for param in kind.params], job.inputs)
     if module.exports.get("_initialize"):
         initialize = exports["_initialize"]

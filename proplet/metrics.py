@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -86,10 +86,22 @@ async def serving(settings: PropletSettings, proplet: Proplet) -> AsyncIterator[
     """Serve on the first free port from the configured one; several proplets share a machine. Yields the port."""
     refuse_open_bind(settings.http_host, settings.http_insecure, "PROPLET")
     first = settings.metrics_port
-    free = (p for p in range(first, min(first + PORTS_TRIED, 65536)) if ports.is_free(p, settings.http_host))
-    port = next(free, None)
-    if port is None:
-        raise ConfigurationError(f"no port from {first} on is free", hint="set PROPLET_METRICS_PORT, 0 for none")
+    async with AsyncExitStack() as stack:
+        for port in range(first, min(first + PORTS_TRIED, 65536)):
+            if ports.is_free(port, settings.http_host):
+                try:
+                    await stack.enter_async_context(_service(proplet).serving(settings.http_host, port))
+                except ConfigurationError as error:  # another proplet took it since
+                    if error.code != "port_taken":
+                        raise
+                else:
+                    break
+        else:
+            raise ConfigurationError(f"no port from {first} on is free", hint="set PROPLET_METRICS_PORT, 0 for none")
+        yield port
+
+
+def _service(proplet: Proplet) -> HttpService:
     service = HttpService(
         "proplet",
         [],
@@ -97,5 +109,4 @@ async def serving(settings: PropletSettings, proplet: Proplet) -> AsyncIterator[
         health=lambda: {"status": "ok", "running_tasks": proplet.agent.running},
     )
     service.registry.register(PropletCollector(proplet))
-    async with service.serving(settings.http_host, port):
-        yield port
+    return service

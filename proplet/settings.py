@@ -74,6 +74,9 @@ class PropletSettings(Settings):
     output_limit: Bytes = setting(
         64 * MIB, "PROPLET_OUTPUT_LIMIT", help="Bytes that a task may write to its stdout and to /out together."
     )
+    output_files: Annotated[int, Field(ge=1)] = setting(
+        10_000, "PROPLET_OUTPUT_FILES", help="How many files and directories a task may make in /out."
+    )
 
     heartbeat: Seconds = setting(
         10.0, "PROPLET_LIVELINESS_INTERVAL", help="Time between reports until the manager announces its own."

@@ -10,16 +10,20 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from proplet import tree
 from swashplate import logging
 from swashplate.errors import ConfigurationError, SwashplateError, TooLargeError, UnavailableError
 
 log = logging.get("task_folder")
 
 LOCK = ".lock"
+_removing = threading.Lock()
+"""The end of a proplet removes the folder around one that a thread still removes; neither may move what the other lists."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the machine's tmpfs, used through a folder that only we may enter
 
 
@@ -74,13 +78,22 @@ def _held(folder: Path, *, create: bool = False) -> int | None:
     return handle
 
 
+def _removed(folder: Path) -> None:
+    """What cannot be removed is left and logged: a proplet starts and stops all the same."""
+    try:
+        with _removing:
+            tree.remove(folder)
+    except OSError as error:
+        log.warning("a folder cannot be removed", folder=str(folder), error=str(error))
+
+
 def sweep(common: Path) -> None:
     """Give back the memory of proplets that were killed and never came back."""
     with contextlib.suppress(FileNotFoundError), _alone_in(common):
         for folder in common.iterdir():
             handle = _held(folder)
             if handle is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _removed(folder)
                 os.close(handle)
 
 
@@ -111,7 +124,7 @@ class TaskFolders:
     def close(self) -> None:
         common = self.root.parent if self.root.parent == _common() else None
         with contextlib.suppress(FileNotFoundError), _alone_in(self.root.parent):
-            shutil.rmtree(self.root, ignore_errors=True)
+            _removed(self.root)
             if common is not None:
                 with contextlib.suppress(OSError):  # other proplets are in it
                     common.rmdir()
@@ -138,7 +151,7 @@ class TaskFolders:
                 )
             for leftover in self.root.iterdir():
                 if leftover.is_dir() and not leftover.is_symlink():
-                    shutil.rmtree(leftover, ignore_errors=True)
+                    _removed(leftover)
                 elif leftover.name != LOCK:
                     leftover.unlink(missing_ok=True)
         if self._lock >= 0:
@@ -178,7 +191,7 @@ class TaskFolder:
         return _read(self.path / "out" / "result.json", limit)
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        _removed(self.path)
 
 
 @contextlib.contextmanager

@@ -15,10 +15,11 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from proplet import guest
+from proplet import guest, tree
 from proplet.frames import LOGGED_BYTES, STDERR, Answer, Job, packed, packed_message, receive
 from proplet.module_cache import ModuleCache
 
@@ -27,7 +28,6 @@ WATCH_S = 0.25
 """How often a running guest's output is measured; between two looks only RLIMIT_FSIZE bounds a single file."""
 BEYOND_MEMORY_LIMIT = 1 << 30
 """Bytes of private memory for Python, the compiler and the tables, above the guest's own limit."""
-SMALLEST_FILE = 4096
 
 
 def die_with_parent(parent: int) -> None:
@@ -40,17 +40,20 @@ def die_with_parent(parent: int) -> None:
         sys.exit(0)
 
 
-def used(folder: Path) -> int:
-    """Bytes that a guest occupies with its stdout and below ``out``; an empty file counts too."""
-    total = 0
-    with contextlib.suppress(FileNotFoundError):
-        total += (folder / "stdout").stat().st_size
-    for where, folders, files in os.walk(folder / "out"):
-        total += SMALLEST_FILE * len(folders)
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += max(os.lstat(os.path.join(where, name)).st_blocks * 512, SMALLEST_FILE)  # noqa: PTH118
-    return total
+def excess(job: Job) -> str:
+    """What of the guest's stdout and ``out`` is over a limit, empty when nothing is; what cannot be measured is over."""
+    folder, printed = Path(job.folder), 0
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            printed = (folder / "stdout").stat().st_size
+        found = tree.measure(folder / "out", job.file_limit)
+    except Exception as error:  # noqa: BLE001  # a guest must not get rid of its limit, by whatever error
+        return f"the output cannot be measured: {error or type(error).__name__}"
+    if found.entries > job.file_limit:
+        return f"the output is over the limit of {job.file_limit} files and directories"
+    if printed + found.size > job.output_limit:
+        return f"the output is over the limit of {job.output_limit} bytes"
+    return ""
 
 
 class Watch:
@@ -91,22 +94,28 @@ class Watch:
                     self._connection.sendall(packed(STDERR, passed))
 
     def _serve(self) -> None:
-        while self._busy.wait():
-            job = self._job
-            readable, _, _ = select.select([self._pipe], [], [], WATCH_S)
-            with self._lock:
-                if readable:
-                    self._drain()
-                if job is not None and job is self._job and used(Path(job.folder)) > job.output_limit:
-                    self._drain()
-                    self._connection.sendall(packed_message(too_much(job)))
-                    os._exit(1)
+        """Nothing runs unwatched: the process ends with this thread."""
+        try:
+            while self._busy.wait():
+                self._look()
+        except Exception:  # noqa: BLE001
+            traceback.print_exc()
+            os._exit(1)
+
+    def _look(self) -> None:
+        job = self._job
+        readable, _, _ = select.select([self._pipe], [], [], WATCH_S)
+        with self._lock:
+            if readable:
+                self._drain()
+            if job is not None and job is self._job and (over := excess(job)):
+                self._drain()
+                self._connection.sendall(packed_message(too_much(over)))
+                os._exit(1)
 
 
-def too_much(job: Job) -> Answer:
-    return Answer(
-        error=f"the output is over the limit of {job.output_limit} bytes", code="output_limit", reusable=False
-    )
+def too_much(over: str) -> Answer:
+    return Answer(error=over, code="output_limit", reusable=False)
 
 
 def perform(job: Job, modules: ModuleCache, stderr: str) -> Answer:
@@ -114,7 +123,8 @@ def perform(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     bytes_of_data = job.memory_limit + BEYOND_MEMORY_LIMIT
     resource.setrlimit(resource.RLIMIT_DATA, (bytes_of_data, resource.RLIM_INFINITY))
     answer = guest.run(job, modules, stderr)
-    return too_much(job) if used(Path(job.folder)) > job.output_limit else answer
+    over = excess(job)
+    return too_much(over) if over else answer
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 
+import pytest
+
 from swashplate.messages import AttemptRef
 
 
@@ -43,6 +45,25 @@ async def test_an_exit_code_fails_the_task_and_shows_the_last_lines(world, propl
     result = await world.manager.outcome(world.start(guest))
     assert result.code == "guest_exit"
     assert result.error == "process exited with status 3: no such file"
+
+
+@pytest.mark.parametrize("status", [125, 126, 200, 256, -1])
+async def test_any_exit_code_is_told(world, proplet, guests, status):
+    before = proplet.pool.processes()
+    result = await world.manager.outcome(world.start(guests["prints"]("", then=f"(call $exit (i32.const {status}))")))
+    assert (result.code, result.error) == ("guest_exit", f"process exited with status {status}")
+    assert proplet.pool.processes() == before
+
+
+async def test_a_start_that_takes_parameters_is_an_error_that_names_them(world, proplet):
+    result = await world.manager.outcome(world.start('(module (func (export "_start") (param i32 f64)))'))
+    assert (result.code, result.error) == ("guest_link", "_start must take no parameters, it takes (i32, f64)")
+
+
+async def test_a_start_that_is_no_function_is_an_error_that_says_so(world, proplet):
+    result = await world.manager.outcome(world.start('(module (global (export "_start") i32 (i32.const 1)))'))
+    assert result.code == "export_not_found"
+    assert result.error.endswith("; _start is not a function")
 
 
 async def test_exit_code_zero_is_success(world, proplet, guests):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,33 @@ MANY_FILES = module(
         (br $again)))""",
     imports=f'(import "{PREVIEW1}" "fd_close" (func $close (param i32) (result i32)))',
 )
+
+
+def nests(levels: int, then: str = "") -> str:
+    """Makes ``levels`` directories, each in the one before, and then does ``then``."""
+    return module(
+        f"""(func (export "_start") (local $in i32) (local $i i32)
+          (local.set $in (i32.const 4))
+          (loop $again
+            (if (call $mkdir (local.get $in) (i32.const 100) (i32.const 1)) (then (call $exit (i32.const 1))))
+            (if (call $open (local.get $in) (i32.const 0) (i32.const 100) (i32.const 1)
+                  (i32.const 2) (i64.const 8704) (i64.const 268435455) (i32.const 0) (i32.const 8))
+              (then (call $exit (i32.const 2))))
+            (if (local.get $i) (then (drop (call $close (local.get $in)))))
+            (local.set $in (i32.load (i32.const 8)))
+            (local.set $i (i32.add (local.get $i) (i32.const 1)))
+            (br_if $again (i32.lt_u (local.get $i) (i32.const {levels}))))
+          {then})""",
+        imports=f"""(import "{PREVIEW1}" "fd_close" (func $close (param i32) (result i32)))
+          (import "{PREVIEW1}" "path_create_directory" (func $mkdir (param i32 i32 i32) (result i32)))""",
+        data='(data (i32.const 100) "a")',
+    )
+
+
+WRITES_ON = """(i32.store (i32.const 0) (i32.const 0)) (i32.store (i32.const 4) (i32.const 65536))
+  (loop $more (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 20))) (br $more))"""
+
+KEEPS_OPEN = MANY_FILES.replace("(then (drop (call $close (i32.load (i32.const 8)))))", "(then)")
 
 
 async def test_a_result_file_wins_over_stdout(world, proplet):
@@ -147,6 +176,57 @@ async def test_a_flood_of_output_is_cut_at_the_limit(world, guests):
 async def test_a_flood_of_small_files_is_cut_at_the_limit(world):
     async with world.proplet(PROPLET_OUTPUT_LIMIT=str(1 << 20)):
         assert (await world.manager.outcome(world.start(MANY_FILES))).code == "output_limit"
+
+
+async def test_deep_directories_neither_harm_the_proplet_nor_outlive_the_task(world, guests):
+    async with world.proplet() as proplet:
+        before = proplet.pool.processes()
+        result = await world.manager.outcome(world.start(nests(2500)))
+        assert (result.error, result.results) == (None, "")
+        assert (await world.manager.outcome(world.start(guests["prints"]("next")))).results == "next"
+        assert proplet.pool.processes() == before
+    assert not (world.tmp_path / "tasks").exists()
+
+
+async def test_the_limit_holds_beside_deep_directories(world):
+    async with world.proplet(PROPLET_OUTPUT_LIMIT=str(16 << 20)):
+        result = await world.manager.outcome(world.start(nests(1500, WRITES_ON)))
+    assert result.error == "the output is over the limit of 16777216 bytes"
+    assert not (world.tmp_path / "tasks").exists()
+
+
+async def test_a_proplet_starts_over_the_deep_directories_of_a_killed_one(world):
+    left = world.tmp_path / "tasks" / "task-left" / "out"
+    left.mkdir(parents=True)
+    handle = os.open(left, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("a", dir_fd=handle)
+        inner = os.open("a", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = inner
+    os.close(handle)
+    async with world.proplet():
+        assert [path.name for path in (world.tmp_path / "tasks").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("guest", [MANY_FILES, nests(600), nests(600, "(loop $on (br $on))")])
+async def test_files_and_directories_are_counted(world, guest):
+    async with world.proplet(PROPLET_OUTPUT_FILES="500"):
+        result = await world.manager.outcome(world.start(guest))
+    assert (result.code, result.retryable) == ("output_limit", False)
+    assert result.error == "the output is over the limit of 500 files and directories"
+
+
+async def test_a_guest_that_takes_every_descriptor_is_not_rid_of_its_limit(world):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limit[1]))
+    try:
+        async with world.proplet():
+            result = await world.manager.outcome(world.start(KEEPS_OPEN))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert result.code == "output_limit"
+    assert "cannot be measured" in result.error
 
 
 async def test_a_flood_of_stderr_is_cut_in_the_log(world, proplet, logged):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 
 import pytest
 
@@ -106,3 +107,50 @@ def test_a_clean_end_leaves_nothing_in_memory(memory, tmp_path):
     assert [path.name for path in first.root.parent.iterdir()] == [second.root.name]
     second.close()
     assert list(memory.iterdir()) == []
+
+
+def deepened(folders: TaskFolders):
+    task = folders.fresh()
+    handle = os.open(task.path / "out", os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("a", dir_fd=handle)
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=handle))
+        inner = os.open("a", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = inner
+    os.close(handle)
+    return task
+
+
+def test_deep_folders_are_removed_at_the_end_of_a_task_and_of_a_proplet(tmp_path):
+    folders = TaskFolders(tmp_path / "tasks")
+    deepened(folders).remove()
+    assert [path.name for path in folders.root.iterdir()] == [".lock"]
+    deepened(folders)
+    folders.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_deep_folders_of_a_killed_proplet_are_removed_and_swept(tmp_path):
+    folders = TaskFolders(tmp_path / "tasks")
+    deepened(folders)
+    os.close(folders._lock)
+    folders = TaskFolders(tmp_path / "tasks")
+    assert [path.name for path in folders.root.iterdir()] == [".lock"]
+    deepened(folders)
+    os.close(folders._lock)
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_removals_at_the_same_time_do_not_disturb_each_other(tmp_path, logged):
+    folders = TaskFolders(tmp_path / "tasks")
+    task = deepened(folders)
+    removals = [threading.Thread(target=task.remove) for _ in range(2)]
+    for removal in removals:
+        removal.start()
+    folders.close()
+    for removal in removals:
+        removal.join()
+    assert list(tmp_path.iterdir()) == []
+    assert logged == []
