@@ -312,7 +312,7 @@ async def test_a_subscription_made_while_the_others_are_being_made_stands_too(ma
             await bus.subscribe(f"{world.base}/fl/declared{n}", Inbox())
         async with bus, world.client("a") as a:
             async with asyncio.timeout(PATIENCE):
-                while not bus._linked:
+                while not bus._suback:  # the first of the declared ones has been asked for
                     await asyncio.sleep(0)
             assert not bus.connected
             await bus.subscribe(f"{world.base}/fl/late", inbox)
