@@ -119,18 +119,6 @@ def complete(
     return Credentials(domain, channel, clients)
 
 
-def from_env(values: Mapping[str, str]) -> Credentials:
-    """Return the set that ``values`` describe; ``ConfigurationError`` names the variables it would take to complete it."""
-    found = complete(values, 1)
-    missing = [key for key in found.as_env() if not values.get(key)]
-    if missing:
-        raise ConfigurationError(
-            f"these variables are missing or empty: {', '.join(missing)}",
-            hint="run `swashplate provision local` to complete them",
-        )
-    return found
-
-
 def _in_one_dialect(values: Mapping[str, str]) -> dict[str, str]:
     """Under the names that we write. The newer names of the same things count where ours are not set."""
     found = dict(values)

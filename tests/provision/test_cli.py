@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from provision import env_file
-from provision.credentials import from_env
+from provision.credentials import complete
+
+
+def whole(path):
+    """The set in an env file that lacks nothing."""
+    values = env_file.read(path)
+    found = complete(values, 1)
+    assert found.as_env().items() <= values.items()
+    return found
 
 
 def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +37,7 @@ def provisioned(tmp_path: Path) -> Path:
 
 def test_ids_are_printed_and_keys_only_when_asked_for(tmp_path):
     shown = run(tmp_path).stdout
-    found = from_env(env_file.read(tmp_path / ".env"))
+    found = whole(tmp_path / ".env")
     assert all(text in shown for c in found.clients for text in (c.name, c.id, c.id_key))
     assert found.domain_id in shown
     assert found.channel_id in shown
@@ -43,12 +51,12 @@ def test_running_again_says_that_nothing_changed(provisioned):
 
 def test_fewer_proplets_than_before_are_kept_and_it_says_so(provisioned):
     assert "Kept 1 more than the 1 proplets asked for" in run(provisioned, "--proplets", "1").stdout
-    assert len(from_env(env_file.read(provisioned / ".env")).proplets) == 2
+    assert len(whole(provisioned / ".env").proplets) == 2
 
 
 def test_json_is_one_object_without_keys(tmp_path):
     answer = run(tmp_path, "--json", "--env-file", "other.env")
-    found = from_env(env_file.read(tmp_path / "other.env"))
+    found = whole(tmp_path / "other.env")
     assert json.loads(answer.stdout) == {
         "domain_id": found.domain_id,
         "channel_id": found.channel_id,
