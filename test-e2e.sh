@@ -1,0 +1,255 @@
+#!/usr/bin/env bash
+# One federated-learning round against a running stack, checked from end to end. See docs/guide.md; --help for options.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+ENV_FILE=.env
+STATE_DIR=.swashplate
+IMAGE=local-registry:5000/fl-client-wasm:latest
+TIMEOUT=60
+WAY=
+
+usage() {
+    cat <<'HELP'
+Usage: ./test-e2e.sh [OPTIONS]
+
+Runs one round on a stack that is up (swashplate up, or docker compose up) and provisioned, and verifies its result.
+Prints a line for each step; ends with exit status 1 and the reason at the first that fails.
+
+  --up, --compose     which of the two runs; found out by default
+  --image REF         the guest (default local-registry:5000/fl-client-wasm:latest; pushed there if it is missing)
+  --timeout SECONDS   how long the round may take (default 60)
+  --env-file FILE     where the client ids are (default .env)
+  --state-dir DIR     the state folder of swashplate up (default .swashplate)
+HELP
+}
+
+done_() { printf '\033[32m✓\033[0m %s\n' "$*"; }
+fail() {
+    printf '\033[31m✗\033[0m %s\n' "$*" >&2
+    exit 1
+}
+if [ ! -t 1 ]; then
+    done_() { printf '✓ %s\n' "$*"; }
+    fail() { printf '✗ %s\n' "$*" >&2; exit 1; }
+fi
+
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --up) WAY=up ;;
+        --compose) WAY=compose ;;
+        --image|--timeout|--env-file|--state-dir)
+            [ $# -ge 2 ] || { usage >&2; exit 2; }
+            case "$1" in
+                --image) IMAGE=$2 ;;
+                --timeout) TIMEOUT=$2 ;;
+                --env-file) ENV_FILE=$2 ;;
+                --state-dir) STATE_DIR=$2 ;;
+            esac
+            shift ;;
+        -h|--help) usage; exit 0 ;;
+        *) printf 'unknown option: %s\n' "$1" >&2; usage >&2; exit 2 ;;
+    esac
+    shift
+done
+[[ $TIMEOUT =~ ^[1-9][0-9]*$ ]] || fail "--timeout must be a whole number of seconds, not '$TIMEOUT'"
+
+# --- prerequisites
+
+for program in curl python3; do
+    command -v "$program" >/dev/null || fail "$program is not installed"
+done
+SWASHPLATE=$(command -v swashplate || true)
+[ -n "$SWASHPLATE" ] || { [ ! -x .venv/bin/swashplate ] || SWASHPLATE=.venv/bin/swashplate; }
+
+# json EXPRESSION: evaluates a Python expression on the JSON `found` from standard input.
+json() { python3 -c 'import json, sys
+found = json.load(sys.stdin)
+print(eval(sys.argv[1]))' "$1"; }
+
+STACK=
+if [ -n "$SWASHPLATE" ] && [ "$WAY" != compose ]; then
+    STACK=$("$SWASHPLATE" status --json --state-dir "$STATE_DIR" 2>/dev/null || true)
+    [ -z "$STACK" ] || WAY=up
+fi
+if [ -z "$WAY" ] && docker compose ps --quiet 2>/dev/null | grep -q .; then WAY=compose; fi
+case "$WAY" in
+    up)
+        [ -n "$STACK" ] || fail "no stack is running in $STATE_DIR; start one: swashplate up -d"
+        url() { json "found['urls']['$1']" <<<"$STACK"; }
+        logs() { "$SWASHPLATE" logs --state-dir "$STATE_DIR" "$@"; }
+        ;;
+    compose)
+        url() {
+            case "$1" in
+                manager) echo http://localhost:7070 ;;
+                coordinator) echo http://localhost:8086 ;;
+                model-registry) echo http://localhost:8084 ;;
+                aggregator) echo http://localhost:8085 ;;
+                data-store) echo http://localhost:8083 ;;
+                proxy) echo http://localhost:9191 ;;
+                oci-registry) echo http://localhost:5000 ;;
+            esac
+        }
+        logs() { docker compose logs --no-log-prefix "$@"; }
+        ;;
+    *) fail "no stack is running here; start one: swashplate up -d, or docker compose up -d" ;;
+esac
+MANAGER=$(url manager) COORDINATOR=$(url coordinator) MODELS=$(url model-registry)
+DATA=$(url data-store) REGISTRY=$(url oci-registry)
+done_ "prerequisites: curl, python3, a stack run by $WAY"
+
+# --- services
+
+for service in manager coordinator model-registry aggregator data-store proxy oci-registry; do
+    path=/health
+    answer=$(curl -sS --max-time 10 -w '\n%{http_code}' "$(url $service)$path" 2>&1) ||
+        fail "$service does not answer at $(url $service): ${answer%%$'\n'*}"
+    [ "${answer##*$'\n'}" = 200 ] || fail "$service is not healthy: ${answer%$'\n'*}"
+done
+done_ "services: manager, coordinator, model-registry, aggregator, data-store, proxy and oci-registry are healthy"
+
+# --- the guest
+
+case "$IMAGE" in
+    local-registry:5000/*|localhost:5000/*)
+        name=${IMAGE#*/} reference=latest
+        case "$name" in
+            *@*) reference=${name#*@} name=${name%%@*} ;;
+            *:*) reference=${name##*:} name=${name%:*} ;;
+        esac
+        if curl -sf --max-time 10 -o /dev/null "$REGISTRY/v2/$name/manifests/$reference" \
+            -H 'Accept: application/vnd.oci.image.manifest.v1+json'; then
+            done_ "guest: $IMAGE is in the registry"
+        else
+            if [ ! -f client_wasm/fl-client.wasm ]; then
+                [ -x .venv/bin/python ] || fail "client_wasm/fl-client.wasm is missing, and there is no .venv to build it with"
+                .venv/bin/python -m client_wasm build || fail "client_wasm/fl-client.wasm cannot be built; see above"
+            fi
+            if [ "$WAY" = up ]; then
+                said=$("$SWASHPLATE" push client_wasm/fl-client.wasm "${REGISTRY#http://}/$name:$reference" 2>&1) ||
+                    fail "the guest cannot be pushed: $said"
+            else
+                said=$(docker compose run --rm --no-deps -T -v "$PWD/client_wasm:/workspace:ro" proxy \
+                    swashplate push /workspace/fl-client.wasm "local-registry:5000/$name:$reference" 2>&1) ||
+                    fail "the guest cannot be pushed: $said"
+            fi
+            done_ "guest: pushed as $IMAGE"
+        fi
+        ;;
+    *) done_ "guest: $IMAGE, taken as it is" ;;
+esac
+
+# --- model 0
+
+if curl -sf --max-time 10 -o /dev/null "$MODELS/models/0"; then
+    done_ "model: version 0 exists"
+else
+    said=$(curl -sS --max-time 10 --fail-with-body -X POST "$MODELS/models" -H 'Content-Type: application/json' \
+        -d '{"version": 0, "model": {"w": [0.0, 0.0, 0.0], "b": 0.0}}' 2>&1) || fail "model 0 cannot be created: $said"
+    done_ "model: version 0 created"
+fi
+NEWEST=$(curl -sS --max-time 10 "$MODELS/models" | json "max(found['versions'])") || fail "model registry: no list of versions"
+
+# --- participants
+
+[ -r "$ENV_FILE" ] || fail "$ENV_FILE cannot be read; provision first: python3 provision/provision_smq.py"
+client_id() { grep "^$1=" "$ENV_FILE" | grep -v '=""' | tail -1 | cut -d '=' -f2 | sed 's/[[:space:]]#.*//' | tr -d "\"' \r"; }
+IDS=()
+for key in PROPLET_CLIENT_ID PROPLET_2_CLIENT_ID PROPLET_3_CLIENT_ID; do
+    id=$(client_id "$key" || true)
+    [ -n "$id" ] || fail "$key is not set in $ENV_FILE; provision first: python3 provision/provision_smq.py"
+    IDS+=("$id")
+done
+ALIVE=$(curl -sS --max-time 10 "$MANAGER/proplets?status=active&limit=100" | json "' '.join(p['id'] for p in found['proplets'])") ||
+    fail "manager: no list of proplets"
+for id in "${IDS[@]}"; do
+    case " $ALIVE " in
+        *" $id "*) ;;
+        *) fail "the manager hears nothing of proplet $id; recreate the services after provisioning, and see the proplet's log" ;;
+    esac
+done
+done_ "participants: ${IDS[*]}"
+
+# --- the round
+
+ROUND="r-$(date +%s)-$$"
+BODY=$(python3 - "$ROUND" "$NEWEST" "$TIMEOUT" "$IMAGE" "${IDS[@]}" <<'PYTHON'
+import json, sys
+round_id, version, timeout, image, *ids = sys.argv[1:]
+print(json.dumps({
+    "experiment_id": f"exp-{round_id}", "round_id": round_id, "model_ref": f"fl/models/global_model_v{version}",
+    "participants": ids, "hyperparams": {"epochs": 1, "lr": 0.01, "batch_size": 16},
+    "k_of_n": len(ids), "timeout_s": int(timeout), "task_wasm_image": image,
+}))
+PYTHON
+)
+said=$(curl -sS --max-time 30 --fail-with-body -X POST "$MANAGER/fl/experiments" \
+    -H 'Content-Type: application/json' -d "$BODY" 2>&1) || fail "the experiment is refused: $said"
+done_ "experiment: $ROUND from version $NEWEST, 3 of 3 within $TIMEOUT s"
+
+ended=$((SECONDS + TIMEOUT + 10))
+while :; do
+    STATUS=$(curl -sS --max-time 40 "$COORDINATOR/rounds/$ROUND/complete?wait=20" 2>&1) || STATUS='{"status": "unknown"}'
+    state=$(json "found.get('status')" <<<"$STATUS" 2>/dev/null || echo unknown)
+    case "$state" in
+        completed) break ;;
+        failed|cancelled) fail "round $ROUND is $state: $(json "found['error']" <<<"$STATUS")" ;;
+    esac
+    [ "$SECONDS" -lt "$ended" ] || fail "round $ROUND has not ended after $TIMEOUT s: $STATUS"
+done
+done_ "round: $(json "found['num_updates']" <<<"$STATUS") updates, now version $(json "found['model_version']" <<<"$STATUS")"
+
+# --- what came out
+
+VERSION=$(json "found['model_version']" <<<"$STATUS")
+[ "$VERSION" = $((NEWEST + 1)) ] || fail "the new version is $VERSION, not $((NEWEST + 1))"
+MODEL=$(curl -sS --max-time 10 --fail-with-body "$MODELS/models/$VERSION") || fail "model $VERSION cannot be read: $MODEL"
+done_ "version: $VERSION follows $NEWEST and can be read"
+
+[ "$(json "any(found['w'])" <<<"$MODEL")" = True ] || fail "every weight of model $VERSION is zero: $MODEL"
+done_ "weights: not zero"
+
+datasets=()
+for id in "${IDS[@]}"; do
+    dataset=$(curl -sS --max-time 10 --fail-with-body "$DATA/datasets/$id") || fail "the dataset of $id cannot be read: $dataset"
+    [ "$(json "found['schema']" <<<"$dataset")" = fl-demo-dataset-v1 ] || fail "the dataset of $id has another schema"
+    datasets+=("$(json "found['size']" <<<"$dataset")")
+done
+
+# The guests' own words about this round, from the proplets' logs.
+said=$({ logs proplet; logs proplet-2; logs proplet-3; } | python3 /dev/fd/3 "$ROUND" "$MODEL" "${IDS[@]}" "${datasets[@]}" 3<<'PYTHON'
+import json, math, sys
+
+round_id, model, *rest = sys.argv[1:]
+model, ids, sizes = json.loads(model), rest[:3], dict(zip(rest[:3], map(int, rest[3:])))
+updates, loaded = {}, 0
+for line in sys.stdin:
+    if round_id not in line or not line.startswith("{"):
+        continue
+    said = json.loads(line)["msg"]
+    if "DEBUG: Update payload" in said:
+        update = json.loads(said[said.index("{"):])
+        updates[update["proplet_id"]] = update
+    loaded += "Loaded dataset with" in said
+if missing := [i for i in ids if i not in updates]:
+    sys.exit(f"the log of proplet {missing[0]} holds no update of round {round_id}")
+for proplet, update in updates.items():
+    if update["num_samples"] != sizes[proplet]:
+        sys.exit(f"proplet {proplet} trained on {update['num_samples']} samples; its dataset has {sizes[proplet]}")
+if loaded < len(ids):
+    sys.exit(f"only {loaded} of {len(ids)} guests said that they loaded their dataset")
+total = sum(u["num_samples"] for u in updates.values())
+means = [
+    math.fsum(u["num_samples"] * u["update"]["w"][i] for u in updates.values()) / total for i in range(len(model["w"]))
+]
+means.append(math.fsum(u["num_samples"] * u["update"]["b"] for u in updates.values()) / total)
+worst = max(abs(mean - value) for mean, value in zip(means, [*model["w"], model["b"]]))
+if worst > 1e-9:
+    sys.exit(f"the model is not the weighted mean of its updates: off by {worst:g}")
+print(f"weighted mean of {len(updates)} updates over {total} samples, to {worst:.1e}")
+PYTHON
+) 2>&1 || fail "$said"
+done_ "aggregation: $said"
+done_ "datasets: ${datasets[*]} samples, read from the local data store"
+done_ "all good: $ROUND"
