@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swashplate import ports
-from swashplate.errors import ConfigurationError
+from swashplate.errors import ConfigurationError, NotFoundError
 from swashplate.supervisor import Child
 
 PORTS = {
@@ -26,6 +26,14 @@ PORTS = {
 COORDINATOR_SECOND_PORT = 8080
 PROPLET_METRICS_PORT = 9092
 HOST = "127.0.0.1"
+COMPOSE_NAMES = {
+    "coordinator-http": "coordinator",
+    "local-data-store": "data-store",
+    "local-registry": "oci-registry",
+    "mqtt-adapter": "broker",
+    "proplet": "proplet-1",
+}
+"""What compose.yaml calls a service that has another name here."""
 BROKER_ADDRESSES = ("MANAGER_MQTT_ADDRESS", "PROPLET_MQTT_ADDRESS", "PROXY_MQTT_ADDRESS", "MQTT_BROKER")
 
 # What belongs to one role alone: nobody inherits another's key.
@@ -90,11 +98,29 @@ def read_env(path: Path) -> dict[str, str]:
     return values
 
 
+def chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The services that a user named, by our names or by those of compose.yaml, each once; nobody named is everybody."""
+    found = []
+    for name in names:
+        service = COMPOSE_NAMES.get(name, name)
+        if service not in known:
+            raise NotFoundError(
+                f"there is no service {name!r}", code="unknown_service", hint=f"the services are {', '.join(known)}"
+            )
+        found.append(service)
+    return list(dict.fromkeys(found)) or list(known)
+
+
 class Layout:
     """Turns the options and the provisioned credentials into children."""
 
-    def __init__(self, options: Options, values: Mapping[str, str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, options: Options, values: Mapping[str, str], environ: Mapping[str, str], *, second_port: str | None = None
+    ) -> None:
         self._options = options
+        # Decided once: as long as the coordinator listens there, the port is not free.
+        second = COORDINATOR_SECOND_PORT + options.port_offset
+        self.second_port = second_port if second_port is not None else str(second) if ports.is_free(second) else ""
         # Ids and keys come from the env file alone, where the broker's users come from too: a shell may well have other
         # ones exported, to name participants with.
         self._values = {**{k: v for k, v in environ.items() if not _IDENTITY.fullmatch(k)}, **values}
@@ -167,7 +193,6 @@ class Layout:
         aliases = f"local-registry:5000={registry},localhost:5000={registry}"
         if options.port_offset:
             aliases += f",localhost:{options.port('oci-registry')}={registry}"
-        second = COORDINATOR_SECOND_PORT + options.port_offset
         found = [
             self._service(
                 "oci-registry",
@@ -213,7 +238,7 @@ class Layout:
                     "COORDINATOR_DOMAIN_ID": self._values.get("MANAGER_DOMAIN_ID", ""),
                     "COORDINATOR_CHANNEL_ID": self._values.get("MANAGER_CHANNEL_ID", ""),
                     "COORDINATOR_PORT": str(options.port("coordinator")),
-                    "COORDINATOR_EXTRA_PORTS": str(second) if ports.is_free(second) else "",
+                    "COORDINATOR_EXTRA_PORTS": self.second_port,
                     "COORDINATOR_STATE_DIR": str(state / "coordinator"),
                     "MODEL_REGISTRY_URL": urls["model-registry"],
                     "AGGREGATOR_URL": urls["aggregator"],

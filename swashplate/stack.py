@@ -7,23 +7,23 @@ import contextlib
 import json
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from swashplate import ports
+from swashplate import control, ports
 from swashplate.client import HttpClient
-from swashplate.errors import ConfigurationError, NotFoundError, SwashplateError, UnavailableError
+from swashplate.errors import ConfigurationError, NotFoundError
 from swashplate.files import write_whole
 from swashplate.layout import HOST, PORTS, Layout, Options, nats_server, read_env
+from swashplate.readiness import Readiness
 from swashplate.service import is_held, state_folder
 from swashplate.supervisor import Child, Supervisor, ending
+from swashplate.transitions import Plan, Transitions
 
 STATE_FILE = "stack.json"
-READY_WITHIN_S = 60.0
 
 
 @dataclass
@@ -37,6 +37,10 @@ class Running:
     """Proplet name → client id."""
     logs: Path
     children: list[Child] = field(default_factory=list)
+
+    def follow(self, plan: Plan) -> None:
+        self.options, self.urls = plan.options, plan.layout.urls
+        self.broker, self.proplets = plan.layout.broker, plan.layout.proplets
 
     def described(self) -> dict[str, Any]:
         return {
@@ -76,105 +80,72 @@ async def _provision(options: Options, broker_config: Path | None) -> dict[str, 
     return read_env(options.env_file)
 
 
-async def _port_open(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(HOST, port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
-class _Readiness:
-    """Waits until everything works; a child that keeps dying, or the time, ends the wait with its reason."""
-
-    def __init__(self, children: list[Child], client: HttpClient) -> None:
-        self._children = children
-        self._client = client
-        self._deadline = time.monotonic() + READY_WITHIN_S
-
-    async def wait(self, child: Child) -> None:
-        reason = "no answer"
-        while True:
-            self._give_up_when_hopeless(child, reason)
-            if child.ready_url:
-                try:
-                    await self._client.get_json(child.ready_url, timeout=5)
-                    return
-                except SwashplateError as error:
-                    reason = error.sentence
-            elif await _port_open(child.ready_port):
-                return
-            await asyncio.sleep(0.05)
-
-    async def proplets_alive(self, manager_url: str, wanted: set[str]) -> None:
-        while True:
-            missing = wanted
-            with contextlib.suppress(UnavailableError):
-                known = await self._client.get_json(f"{manager_url}/proplets?status=active&limit=10000")
-                missing = wanted - {proplet["id"] for proplet in known["proplets"]}
-            if not missing:
-                return
-            for child in self._children:
-                if child.address in missing:
-                    self._give_up_when_hopeless(child, "it did not register with the manager")
-            await asyncio.sleep(0.05)
-
-    def _give_up_when_hopeless(self, child: Child, reason: str) -> None:
-        if child.restarts >= 3 or time.monotonic() > self._deadline:
-            said = child.last_log_line()
-            raise UnavailableError(
-                f"{child.name} does not become ready: {reason}" + (f"; its log ends with: {said}" if said else ""),
-                code="not_ready",
-                hint=f"log: {child.log_file}",
-            )
-
-
 @asynccontextmanager
 async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[Running]:
     """Start everything, wait until it works, and stop it again when the context ends.
 
-    Raises ``ConfigurationError`` (a taken port, a folder in use, no broker) or ``UnavailableError`` (a process that does
-    not become ready), after stopping what had been started.
+    Meanwhile ``control`` requests are answered. Raises ``ConfigurationError`` (a taken port, a folder in use, no broker) or
+    ``UnavailableError`` (a process that does not become ready), after stopping what had been started.
     """
-    options = Options(options.state_dir.resolve(), options.env_file.resolve(), options.proplets, options.port_offset)
+    options = replace(options, state_dir=options.state_dir.resolve(), env_file=options.env_file.resolve())
     with state_folder(options.state_dir) as state:
         (state / STATE_FILE).unlink(missing_ok=True)
         before = Layout(options, read_env(options.env_file), os.environ)
-        needed = [name for name in PORTS if name != "broker" or before.embedded_broker]
-        for name in needed:
-            if not ports.is_free(options.port(name)):
+        for name in PORTS:
+            if (name != "broker" or before.embedded_broker) and not ports.is_free(options.port(name)):
                 raise ports.taken(options.port(name))
-        config = state / "broker" / "nats.conf" if before.embedded_broker else None
-        if config is not None:
-            nats_server()
-            config.parent.mkdir(exist_ok=True, mode=0o700)
-        notify("provisioning credentials")
-        layout = Layout(options, await _provision(options, config), os.environ)
-        supervisor = Supervisor(notify)
-        running = Running(options, layout.urls, layout.broker, layout.proplets, layout.logs, supervisor.children)
-        try:
-            async with HttpClient(timeout=5) as client:
-                ready = _Readiness(supervisor.children, client)
-                if config is not None:
-                    notify("starting the broker")
-                    broker = layout.broker_child(config)
-                    await supervisor.start(broker)
-                    await ready.wait(broker)
-                notify(f"starting {len(PORTS) - 1} services and {options.proplets} proplets")
-                for child in layout.children():
-                    await supervisor.start(child)
-                for child in list(supervisor.children):
-                    if child.ready_url:
-                        await ready.wait(child)
-                notify("waiting for the proplets")
-                await ready.proplets_alive(f"http://{HOST}:{options.port('manager')}", set(layout.proplets.values()))
+        config = state / "broker" / "nats.conf"
+        running = Running(options, {}, "", {}, before.logs)
+
+        async def prepare(asked: Options) -> Plan:
+            own_broker = Layout(asked, read_env(asked.env_file), os.environ, second_port="").embedded_broker
+            if own_broker:
+                nats_server()
+                config.parent.mkdir(exist_ok=True, mode=0o700)
+            values = await _provision(asked, config if own_broker else None)
+            layout = Layout(asked, values, os.environ, second_port=before.second_port)
+            children = [layout.broker_child(config)] if own_broker else []
+            return Plan(asked, layout, children + layout.children(), config.read_bytes() if own_broker else b"")
+
+        def written(plan: Plan) -> None:
+            running.follow(plan)
             write_whole(state / STATE_FILE, json.dumps(running.described(), indent=2).encode() + b"\n")
-            yield running
+
+        supervisor = Supervisor(notify)
+        running.children = supervisor.children
+        transitions = Transitions(supervisor, prepare, written)
+        try:
+            async with control.serving(state, transitions.handle):
+                async with transitions.one_at_a_time:
+                    notify("provisioning credentials")
+                    plan = await prepare(options)
+                    await _start(plan, supervisor, notify)
+                    transitions.begin(plan)
+                    written(plan)
+                yield running
         finally:
             (state / STATE_FILE).unlink(missing_ok=True)
             notify("stopping")
             await supervisor.close()
+
+
+async def _start(plan: Plan, supervisor: Supervisor, notify: Callable[[str], None]) -> None:
+    options = plan.options
+    async with HttpClient(timeout=5) as client:
+        ready = Readiness(supervisor.children, client)
+        for child in plan.children:
+            if child.name == "broker":
+                notify("starting the broker")
+                await supervisor.start(child)
+                await ready.wait(child)
+        notify(f"starting {len(PORTS) - 1} services and {options.proplets} proplets")
+        for child in plan.children:
+            await supervisor.start(child)
+        for child in plan.children:
+            if child.ready_url:
+                await ready.wait(child)
+        notify("waiting for the proplets")
+        await ready.proplets_alive(f"http://{HOST}:{options.port('manager')}", set(plan.layout.proplets.values()))
 
 
 def described(state_dir: Path) -> dict[str, Any]:

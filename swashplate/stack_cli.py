@@ -1,12 +1,10 @@
-"""``swashplate up`` and ``swashplate status``."""
+"""``swashplate up``, ``down`` and ``status``."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,16 +20,20 @@ def _table(description: dict[str, Any], health: dict[str, str]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("service", "state", "where"):
-        table.add_column(column, no_wrap=True)
-    table.add_row("broker", health.get("broker", "ok"), description["broker"])
-    for name, url in description["urls"].items():
-        table.add_row(name, health.get(name, "ok"), url)
-    for name, proplet_id in description["proplets"].items():
-        table.add_row(name, health.get(name, "alive"), proplet_id)
+        table.add_column(column, no_wrap=column != "state", overflow="fold")
+    rows = {"broker": description["broker"], **description["urls"], **description["proplets"]}
+    for name, where in rows.items():
+        if name in health:
+            table.add_row(name, health[name], where)
     console = Console()
     console.print(table)
     console.print(f"credentials  {description['env_file']}", highlight=False, soft_wrap=True)
     console.print(f"logs         {description['logs']}", highlight=False, soft_wrap=True)
+
+
+def _all_well(description: dict[str, Any]) -> dict[str, str]:
+    """The states of a stack that has just become ready."""
+    return dict.fromkeys(("broker", *description["urls"]), "ok") | dict.fromkeys(description["proplets"], "alive")
 
 
 async def _health(description: dict[str, Any]) -> dict[str, str]:
@@ -68,14 +70,20 @@ async def _health(description: dict[str, Any]) -> dict[str, str]:
 
 
 def status(
+    services: Annotated[list[str] | None, typer.Argument(help="Only these; every one when none is named.")] = None,
     state_dir: StateDir = Path(".swashplate"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Show a running stack: URLs, ids, health. Exits 1 when none runs or something is down."""
-    from swashplate import stack
+    from swashplate import control, stack
+    from swashplate.layout import chosen
 
     description = stack.described(state_dir)
+    states = control.ask(state_dir, control.Request(do="states"), print)["services"]
+    named = chosen(services or [], list(states))
     health = asyncio.run(_health(description))
+    health |= {name: state for name, state in states.items() if state != "running"}
+    health = {name: state for name, state in health.items() if name in named or (not services and name == "broker")}
     if as_json:
         print(json.dumps({**description, "health": health}))
     else:
@@ -105,45 +113,50 @@ def down(state_dir: StateDir = Path(".swashplate")) -> None:
 
 
 def up(
+    context: typer.Context,
     proplets: Annotated[int, typer.Option(min=1, max=200, help="How many proplets to run.")] = 3,
     state_dir: StateDir = Path(".swashplate"),
     env_file: Annotated[Path, typer.Option(help="Credentials; made on the first start, reused afterwards.")] = Path(
         ".env"
     ),
     port_offset: Annotated[int, typer.Option(min=0, max=50_000, help="Added to every port.")] = 0,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach", "-d", help="Run in the background; a stack that runs already takes over a changed env file."
+        ),
+    ] = False,
 ) -> None:
-    """Start the whole stack on this machine and keep it running until Ctrl-C or SIGTERM."""
-    from swashplate import stack
+    """Start the whole stack on this machine and keep it running until Ctrl-C or SIGTERM, or in the background."""
+    from swashplate import daemon
     from swashplate.layout import Options
 
-    options = Options(state_dir, env_file, proplets, port_offset)
+    options = Options(state_dir.resolve(), env_file.resolve(), proplets, port_offset)
+    if detach:
+        _in_background(context, options)
+        return
 
-    async def run() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        main = asyncio.current_task()
+    def ready(running: Any) -> None:
+        description = running.described()
+        _table(description, _all_well(description))
+        print("ready; Ctrl-C stops everything", flush=True)
 
-        def asked() -> None:
-            # While starting, the whole work is given up; once up, the wait below ends.
-            if not ready and main is not None:
-                main.cancel()
-            stop.set()
+    asyncio.run(daemon.keep_up(options, daemon.tell, ready))
 
-        def tell(text: str) -> None:
-            with contextlib.suppress(OSError):  # the terminal may be gone; everything is stopped in order all the same
-                print(text, file=sys.stderr, flush=True)
 
-        ready = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, asked)
-        try:
-            async with stack.up(options, tell) as running:
-                ready = True
-                _table(running.described(), {})
-                print("ready; Ctrl-C stops everything", flush=True)
-                await stop.wait()
-        except asyncio.CancelledError:
-            if not stop.is_set():
-                raise
+def _in_background(context: typer.Context, options: Any) -> None:
+    from swashplate import control, daemon, stack
+    from swashplate.service import is_held
 
-    asyncio.run(run())
+    if is_held(options.state_dir):
+        given = {
+            name: value if isinstance(value, int) else str(value)
+            for name, value in vars(options).items()
+            if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+        }
+        control.ask(options.state_dir, control.Request(do="apply", options=given), daemon.tell)
+    else:
+        daemon.detach(options, daemon.tell)
+    description = stack.described(options.state_dir)
+    _table(description, _all_well(description))
+    print("running in the background; swashplate down stops everything")

@@ -90,9 +90,30 @@ class Supervisor:
         self.children: list[Child] = []
 
     async def start(self, child: Child) -> None:
-        self.children.append(child)
-        await self._spawn(child)
-        self._watchers[child.name] = asyncio.get_running_loop().create_task(self._watch(child), name=child.name)
+        """Start a child, or one that was stopped again; one that is being watched is left alone."""
+        if child not in self.children:
+            self.children.append(child)
+        if child.name not in self._watchers:
+            await self._spawn(child)
+            self._watchers[child.name] = asyncio.get_running_loop().create_task(self._watch(child), name=child.name)
+
+    async def stop(self, child: Child) -> None:
+        """End a child, which then stays down until it is started."""
+        watcher = self._watchers.pop(child.name, None)
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+        await self._stop(child)
+
+    async def remove(self, child: Child) -> None:
+        await self.stop(child)
+        self.children.remove(child)
+
+    def state(self, child: Child) -> str:
+        """``running``, ``stopped`` on demand, or ``restarting`` after it ended by itself."""
+        if child.name not in self._watchers:
+            return "stopped"
+        return "running" if child.pid is not None else "restarting"
 
     async def _spawn(self, child: Child) -> None:
         child.log_file.parent.mkdir(parents=True, exist_ok=True)

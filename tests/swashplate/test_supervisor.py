@@ -133,3 +133,34 @@ async def test_a_child_that_waits_for_its_restart_is_not_started_while_closing(t
     await until(lambda: dead.pid is None)
     await supervisor.close()
     assert (stubborn.pid, dead.pid, dead.restarts) == (None, None, 0)
+
+
+async def test_a_stopped_child_stays_down_until_it_is_started(tmp_path):
+    told = []
+    supervisor = Supervisor(told.append)
+    one, two = child(tmp_path, SLEEPER, "one"), child(tmp_path, SLEEPER, "two")
+    for each in (one, two):
+        await supervisor.start(each)
+    first = one.pid
+    await supervisor.stop(one)
+    assert (gone(first), supervisor.state(one), supervisor.state(two)) == (True, "stopped", "running")
+    os.kill(two.pid, signal.SIGKILL)  # a restart takes the same delay that the stopped one would
+    await until(lambda: two.restarts == 1 and two.pid)
+    assert (supervisor.state(one), one.pid, one.restarts) == ("stopped", None, 0)
+    await supervisor.start(one)
+    await supervisor.start(one)
+    assert (supervisor.state(one), supervisor.children) == ("running", [one, two])
+    assert "one" not in " ".join(told)
+    await supervisor.close()
+    assert gone(one.pid)
+
+
+async def test_a_child_is_stopped_while_it_waits_for_its_restart(tmp_path):
+    supervisor = Supervisor(lambda _: None)
+    one = child(tmp_path, ["false"])
+    await supervisor.start(one)
+    await until(lambda: supervisor.state(one) == "restarting")
+    await supervisor.stop(one)
+    assert supervisor.state(one) == "stopped"
+    await supervisor.remove(one)
+    assert supervisor.children == []

@@ -1,0 +1,115 @@
+"""A stack in the background: ``swashplate up -d`` starts this module as a process that outlives its terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from swashplate import stack
+from swashplate.errors import NotFoundError, SwashplateError, UnavailableError
+from swashplate.layout import Options
+from swashplate.log_files import Follower
+
+LOG = "up.log"
+LOOK_EVERY_S = 0.05
+STOP_WITHIN_S = 30.0
+
+
+async def keep_up(options: Options, notify: Callable[[str], None], ready: Callable[[stack.Running], None]) -> None:
+    """Run a stack until SIGINT, SIGTERM or SIGHUP; ``ready`` is called once it works."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    is_ready = False
+
+    def asked() -> None:
+        # While starting, the whole work is given up; once up, the wait below ends.
+        if not is_ready and main is not None:
+            main.cancel()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, asked)
+    try:
+        async with stack.up(options, notify) as running:
+            is_ready = True
+            ready(running)
+            await stop.wait()
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+
+
+def tell(text: str) -> None:
+    """Say something to whoever watches; when the terminal is gone, everything goes on all the same."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def detach(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Start a stack in the background and wait until it works; answers what it says about itself.
+
+    Raises ``UnavailableError`` when it ends before; why was said. Then, and when the wait is interrupted, nothing of it is
+    left running.
+    """
+    try:
+        log = options.state_dir / "logs" / LOG
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SwashplateError(f"cannot write the log in {options.state_dir}: {error.strerror}") from error
+    said = Follower(log)
+    said.history(0)
+    with os.fdopen(handle, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "swashplate.daemon", json.dumps(asdict(options), default=str)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        while True:
+            code = process.poll()
+            for line in said.fresh():
+                say(line)
+            if code is not None:
+                raise UnavailableError("the stack did not start", code="not_started", hint=f"log: {log}")
+            with contextlib.suppress(NotFoundError):
+                description = stack.described(options.state_dir)
+                if description["pid"] == process.pid:
+                    return description
+            time.sleep(LOOK_EVERY_S)
+    except BaseException:
+        process.terminate()  # it stops what it had started
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_WITHIN_S)
+        raise
+
+
+def main(text: str) -> int:
+    """Run the stack that the options, as JSON, describe."""
+    values = json.loads(text)
+    options = Options(**{**values, **{name: Path(values[name]) for name in ("state_dir", "env_file")}})
+    try:
+        asyncio.run(keep_up(options, tell, lambda _: tell("ready")))
+    except SwashplateError as error:
+        tell(f"error: {error.sentence}")
+        if error.hint:
+            tell(f"hint: {error.hint}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
