@@ -1,4 +1,4 @@
-"""``swashplate provision``: create the identities that take part."""
+"""``swashplate provision``: create the identities that take part; ``swashplate identity``: serve them."""
 
 from __future__ import annotations
 
@@ -28,34 +28,29 @@ def local(
     proplets: Annotated[int, typer.Option(min=1, help="How many proplets take part.")] = 3,
     show_keys: Annotated[bool, typer.Option("--show-keys", help="Print the keys too.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object, without keys.")] = False,
-    broker_config: Annotated[
-        Path | None, typer.Option(help="Also write a nats-server configuration with these access lists here.")
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(help="Also make them known to the identity service and the broker that keep their state here."),
     ] = None,
+    broker: Annotated[str, typer.Option(help="Which broker runs there: embedded or mosquitto.")] = "embedded",
     broker_host: Annotated[str, typer.Option(help="Where the broker listens for MQTT.")] = "127.0.0.1",
     broker_port: Annotated[int, typer.Option(min=1, max=65535)] = 1883,
-    broker_store: Annotated[
-        Path | None, typer.Option(help="The broker's data; by default a directory beside its configuration.")
-    ] = None,
     legacy: Annotated[
-        bool, typer.Option("--legacy", help="Also grant the topics Propeller's components share.")
+        bool,
+        typer.Option("--legacy", envvar="IDENTITY_LEGACY", help="Also grant the topics Propeller's components share."),
     ] = False,
 ) -> None:
-    """Provision for a broker on this machine: complete the env file, and write the broker's configuration."""
-    from provision.brokers import nats_config, write_nats_config
-    from provision.local import provision_local
+    """Provision for a broker on this machine: complete the env file, and write the broker's files."""
+    import asyncio
+
+    from provision.local import prepare_broker, provision_local
 
     credentials, changed = provision_local(env_file, proplets)
-    config_changed = False
-    if broker_config is not None:
-        text = nats_config(
-            credentials.topics,
-            credentials,
-            host=broker_host,
-            port=broker_port,
-            store_dir=(broker_store or broker_config.parent / "broker").absolute(),
-            legacy=legacy,
+    broker_changed = False
+    if state_dir is not None:
+        broker_changed = asyncio.run(
+            prepare_broker(state_dir, credentials, broker=broker, host=broker_host, port=broker_port, legacy=legacy)
         )
-        config_changed = write_nats_config(broker_config, text)
     if json_output:
         _print_json(credentials, env_file, changed=changed)
         return
@@ -67,8 +62,8 @@ def local(
         )
     done = f"Ids and keys are in {env_file}." if changed else f"Nothing changed: {env_file} already holds all of it."
     print(f"\n{done}")
-    if broker_config is not None:
-        print(f"The broker's configuration in {broker_config} is {'new' if config_changed else 'unchanged'}.")
+    if state_dir is not None:
+        print(f"The broker's files in {state_dir / 'broker'} are {'new' if broker_changed else 'unchanged'}.")
 
 
 def _print_json(credentials: Credentials, env_file: Path, *, changed: bool) -> None:
@@ -95,3 +90,10 @@ def _print_table(credentials: Credentials, *, show_keys: bool) -> None:
     for name, value, variable, key in rows:
         line = f"{name:{names}}  {value:{ids}}  {variable:{variables}}  {key if show_keys else ''}"
         print(line.rstrip())
+
+
+def identity() -> None:
+    """Run the identity service: SuperMQ's provisioning routes, for a broker of ours."""
+    from provision.identity.__main__ import main
+
+    main()

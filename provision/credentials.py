@@ -23,7 +23,7 @@ _NEWER_KEY = re.compile(r"((?:MANAGER|PROPLET(?:_[0-9]+)?|COORDINATOR|PROXY))_(T
 
 # Levels with a meaning of their own where a proplet's id stands: a proplet with such an id would be granted, say, the
 # proxy's replies to the manager.
-_RESERVED = frozenset({
+RESERVED = frozenset({
     "alive", "announce", "blobs", "create", "invoke", "invoke_results", "manager", "metrics", "proplet", "registry",
     "results", "server", "start", "stop", "task_metrics",
 })  # fmt: skip
@@ -65,6 +65,13 @@ class Credentials:
 
     def client(self, name: str) -> Client:
         return next(c for c in self.clients if c.name == name)
+
+    def by_id(self) -> list[list[Client]]:
+        """Services that run as one client stand together."""
+        groups: dict[str, list[Client]] = {}
+        for client in self.clients:
+            groups.setdefault(client.id, []).append(client)
+        return list(groups.values())
 
     def as_env(self) -> dict[str, str]:
         """Every variable of the set, in the order in which a new file lists them."""
@@ -166,7 +173,7 @@ def _client(
     _check_id(client.id_key, client.id)
     if any(c.isspace() or not c.isprintable() for c in client.key):
         raise ConfigurationError(f"{client.key_key} must not contain spaces or unprintable characters")
-    if role == "proplet" and client.id in _RESERVED:
+    if role == "proplet" and client.id in RESERVED:
         raise ConfigurationError(f"{client.id_key}: {client.id!r} is a word of the topics and cannot be a proplet's id")
     return client
 

@@ -15,6 +15,7 @@ import manager.settings
 import manager.states
 import proplet.settings
 import proplet.states
+import provision.identity.settings
 import proxy.settings
 from swashplate.settings import Settings
 
@@ -29,6 +30,7 @@ PROCESSES: list[tuple[str, type[Settings]]] = [
     ("coordinator", coordinator.settings.CoordinatorSettings),
     ("coordinator.registry (model registry)", coordinator.settings.RegistrySettings),
     ("coordinator.aggregator", coordinator.settings.AggregatorSettings),
+    ("provision.identity", provision.identity.settings.IdentitySettings),
 ]
 
 MACHINES: list[tuple[str, Mapping[Any, Any]]] = [

@@ -21,8 +21,19 @@ PORTS = {
     "model-registry": 8084,
     "aggregator": 8085,
     "coordinator": 8086,
+    "identity": 9002,
     "proxy": 9191,
 }
+IDENTITY_PORTS = {
+    "IDENTITY_USERS_PORT": PORTS["identity"],
+    "IDENTITY_DOMAINS_PORT": 9003,
+    "IDENTITY_CHANNELS_PORT": 9005,
+    "IDENTITY_CLIENTS_PORT": 9006,
+}
+ALL_PORTS = sorted({*PORTS.values(), *IDENTITY_PORTS.values()})
+OWN_BROKER_PORTS = {PORTS["broker"], *IDENTITY_PORTS.values()}
+"""What nobody listens on when the broker is somebody else's."""
+BROKERS = ("embedded", "mosquitto")
 COORDINATOR_SECOND_PORT = 8080
 PROPLET_METRICS_PORT = 9092
 HOST = "127.0.0.1"
@@ -37,7 +48,7 @@ COMPOSE_NAMES = {
 BROKER_ADDRESSES = ("MANAGER_MQTT_ADDRESS", "PROPLET_MQTT_ADDRESS", "PROXY_MQTT_ADDRESS", "MQTT_BROKER")
 
 # What belongs to one role alone: nobody inherits another's key.
-_ROLE_SETTING = re.compile(r"(MANAGER|COORDINATOR|PROXY|PROPLET(_[0-9]+)?|MQTT)_")
+_ROLE_SETTING = re.compile(r"(MANAGER|COORDINATOR|PROXY|PROPLET(_[0-9]+)?|MQTT|IDENTITY)_")
 _IDENTITY = re.compile(r".*_(DOMAIN_ID|CHANNEL_ID|CLIENT_ID|CLIENT_KEY|TENANT_ID|ENTITY_ID|API_KEY)")
 _NEWER_DIALECT = ("_TENANT_ID", "_ENTITY_ID", "_API_KEY")
 
@@ -53,6 +64,7 @@ class Options:
     env_file: Path = Path(".env")
     proplets: int = 3
     port_offset: int = 0
+    broker: str = "embedded"
 
     def port(self, service: str) -> int:
         return PORTS[service] + self.port_offset
@@ -61,7 +73,17 @@ class Options:
         return f"http://localhost:{self.port(service)}"
 
 
-def nats_server() -> str:
+def broker_program(kind: str) -> str:
+    """The program of one of ``BROKERS``; raises ``ConfigurationError`` saying how to get it."""
+    if kind not in BROKERS:
+        raise ConfigurationError(f"there is no broker {kind!r}", hint=f"one of {', '.join(BROKERS)}")
+    if kind == "mosquitto":
+        found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+        if found is None:
+            raise ConfigurationError(
+                "mosquitto is not installed", code="no_broker", hint="on Debian and Ubuntu: apt-get install mosquitto"
+            )
+        return found
     beside = Path(sys.executable).with_name("nats-server")
     found = str(beside) if beside.is_file() else shutil.which("nats-server")
     if found is None:
@@ -132,8 +154,16 @@ class Layout:
         self._addresses = {name: self._values.get(name) or local for name in BROKER_ADDRESSES}
 
     @property
-    def embedded_broker(self) -> bool:
+    def own_broker(self) -> bool:
+        """Is the broker ours to run, and with it who may use it?"""
         return not any(self._values.get(name) for name in BROKER_ADDRESSES)
+
+    @property
+    def ports(self) -> list[int]:
+        """Every port that must be free."""
+        return [
+            port + self._options.port_offset for port in ALL_PORTS if self.own_broker or port not in OWN_BROKER_PORTS
+        ]
 
     @property
     def broker(self) -> str:
@@ -141,7 +171,8 @@ class Layout:
 
     @property
     def urls(self) -> dict[str, str]:
-        return {name: self._options.url(name) for name in PORTS if name != "broker"}
+        absent = {"broker"} if self.own_broker else {"broker", "identity"}
+        return {name: self._options.url(name) for name in PORTS if name not in absent}
 
     @property
     def proplets(self) -> dict[str, str]:
@@ -174,19 +205,39 @@ class Layout:
             address=self._options.url(name),
         )
 
-    def broker_child(self, config: Path) -> Child:
-        port = self._options.port("broker")
+    def _broker_child(self) -> Child:
+        kind = self._options.broker
+        config = self._state / "broker" / ("mosquitto.conf" if kind == "mosquitto" else "nats.conf")
         return Child(
             name="broker",
-            command=[nats_server(), "-c", str(config)],
+            command=[broker_program(kind), "-c", str(config)],
             env=self._common,
             log_file=self.logs / "broker.log",
-            ready_port=port,
+            ready_port=self._options.port("broker"),
             address=self.broker,
             last=True,
         )
 
+    def _identity_child(self) -> Child:
+        options, folder = self._options, self._state / "broker"
+        return self._service(
+            "identity",
+            "provision.identity",
+            {
+                **self._own("IDENTITY"),
+                **{name: str(port + options.port_offset) for name, port in IDENTITY_PORTS.items()},
+                "IDENTITY_STATE_DIR": str(self._state / "identity"),
+                "IDENTITY_BROKER": options.broker,
+                "IDENTITY_BROKER_DIR": str(folder),
+                "IDENTITY_BROKER_PID_FILE": str(folder / "broker.pid"),
+                "IDENTITY_BROKER_LOG": str(self.logs / "broker.log"),
+                "IDENTITY_MQTT_HOST": HOST,
+                "IDENTITY_MQTT_PORT": str(options.port("broker")),
+            },
+        )
+
     def children(self) -> list[Child]:
+        """Every process, in the order in which they are started."""
         options, state = self._options, self._state
         urls = {name: f"http://{HOST}:{options.port(name)}" for name in PORTS}
         registry = urls["oci-registry"]
@@ -261,7 +312,9 @@ class Layout:
                 },
             ),
         ]
-        return found + [self._proplet_child(number, urls) for number in range(1, options.proplets + 1)]
+        found += [self._proplet_child(number, urls) for number in range(1, options.proplets + 1)]
+        # The broker comes before all others, and identity, which nobody waits for, after them.
+        return [self._broker_child(), *found, self._identity_child()] if self.own_broker else found
 
     def _proplet_child(self, number: int, urls: Mapping[str, str]) -> Child:
         name = f"proplet-{number}"

@@ -17,7 +17,7 @@ from swashplate import control, ports
 from swashplate.client import HttpClient
 from swashplate.errors import ConfigurationError, NotFoundError
 from swashplate.files import write_whole
-from swashplate.layout import HOST, PORTS, Layout, Options, nats_server, read_env
+from swashplate.layout import ALL_PORTS, HOST, Layout, Options, broker_program, read_env
 from swashplate.readiness import Readiness
 from swashplate.service import is_held, state_folder
 from swashplate.supervisor import Child, Supervisor, ending
@@ -57,21 +57,23 @@ class Running:
 def free_offset() -> int:
     """0 when every default port is free, else the first offset at which all are."""
     for offset in range(0, 20_000, 100):
-        if all(ports.is_free(port + offset) for port in PORTS.values()):
+        if all(ports.is_free(port + offset) for port in ALL_PORTS):
             return offset
     raise ConfigurationError("no port offset leaves every port free", code="port_taken")
 
 
-async def _provision(options: Options, broker_config: Path | None) -> dict[str, str]:
+async def _provision(options: Options, *, own_broker: bool) -> dict[str, str]:
     """Run the provisioning as its own process; answers the lines of the env file."""
     command = [sys.executable, "-m", "provision", "local", "--json"]
     command += ["--env-file", str(options.env_file), "--proplets", str(options.proplets)]
-    if broker_config is not None:
-        command += ["--broker-config", str(broker_config), "--broker-host", HOST]
-        command += ["--broker-port", str(options.port("broker"))]
-        command += ["--broker-store", str(broker_config.parent / "store")]
+    if own_broker:
+        command += ["--state-dir", str(options.state_dir), "--broker", options.broker]
+        command += ["--broker-host", HOST, "--broker-port", str(options.port("broker"))]
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command,
+        env={**read_env(options.env_file), **os.environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     _, complaint = await process.communicate()
     if process.returncode:
@@ -91,21 +93,18 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
     with state_folder(options.state_dir) as state:
         (state / STATE_FILE).unlink(missing_ok=True)
         before = Layout(options, read_env(options.env_file), os.environ)
-        for name in PORTS:
-            if (name != "broker" or before.embedded_broker) and not ports.is_free(options.port(name)):
-                raise ports.taken(options.port(name))
-        config = state / "broker" / "nats.conf"
+        for port in before.ports:
+            if not ports.is_free(port):
+                raise ports.taken(port)
         running = Running(options, {}, "", {}, before.logs)
 
         async def prepare(asked: Options) -> Plan:
-            own_broker = Layout(asked, read_env(asked.env_file), os.environ, second_port="").embedded_broker
+            own_broker = Layout(asked, read_env(asked.env_file), os.environ, second_port="").own_broker
             if own_broker:
-                nats_server()
-                config.parent.mkdir(exist_ok=True, mode=0o700)
-            values = await _provision(asked, config if own_broker else None)
+                broker_program(asked.broker)  # before anything is written
+            values = await _provision(asked, own_broker=own_broker)
             layout = Layout(asked, values, os.environ, second_port=before.second_port)
-            children = [layout.broker_child(config)] if own_broker else []
-            return Plan(asked, layout, children + layout.children(), config.read_bytes() if own_broker else b"")
+            return Plan(asked, layout, layout.children())
 
         def written(plan: Plan) -> None:
             running.follow(plan)
@@ -138,7 +137,8 @@ async def _start(plan: Plan, supervisor: Supervisor, notify: Callable[[str], Non
                 notify("starting the broker")
                 await supervisor.start(child)
                 await ready.wait(child)
-        notify(f"starting {len(PORTS) - 1} services and {options.proplets} proplets")
+        services = sum(child.name not in {"broker", *plan.layout.proplets} for child in plan.children)
+        notify(f"starting {services} services and {options.proplets} proplets")
         for child in plan.children:
             await supervisor.start(child)
         for child in plan.children:

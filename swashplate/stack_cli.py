@@ -120,6 +120,9 @@ def up(
         ".env"
     ),
     port_offset: Annotated[int, typer.Option(min=0, max=50_000, help="Added to every port.")] = 0,
+    broker: Annotated[
+        str, typer.Option(help="The broker to run when no MQTT address is set: embedded (nats-server) or mosquitto.")
+    ] = "embedded",
     detach: Annotated[
         bool,
         typer.Option(
@@ -131,7 +134,7 @@ def up(
     from swashplate import daemon
     from swashplate.layout import Options
 
-    options = Options(state_dir.resolve(), env_file.resolve(), proplets, port_offset)
+    options = Options(state_dir.resolve(), env_file.resolve(), proplets, port_offset, broker)
     if detach:
         _in_background(context, options)
         return

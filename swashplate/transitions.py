@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,8 +24,6 @@ class Plan:
     options: Options
     layout: Layout
     children: list[Child]
-    broker_file: bytes = b""
-    """What the broker that we run is told, in a file that it reads again on SIGHUP."""
 
 
 def same(one: Child, other: Child) -> bool:
@@ -110,9 +106,6 @@ class Transitions:
             for child in new.children
             if child.name in down or child.name not in {kept.name for kept in self._supervisor.children}
         ]
-        broker = running.get("broker")
-        if new.broker_file != plan.broker_file and broker in self._supervisor.children and broker.pid:
-            os.kill(broker.pid, signal.SIGHUP)
         self._plan = new
         self._changed(new)
         for child in removed:

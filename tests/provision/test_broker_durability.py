@@ -1,4 +1,4 @@
-"""Sessions, sizes and configuration of the embedded broker."""
+"""Sessions, sizes and configuration of the brokers that we run."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def test_a_payload_up_to_the_limit_passes(broker, size, qos):
     assert len(reader.next().payload) == size
 
 
-def test_a_publisher_of_more_than_the_limit_is_disconnected(make_broker):
-    with make_broker(max_payload=1000) as broker:
+def test_a_publisher_of_more_than_the_limit_is_disconnected(make_broker, kind):
+    with make_broker(kind, max_payload=1000) as broker:
         proxy = broker.connect("proxy")
         proxy.publish(broker.credentials.topics.chunk("ab" * 32, 0), b"z" * 1_000_000, 0)
         assert proxy.disconnects.get(timeout=10).is_failure
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_shared_topics_pass_only_when_provisioned_for_legacy(make_broker, legacy):
-    with make_broker(legacy=legacy) as broker:
+def test_shared_topics_pass_only_when_provisioned_for_legacy(make_broker, kind, legacy):
+    with make_broker(kind, legacy=legacy) as broker:
         topics = broker.credentials.topics
         manager, proplet = broker.connect("manager"), broker.connect("proplet-1")
         assert manager.subscribe(f"{topics.base}/control/#", 2)
@@ -70,8 +70,8 @@ def test_shared_topics_pass_only_when_provisioned_for_legacy(make_broker, legacy
         assert proplet.until("own") == ["own"]
 
 
-def test_a_propeller_manager_reads_everything_below_the_base_when_provisioned_for_legacy(make_broker):
-    with make_broker(legacy=True) as broker:
+def test_a_propeller_manager_reads_everything_below_the_base_when_provisioned_for_legacy(make_broker, kind):
+    with make_broker(kind, legacy=True) as broker:
         topics = broker.credentials.topics
         manager = broker.connect("manager")
         assert manager.subscribe(f"{topics.base}/#", 2)
@@ -79,9 +79,9 @@ def test_a_propeller_manager_reads_everything_below_the_base_when_provisioned_fo
         assert manager.next().payload == b"chunk"
 
 
-def test_two_services_with_one_client_have_the_rights_of_both(make_broker):
+def test_two_services_with_one_client_have_the_rights_of_both(make_broker, kind):
     env = "MANAGER_CLIENT_ID=one\nMANAGER_CLIENT_KEY=k\nPROXY_CLIENT_ID=one\nPROXY_CLIENT_KEY=k\n"
-    with make_broker(env=env) as broker:
+    with make_broker(kind, env=env) as broker:
         topics = broker.credentials.topics
         proplet, both = broker.connect("proplet-1"), broker.connect("proxy")
         for topic in (topics.announce, topics.chunk("ab" * 32, 0)):
@@ -91,7 +91,7 @@ def test_two_services_with_one_client_have_the_rights_of_both(make_broker):
 
 
 @pytest.mark.parametrize("key", ["$HOME", 'a"b\\c', "12345", "true", "{k}#[x]", "päss", "$MANAGER"])
-def test_any_key_survives_the_brokers_configuration_language(make_broker, key):
-    with make_broker(env=f"MANAGER_CLIENT_KEY={key}\n") as broker:
+def test_any_key_survives_the_brokers_configuration_language(make_broker, kind, key):
+    with make_broker(kind, env=f"MANAGER_CLIENT_KEY={key}\n") as broker:
         assert broker.credentials.client("manager").key == key
         assert broker.connect("manager").accepted

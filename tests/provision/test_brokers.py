@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import stat
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.brokers import nats_config, subjects, write_nats_config
+from provision.brokers import Kind, Place, User, broker_files, hashed, write_broker_files
+from provision.brokers.nats import subjects
 from provision.credentials import complete
-from swashplate.errors import ConfigurationError
+from provision.identity import access
+from provision.identity.records import Records
+from provision.identity.seeding import seed
+from swashplate.errors import InvalidRequestError
 from swashplate.topics import matches
 
 level = st.sampled_from(["a", "b", "m"])
@@ -42,28 +46,57 @@ def test_subjects(topic_filter, names):
     assert subjects(topic_filter) == names
 
 
-def config(env: dict[str, str], **options: object) -> str:
-    found = complete(env, 1)
-    return nats_config(found.topics, found, host="127.0.0.1", port=1883, store_dir=Path("/store"), **options)
+def users(env: dict[str, str] | None = None, **options: bool) -> list[User]:
+    records = Records()
+    seed(records, complete(env or {}, 1), "")
+    return access.users(records, **options)
 
 
-def test_a_key_that_the_broker_would_take_for_a_hash_is_refused():
-    with pytest.raises(ConfigurationError, match="PROXY_CLIENT_KEY"):
-        config({"PROXY_CLIENT_KEY": "$2a$11$abcdefghijklmnopqrstuv"})
+def test_nothing_of_the_brokers_own_is_granted(tmp_path, kind):
+    for text in broker_files(Kind(kind), users(legacy=True), Place(tmp_path)).values():
+        assert not any(own in text.replace("$7$", "") for own in ("$MQTT", "$JS", "$SYS", "no_auth_user"))
 
 
-def test_nothing_of_the_brokers_own_is_granted():
-    assert not any(own in config({}, legacy=True) for own in ("$MQTT", "$JS", "$SYS", "no_auth_user"))
+def test_no_file_of_a_broker_holds_a_key(tmp_path, kind):
+    credentials = complete({}, 2)
+    records = Records()
+    seed(records, credentials, "")
+    text = "".join(broker_files(Kind(kind), access.users(records), Place(tmp_path)).values())
+    assert all(client.id in text for client in credentials.clients)
+    assert not any(client.key in text for client in credentials.clients)
 
 
-def test_the_configuration_is_private_and_written_only_when_it_changes(tmp_path):
-    path = tmp_path / "new" / "nats.conf"
-    assert write_nats_config(path, "one") is True
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    seen = path.stat().st_mtime_ns
-    path.chmod(0o644)
-    assert write_nats_config(path, "one") is False
-    assert (path.stat().st_mtime_ns, stat.S_IMODE(path.stat().st_mode)) == (seen, 0o600)
-    assert write_nats_config(path, "two") is True
-    assert path.read_text() == "two"
-    assert list(path.parent.iterdir()) == [path]
+def test_the_files_are_private_and_written_only_when_they_change(tmp_path, kind):
+    place, found = Place(tmp_path / "new" / "broker"), users()
+    assert write_broker_files(Kind(kind), found, place) is True
+    paths = [path for path in place.folder.iterdir() if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+    for path in paths:
+        path.chmod(0o644)
+    assert write_broker_files(Kind(kind), found, place) is False
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths} == before
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
+    assert write_broker_files(Kind(kind), found[1:], place) is True
+    assert not any(found[0].id.encode() in path.read_bytes() for path in paths)
+    assert sorted(path for path in place.folder.iterdir() if path.is_file()) == sorted(paths)
+
+
+@pytest.mark.parametrize("label", ["a\nuser root\ntopic #", 'x"\n}', "päss"])
+def test_a_name_stays_a_comment(tmp_path, kind, label):
+    user = replace(users()[0], label=label)
+    for text in broker_files(Kind(kind), [user], Place(tmp_path)).values():
+        assert not any(line.strip() in {"user root", "topic #", "}"} and label in text for line in text.splitlines())
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "x" * 73])
+def test_what_cannot_be_a_key_is_refused(key):
+    with pytest.raises(InvalidRequestError):
+        hashed(key)
+
+
+def test_a_hashed_key_is_known_again_and_no_other():
+    found = hashed("secret")
+    assert found.matches("secret")
+    assert not found.matches("Secret")
+    assert hashed("secret") != found

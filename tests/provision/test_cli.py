@@ -66,14 +66,23 @@ def test_json_is_one_object_without_keys(tmp_path):
     }
 
 
-def test_a_brokers_configuration_is_written_when_asked_for(tmp_path):
-    options = ("--broker-config", "state/nats.conf", "--broker-host", "0.0.0.0", "--broker-port", "2883")
-    assert run(tmp_path, *options, "--broker-store", "data").returncode == 0
-    text = (tmp_path / "state" / "nats.conf").read_text()
-    assert 'host: "0.0.0.0"' in text
-    assert "port: 2883" in text
-    assert f'store_dir: "{tmp_path}/data"' in text
-    assert "unchanged" in run(tmp_path, *options, "--broker-store", "data").stdout
+@pytest.mark.parametrize(("broker", "config"), [("embedded", "nats.conf"), ("mosquitto", "mosquitto.conf")])
+def test_a_brokers_files_are_written_when_asked_for(tmp_path, broker, config):
+    options = ("--state-dir", "state", "--broker", broker, "--broker-host", "0.0.0.0", "--broker-port", "2883")
+    assert run(tmp_path, *options).returncode == 0
+    text = (tmp_path / "state" / "broker" / config).read_text()
+    assert "0.0.0.0" in text
+    assert "2883" in text
+    assert f"{tmp_path}/state/broker/broker.pid" in text
+    assert "unchanged" in run(tmp_path, *options).stdout
+
+
+def test_a_broker_that_there_is_not_is_named(tmp_path):
+    answer = run(tmp_path, "--state-dir", "state", "--broker", "rabbit")
+    assert (answer.returncode, answer.stderr) == (
+        1,
+        "error: there is no broker 'rabbit'\nhint: one of embedded, mosquitto\n",
+    )
 
 
 def test_a_mistake_is_one_sentence_and_no_traceback(tmp_path):

@@ -63,7 +63,7 @@ class MemoryWorld(World):
             await bus.reconnect()
 
 
-class NatsWorld(World):
+class BrokerWorld(World):
     def __init__(self, broker) -> None:
         self.broker = broker
         self.base = broker.credentials.topics.base
@@ -94,13 +94,13 @@ class NatsWorld(World):
             await bus.wait_connected(PATIENCE)
 
 
-@pytest.fixture(params=["memory", "nats"])
+@pytest.fixture(params=["memory", "embedded", "mosquitto"])
 def world(request):
     if request.param == "memory":
         yield MemoryWorld()
     else:
-        with request.getfixturevalue("make_broker")() as broker:
-            yield NatsWorld(broker)
+        with request.getfixturevalue("make_broker")(request.param) as broker:
+            yield BrokerWorld(broker)
 
 
 class Inbox:
@@ -271,7 +271,7 @@ async def test_an_unsubscribed_pattern_is_silent(world):
 async def test_a_message_is_acknowledged_only_after_its_handler(make_broker):
     """A QoS 1 message whose handler had not returned is delivered again to a kept session."""
     with make_broker(ack_wait_s=1) as broker:
-        world = NatsWorld(broker)
+        world = BrokerWorld(broker)
         stuck = asyncio.Event()
         reached = asyncio.Event()
 
@@ -305,7 +305,7 @@ async def test_a_refused_login_never_counts_as_connected(make_broker):
 async def test_a_subscription_made_while_the_others_are_being_made_stands_too(make_broker):
     """Between the broker's greeting and the moment when every declared subscription stands."""
     with make_broker() as broker:
-        world = NatsWorld(broker)
+        world = BrokerWorld(broker)
         inbox = Inbox()
         bus = world.client("b")
         for n in range(20):
@@ -362,7 +362,7 @@ async def test_a_connection_that_breaks_before_the_subscriptions_stand_never_cou
 async def test_what_waits_for_an_unsubscribed_handler_does_not_hold_up_other_acknowledgements(make_broker):
     """Acknowledgements leave in the order of arrival, so the forgotten ones must leave too."""
     with make_broker(ack_wait_s=1) as broker:
-        world = NatsWorld(broker)
+        world = BrokerWorld(broker)
         reached = asyncio.Event()
 
         async def never(_: Received) -> None:

@@ -65,8 +65,8 @@ def test_any_setting_of_a_role_reaches_it_from_the_environment_or_the_env_file()
 
 @pytest.mark.parametrize("name", ["MANAGER_MQTT_ADDRESS", "PROPLET_MQTT_ADDRESS", "PROXY_MQTT_ADDRESS", "MQTT_BROKER"])
 def test_an_address_of_a_broker_replaces_the_embedded_one(name):
-    assert Layout(OPTIONS, FILE, {}).embedded_broker
-    assert not Layout(OPTIONS, FILE, {name: "tcp://elsewhere:1883"}).embedded_broker
+    assert Layout(OPTIONS, FILE, {}).own_broker
+    assert not Layout(OPTIONS, FILE, {name: "tcp://elsewhere:1883"}).own_broker
 
 
 def test_every_port_moves_with_the_offset():

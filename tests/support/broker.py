@@ -1,4 +1,4 @@
-"""A real nats-server, configured as provisioning configures it, and a small MQTT client to look at what arrives."""
+"""A real broker, configured as provisioning configures it, and a small MQTT client to look at what arrives."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Self
 import paho.mqtt.client as mqtt
 import pytest
 
+from provision.brokers import Kind
 from provision.credentials import Credentials
 
 PATIENCE = 10.0  # seconds until something that must happen counts as not happening
@@ -66,9 +67,10 @@ class Peer:
 
 
 class Broker:
-    def __init__(self, executable: str, config: Path, credentials: Credentials, port: int) -> None:
-        self.credentials, self.port, self.log = credentials, port, config.with_suffix(".log")
-        self._executable, self._config = executable, config
+    def __init__(self, kind: Kind, executable: str, folder: Path, credentials: Credentials, port: int) -> None:
+        self.kind, self.credentials, self.port, self.log = kind, credentials, port, folder.with_suffix(".log")
+        self._executable = executable
+        self._config = folder / {Kind.EMBEDDED: "nats.conf", Kind.MOSQUITTO: "mosquitto.conf"}[kind]
         self._peers: list[Peer] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -82,7 +84,7 @@ class Broker:
                 return
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"nats-server does not start:\n{self.log.read_text()}")
+                    pytest.fail(f"the broker does not start:\n{self.log.read_text()}")
                 time.sleep(0.005)
 
     def kill(self) -> None:

@@ -1,0 +1,103 @@
+"""A broker that may be running: its files written anew, read again by it, and noticed when it does not take them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.brokers.common import Kind, Place, User, narrowed
+from provision.brokers.files import config_file, write_broker_files
+from swashplate.errors import UnavailableError
+
+WITHIN_S = 3.0
+
+
+@dataclass(frozen=True)
+class _Words:
+    taken: str
+    refused: str
+
+
+_WORDS = {
+    Kind.EMBEDDED: _Words("Reloaded server configuration", "Failed to reload server configuration"),
+    Kind.MOSQUITTO: _Words("Reloading config.", "Error: "),
+}
+
+
+@dataclass(frozen=True)
+class Broker:
+    """``log_file``: where the broker's log goes; without one nobody sees whether it took what it was given."""
+
+    kind: Kind
+    place: Place
+    log_file: Path | None = None
+
+    async def give(self, before: Sequence[User], users: Sequence[User]) -> bool:
+        """Make it know ``users`` instead of ``before``; return whether its files changed.
+
+        Raises ``UnavailableError`` when the broker refuses its files, which it then goes on without, and
+        ``ConfigurationError`` when they cannot be written. A broker that does not run reads them when it starts.
+        """
+        lost = narrowed(before, users)
+        if lost and self.kind is Kind.EMBEDDED:
+            # nats-server leaves live subscriptions alone when a user may read less; who is no user is disconnected.
+            await self._tell([user for user in users if user.id not in lost])
+        return await self._tell(users)
+
+    async def _tell(self, users: Sequence[User]) -> bool:
+        changed = await asyncio.to_thread(write_broker_files, self.kind, users, self.place)
+        if changed:
+            await self.reload()
+        return changed
+
+    async def reload(self) -> None:
+        words = _WORDS[self.kind]
+        pid = self._running()
+        if pid is None:
+            return
+        seen = self._log_size()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGHUP)
+        if self.log_file is None:
+            return
+        deadline = time.monotonic() + WITHIN_S
+        while time.monotonic() < deadline:
+            said = self._log_since(seen)
+            complaint = next((line for line in said.splitlines() if words.refused in line), None)
+            if complaint is not None:
+                raise UnavailableError(f"the broker refuses its new access lists: {complaint}")
+            if words.taken in said or self._running() != pid:  # one that starts again reads them then
+                return
+            await asyncio.sleep(0.002)
+        raise UnavailableError("the broker did not read its new access lists", hint=f"its log: {self.log_file}")
+
+    def _running(self) -> int | None:
+        """The broker's pid. What a dead one left in the file may be another's by now, so its command line is looked at."""
+        if self.place.pid_file is None:
+            return None
+        try:
+            pid = int(self.place.pid_file.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        return pid if os.fsencode(self.place.folder / config_file(self.kind)) in command else None
+
+    def _log_size(self) -> int:
+        try:
+            return self.log_file.stat().st_size if self.log_file else 0
+        except OSError:
+            return 0
+
+    def _log_since(self, offset: int) -> str:
+        try:
+            with (self.log_file or Path(os.devnull)).open("rb") as file:
+                file.seek(offset)
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
