@@ -18,6 +18,9 @@ from swashplate.errors import ConfigurationError
 
 CONFIG, PASSWORDS, ACCESS, STORE = "mosquitto.conf", "passwords", "acl", "mosquitto"
 
+MANY = 1_000_000
+"""Not 0 for "no limit": 2.0.11 then throws out whoever publishes something that its access list denies."""
+
 
 def config(place: Place) -> str:
     """The text of the configuration. It names no user: those are in the two files that a reload reads again."""
@@ -33,7 +36,7 @@ def config(place: Place) -> str:
         f"persistence_location {_path(place, STORE)}/",
         "autosave_on_changes true",
         "autosave_interval 1",
-        "max_queued_messages 0",
+        f"max_queued_messages {MANY}",
         "",
         f"max_packet_size {place.max_payload + HEADER_ROOM}",
         "set_tcp_nodelay true",

@@ -161,18 +161,20 @@ def test_a_connection_without_its_own_key_is_refused(broker, user, key):
 
 
 @pytest.mark.parametrize("name", [None, "manager"])
-def test_the_brokers_other_port_lets_nobody_in(broker, name):
-    port = int(re.search(r"client connections on 127\.0\.0\.1:(\d+)", broker.log.read_text())[1])
-    login = ""
-    if name:
-        client = broker.credentials.client(name)
-        login = f'"user":"{client.id}","pass":"{client.key}"'
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        stream = connection.makefile("rwb")
-        assert stream.readline().startswith(b"INFO ")
-        stream.write(b'CONNECT {"verbose":true,%s}\r\n' % login.encode() if login else b'CONNECT {"verbose":true}\r\n')
-        stream.flush()
-        assert stream.readline().startswith(b"-ERR 'Authorization Violation'")
+def test_the_embedded_brokers_other_port_lets_nobody_in(make_broker, name):
+    with make_broker("embedded") as broker:
+        port = int(re.search(r"client connections on 127\.0\.0\.1:(\d+)", broker.log.read_text())[1])
+        login = ""
+        if name:
+            client = broker.credentials.client(name)
+            login = f'"user":"{client.id}","pass":"{client.key}"'
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            stream = connection.makefile("rwb")
+            assert stream.readline().startswith(b"INFO ")
+            sent = f'CONNECT {{"verbose":true,{login}}}' if login else 'CONNECT {"verbose":true}'
+            stream.write(sent.encode() + b"\r\n")
+            stream.flush()
+            assert stream.readline().startswith(b"-ERR 'Authorization Violation'")
 
 
 def test_a_proplet_on_the_session_of_another_gets_none_of_its_messages(broker):

@@ -31,6 +31,7 @@ class Peer:
         self._client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, client_id or f"test-{os.urandom(6).hex()}", clean_session=clean
         )
+        self._client.reconnect_delay_set(0.1, 1)  # how long a refused one takes to close
         if user:
             self._client.username_pw_set(user, key)
         self._client.on_message = lambda _c, _u, message: self.inbox.put(message)
@@ -86,6 +87,16 @@ class Broker:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     pytest.fail(f"the broker does not start:\n{self.log.read_text()}")
                 time.sleep(0.005)
+
+    def kept(self, payload: bytes) -> None:
+        """Until ``payload`` is on the disk: mosquitto acknowledges a moment before."""
+        if self.kind is Kind.EMBEDDED:
+            return
+        database = self._config.parent / "mosquitto" / "mosquitto.db"
+        deadline = time.monotonic() + PATIENCE
+        while not (database.exists() and payload in database.read_bytes()):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
     def kill(self) -> None:
         assert self._process is not None
