@@ -16,6 +16,8 @@ from swashplate.errors import ConfigurationError
 
 CONFIG = "nats.conf"
 
+_NOBODYS_KEY = "$2a$04$" + "." * 53
+
 
 def subjects(topic_filter: str) -> tuple[str, ...]:
     """Translate an MQTT topic filter to the NATS subjects that a permission must list.
@@ -64,6 +66,8 @@ authorization {{
   timeout: 10
   default_permissions: {{ publish: {{ deny: ">" }}, subscribe: {{ deny: ">" }} }}
   users: [
+    # Without any user the server would let everybody in. This one has no key: the hash is of nothing that is known.
+    {{ user: "-", password: {_quoted(_NOBODYS_KEY)}, permissions: {{ publish: {_permission(())}, subscribe: {_permission(())} }} }}
 {listed}
   ]
 }}
