@@ -68,10 +68,11 @@ def weighted_mean(updates: list[dict]) -> tuple[list[float], float]:
     return w, sum(u["num_samples"] * u["update"]["b"] for u in updates) / total
 
 
-@pytest.fixture
-def fresh(tmp_path, nats_server):
-    """A stack that has never run a round."""
-    with Stack(tmp_path) as running:
+@pytest.fixture(params=["embedded", "mosquitto"])
+def fresh(tmp_path, request):
+    """A stack that has never run a round, with each of the brokers that it can run."""
+    request.getfixturevalue({"embedded": "nats_server"}.get(request.param, request.param))
+    with Stack(tmp_path, broker=request.param) as running:
         running.push(GUEST)
         yield running
 

@@ -103,7 +103,9 @@ def test_a_key_is_in_the_answer_that_made_it_and_nowhere_else(identity, domain):
     _, read = identity.call("clients", "GET", f"/{domain}/clients/{made['id']}")
     _, listed = identity.call("clients", "GET", f"/{domain}/clients")
     assert read == listed["clients"][0] == {**made, "credentials": {}}
-    status, changed = identity.call("clients", "PATCH", f"/{domain}/clients/{made['id']}/secret", {"secret": "one-of-our-own"})
+    status, changed = identity.call(
+        "clients", "PATCH", f"/{domain}/clients/{made['id']}/secret", {"secret": "one-of-our-own"}
+    )
     assert (status, changed["credentials"]) == (200, {})
     for path in identity.folder.rglob("*"):
         if path.is_file():

@@ -27,7 +27,7 @@ OFFSETS = range(20_000, 40_000, 100)
 def free_offset() -> int:
     """Far from the default ports, so that tests run beside a running stack."""
     for offset in OFFSETS:
-        if all(ports.is_free(port + offset) for port in layout.PORTS.values()):
+        if all(ports.is_free(port + offset) for port in layout.ALL_PORTS):
             return offset
     raise AssertionError("no free ports")
 
@@ -52,17 +52,18 @@ def poll(question: Callable[[], T], *, within: float = PATIENCE) -> T:
 
 
 class Stack:
-    def __init__(self, folder: Path, *, proplets: int = 3, offset: int | None = None) -> None:
+    def __init__(self, folder: Path, *, proplets: int = 3, offset: int | None = None, broker: str = "embedded") -> None:
         self.folder = folder
         self.state = folder / "state"
         self.env_file = folder / "env"
         self.offset = free_offset() if offset is None else offset
         self.proplet_count = proplets
+        self.broker = broker
         self.output = folder / "up.log"
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "swashplate", "up", "--port-offset", str(self.offset)]
-        command += ["--proplets", str(self.proplet_count)]
+        command += ["--proplets", str(self.proplet_count), "--broker", self.broker]
         command += ["--state-dir", str(self.state), "--env-file", str(self.env_file)]
         environment = layout.without_roles(os.environ)
         with self.output.open("ab") as output:
@@ -102,9 +103,12 @@ class Stack:
         subprocess.run([sys.executable, "-m", "swashplate", "push", str(file), image], check=True, capture_output=True)
         return image
 
-    def call(self, method: str, url: str, body: Any = None, timeout: float = 100) -> tuple[int, Any]:
+    def call(
+        self, method: str, url: str, body: Any = None, timeout: float = 100, *, token: str = ""
+    ) -> tuple[int, Any]:
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        request = urllib.request.Request(url, data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 return response.status, json.loads(response.read())
@@ -148,7 +152,7 @@ class Stack:
         wanted = f"{variable.get(service, 'PROPLET_STATE_DIR')}={self.state / service}".encode()
         module = "proplet" if service.startswith("proplet") else service
         for pid, line in self.children().items():
-            if service == "broker" and "nats-server" in line:
+            if service == "broker" and f" -c {self.state}/broker/" in line:
                 return pid
             with contextlib.suppress(OSError):
                 environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")

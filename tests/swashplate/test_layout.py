@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from swashplate.errors import ConfigurationError
-from swashplate.layout import Layout, Options, read_env, without_roles
+from swashplate.layout import Layout, Options, broker_program, read_env, without_roles
 
 OPTIONS = Options(Path("/state"), Path("/env"), proplets=2)
 FILE = {
@@ -64,9 +64,34 @@ def test_any_setting_of_a_role_reaches_it_from_the_environment_or_the_env_file()
 
 
 @pytest.mark.parametrize("name", ["MANAGER_MQTT_ADDRESS", "PROPLET_MQTT_ADDRESS", "PROXY_MQTT_ADDRESS", "MQTT_BROKER"])
-def test_an_address_of_a_broker_replaces_the_embedded_one(name):
-    assert Layout(OPTIONS, FILE, {}).own_broker
-    assert not Layout(OPTIONS, FILE, {name: "tcp://elsewhere:1883"}).own_broker
+def test_with_an_address_of_a_broker_neither_a_broker_nor_its_identity_service_is_started(name):
+    own, foreign = Layout(OPTIONS, FILE, {}), Layout(OPTIONS, FILE, {name: "tcp://elsewhere:1883"})
+    assert own.own_broker
+    assert not foreign.own_broker
+    ours = {child.name for child in own.children()}
+    assert ours - {child.name for child in foreign.children()} == {"broker", "identity"}
+    assert set(own.urls) - set(foreign.urls) == {"identity"}
+    assert set(own.ports) - set(foreign.ports) == {1883, 9002, 9003, 9005, 9006}
+
+
+def test_the_identity_service_is_told_which_broker_it_has(monkeypatch):
+    monkeypatch.setattr("swashplate.layout.broker_program", lambda kind: f"/bin/{kind}")
+    for broker, config in (("embedded", "nats.conf"), ("mosquitto", "mosquitto.conf")):
+        found = children({"IDENTITY_ADMIN_PASSWORD": "x"}, Options(Path("/state"), Path("/env"), 2, broker=broker))
+        assert found["broker"].command == [f"/bin/{broker}", "-c", f"/state/broker/{config}"]
+        told = found["identity"].env
+        assert (told["IDENTITY_BROKER"], told["IDENTITY_BROKER_DIR"]) == (broker, "/state/broker")
+        assert told["IDENTITY_ADMIN_PASSWORD"] == "x"
+        assert not any("IDENTITY_ADMIN_PASSWORD" in child.env for name, child in found.items() if name != "identity")
+
+
+@pytest.mark.parametrize(("kind", "named"), [("rabbit", "rabbit"), ("mosquitto", "mosquitto"), ("embedded", "nats")])
+def test_a_broker_that_cannot_be_run_is_named(kind, named, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(ConfigurationError, match=named) as refused:
+        broker_program(kind)
+    assert refused.value.hint
 
 
 def test_every_port_moves_with_the_offset():
