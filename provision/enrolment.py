@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from provision.credentials import (
@@ -43,17 +44,16 @@ def enrol(api: SuperMQ, env: Mapping[str, str], proplets: int, say: Callable[[st
     return found
 
 
-def choose(records: Sequence[Record], name: str, known: str | None, taken: Collection[str]) -> Record | None:
-    """The record for ``name``: the one with the id that is ``known``, else one that has the name and is nobody else's.
+def find(
+    records: Sequence[Record], *, name: str, known: str | None, twins: Collection[str] = (), taken: Collection[str] = ()
+) -> Record | None:
+    """The record whose id is ``known``, unless one of ``twins`` has it; else one with the name that is not ``taken``.
 
-    Of several with the name an enabled one is taken, and of those the oldest, so that each run takes the same.
+    Of several with the name an enabled one is found, and of those the oldest, so that each run finds the same.
     """
-    free = [record for record in records if record["id"] not in taken and record.get("status") != "deleted"]
-    found = next((record for record in free if record["id"] == known), None)
-    if found is not None:
-        return found
-    same = [record for record in free if record.get("name") == name]
-    return min(same, key=lambda r: (_disabled(r), str(r.get("created_at") or ""), r["id"]), default=None)
+    same = [record for record in records if record.get("name") == name and record["id"] not in taken]
+    oldest = min(same, key=lambda r: (_disabled(r), str(r.get("created_at") or ""), r["id"]), default=None)
+    return next((record for record in records if record["id"] == known and known not in twins), oldest)
 
 
 def choose_domain(records: Sequence[Record], known: str | None) -> Record | None:
@@ -78,12 +78,13 @@ def _domain(api: SuperMQ, known: str | None, say: Callable[[str], None]) -> str:
 
 
 def _channel(api: SuperMQ, domain: str, known: str | None, say: Callable[[str], None]) -> str:
-    found = choose(api.channels(domain), CHANNEL, known, ())
+    look = partial(find, name=CHANNEL, known=known)
+    found = look(api.channels(domain))
     if found is None:
         made = api.create_channel(domain, CHANNEL)
         if made is not None:
             return _new(made, f"channel {CHANNEL}", say)
-        found = choose(api.channels(domain), CHANNEL, known, ())
+        found = look(api.channels(domain))
     if found is None:
         raise _unseen(f"channel {CHANNEL}")
     return _reused(found, f"channel {CHANNEL}", say)
@@ -94,31 +95,32 @@ def _clients(
 ) -> list[Client]:
     there = api.clients(domain)
     wanted = members(range(1, proplets + 1))
-    ids = {name: known.get(f"{env_prefix(name)}_CLIENT_ID") for name, _ in wanted}
+    ids = {name: known.get(f"{env_prefix(name)}_CLIENT_ID", "") for name, _ in wanted}
     clients: list[Client] = []
     for name, role in wanted:
-        taken = {client.id for client in clients}
-        others = {id_ for other, id_ in ids.items() if other != name and id_ is not None and id_ != ids[name]}
-        found = choose(there, name, ids[name], taken | others)
-        made = None
-        if found is None:
-            made = api.create_client(domain, name, TAGS, {"role": role})
-            if made is None:
-                found = choose(api.clients(domain), name, ids[name], taken | others)
+        what = f"client {name}"
+        # Services may share a client when the env file says so; two proplets may not.
+        twins = {client.id for client in clients if client.role == role}
+        taken = {client.id for client in clients} | (set(ids.values()) - {ids[name]})
+        look = partial(find, name=name, known=ids[name], twins=twins, taken=taken)
+        found = look(there)
+        made = None if found else api.create_client(domain, name, TAGS, {"role": role})
         if made is not None:
-            id_, key = _new(made, f"client {name}", say), _secret(made)
-        elif found is not None:
-            id_ = _reused(found, f"client {name}", say)
-            # The service shows it or not; where it does, it is the truth.
+            id_, key = _new(made, what, say), _secret(made)
+        else:
+            found = found or look(api.clients(domain))
+            if found is None:
+                raise _unseen(what)
+            id_ = _reused(found, what, say)
+            # The service shows the key or does not; where it does, that one is the truth.
             key = _secret(api.client(domain, id_))
             if not key and id_ == ids[name]:
                 key = known.get(f"{env_prefix(name)}_CLIENT_KEY", "")
-        else:
-            raise _unseen(f"client {name}")
+            key = key or next((client.key for client in clients if client.id == id_), "")
         if not key:
             key = new_key()
             api.set_secret(domain, id_, key)
-            say(f"client {name}: a new key, because the env file has none for it")
+            say(f"{what}: a new key, because the env file has none for it")
         clients.append(Client(name, role, id_, key))
     return clients
 

@@ -18,6 +18,7 @@ if __name__ == "__main__":
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from provision import env_file as env
 from provision import files
@@ -73,7 +74,7 @@ def parser(program: str, env_file: Path, environ: Mapping[str, str]) -> argparse
 def addresses(options: argparse.Namespace) -> dict[str, Address]:
     """Where the four services are, by the options."""
     everywhere = Address.parse("SuperMQ", options.url)
-    if ":" in options.url.partition("://")[2].rpartition("]")[2]:
+    if urlsplit(options.url).port is not None:
         raise ConfigurationError(
             f"--url must not have a port: {options.url!r}", hint="give --users-url and the like to name four ports"
         )

@@ -127,7 +127,7 @@ class SuperMQ:
             total = answer.get("total")
             # A page that brings nothing new ends it too: an answer without a true total must not keep us for ever.
             if not new or (isinstance(total, int) and offset >= total):
-                return list(found.values())
+                return [record for record in found.values() if record.get("status") != "deleted"]
 
 
 def _is_record(found: object) -> bool:

@@ -179,13 +179,16 @@ def _send(
             connection = http.client.HTTPConnection(address.host, address.port, timeout=within)
         connection.request(method, address.path + path, body=content, headers=dict(headers))
         answer = connection.getresponse()
-        body = b""
-        while block := answer.read1(65536):
+        declared, body = answer.length, b""
+        # Older Pythons would wait for more than was declared.
+        while (declared is None or len(body) < declared) and (block := answer.read1(65536)):
             body += block
             if len(body) > _MAX_ANSWER:
                 raise ConfigurationError(f"{address} answers with more than {_MAX_ANSWER} bytes")
             if time.monotonic() - started > within:
                 raise socket.timeout  # noqa: UP041  # before Python 3.10 it is not a TimeoutError
+        if declared is not None and len(body) < declared:
+            raise http.client.IncompleteRead(body, declared - len(body))
         return answer.status, answer.getheader("Content-Type", ""), body
     except (OSError, http.client.HTTPException) as error:
         raise _trouble(address, f"{method} {path.partition('?')[0]}", error, within) from error
