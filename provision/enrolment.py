@@ -17,6 +17,7 @@ from provision.credentials import (
     newer_names,
 )
 from provision.supermq import SuperMQ
+from provision.supermq_http import printable
 from swashplate.errors import ConflictError, UnavailableError
 
 DOMAIN = "fl-demo"
@@ -58,7 +59,7 @@ def find(
 
 def choose_domain(records: Sequence[Record], known: str | None) -> Record | None:
     """The domain of our route or name: the known one first, then by route, which is unique, then by name."""
-    ours = [record for record in records if DOMAIN in {record.get("route"), record.get("name")}]
+    ours = [record for record in records if DOMAIN in (record.get("route"), record.get("name"))]
     return min(ours, key=lambda r: (r["id"] != known, _disabled(r), r.get("route") != DOMAIN, r["id"]), default=None)
 
 
@@ -120,7 +121,7 @@ def _clients(
         if not key:
             key = new_key()
             api.set_secret(domain, id_, key)
-            say(f"{what}: a new key, because the env file has none for it")
+            say(f"{what}: a new key, because the env file has none for it; whoever used the old one is shut out")
         clients.append(Client(name, role, id_, key))
     return clients
 
@@ -143,7 +144,7 @@ def _new(record: Record, what: str, say: Callable[[str], None]) -> str:
 def _reused(record: Record, what: str, say: Callable[[str], None]) -> str:
     if _disabled(record):
         raise ConflictError(
-            f"{what} exists and is {record['status']} (id {record['id']})",
+            f"{what} exists and is {printable(str(record['status']))} (id {record['id']})",
             hint="somebody shut it out on purpose: enable it in SuperMQ, or remove it there and run this again",
         )
     say(f"{what}: reused")

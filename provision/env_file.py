@@ -23,6 +23,15 @@ def read(path: Path) -> dict[str, str]:
     return dotenv.values(files.read_bytes(path) or b"")
 
 
+def check(path: Path) -> None:
+    """Raise now what ``update`` would raise later, for who makes something in between that only the file will remember."""
+    files.check_writable(path)
+    files.read_bytes(files.resolved(path))
+    backup = _backup(path)
+    if backup.is_dir():
+        raise ConfigurationError(f"{backup} is a directory; the backup of {path} goes there")
+
+
 def update(path: Path, values: Mapping[str, str], *, example: Path | None = None) -> bool:
     """Make every active line of each variable in ``values`` carry its value; return whether the content changed.
 
@@ -41,9 +50,13 @@ def update(path: Path, values: Mapping[str, str], *, example: Path | None = None
         files.tighten(target)
         return False
     owner = target.stat()
-    files.write_private(path.with_name(path.name + ".bak"), before, owner=owner)
+    files.write_private(_backup(path), before, owner=owner)
     files.write_private(target, after, owner=owner)
     return True
+
+
+def _backup(path: Path) -> Path:
+    return path.with_name(path.name + ".bak")
 
 
 def _quoted(key: str, value: str) -> bytes:

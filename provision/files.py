@@ -72,7 +72,7 @@ def write_private(path: Path, content: bytes, *, owner: os.stat_result | None = 
 
 
 def check_writable(path: Path) -> None:
-    """Raise now what writing ``path`` would raise later, for who has something to lose in between.
+    """Raise ``ConfigurationError`` when ``path`` cannot be replaced.
 
     A file that its owner may not write is refused too: replacing it would succeed, and is not what its mode asks for.
     """

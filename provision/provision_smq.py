@@ -29,6 +29,8 @@ from provision.supermq_http import Address
 from swashplate.errors import ConfigurationError, SwashplateError
 
 WAIT_S = 30.0
+LONGEST_WAIT_S = 3600.0
+MOST_PROPLETS = 1000
 
 
 def parser(program: str, env_file: Path, environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -102,11 +104,12 @@ def run(arguments: Sequence[str], *, program: str, env_file: Path) -> None:
 
 def provision(options: argparse.Namespace) -> None:
     path: Path = options.env_file
-    if options.count < 1:
-        raise ConfigurationError(f"--count must be at least 1, not {options.count}")
+    if not 1 <= options.count <= MOST_PROPLETS:
+        raise ConfigurationError(f"--count must be between 1 and {MOST_PROPLETS}, not {options.count}")
+    if not 0 <= options.wait <= LONGEST_WAIT_S:
+        raise ConfigurationError(f"--wait must be between 0 and {LONGEST_WAIT_S:g} seconds, not {options.wait:g}")
     api = SuperMQ(addresses(options))
-    files.check_writable(path)
-    env.read(path)
+    env.check(path)
     api.wait(options.wait, say)
     with files.locked(path, lambda: say(f"waiting for another run that provisions {path}")):
         api.log_in(options.user, options.password)
@@ -124,7 +127,7 @@ def provision(options: argparse.Namespace) -> None:
 
 def clear(path: Path) -> None:
     """Blank every variable of ours that has a value; nothing else changes, and no line goes."""
-    files.check_writable(path)
+    env.check(path)
     with files.locked(path):
         known = [key for key, value in env.read(path).items() if is_ours(key) and value]
         if not known:

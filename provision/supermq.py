@@ -131,4 +131,8 @@ class SuperMQ:
 
 
 def _is_record(found: object) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("id"), str) and bool(found["id"])
+    """An object with an id that can stand in a URL, a topic and an env file."""
+    if not isinstance(found, dict):
+        return False
+    id_ = found.get("id")
+    return isinstance(id_, str) and id_.isascii() and id_.isprintable() and id_ != ""

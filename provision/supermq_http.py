@@ -52,9 +52,10 @@ class Address:
             raise ConfigurationError(
                 f"the URL of the {service} service must be http://HOST:PORT or https://HOST:PORT, not {url!r}"
             )
-        if parts.username is not None or parts.query or parts.fragment or any(c.isspace() for c in url):
+        plain = url.isascii() and url.isprintable() and " " not in url
+        if parts.username is not None or parts.query or parts.fragment or not plain:
             raise ConfigurationError(
-                f"the URL of the {service} service must not contain a user, a query or spaces",
+                f"the URL of the {service} service must not contain a user, a query, spaces or letters beyond ASCII",
                 hint="user and password have options of their own",
             )
         tls = parts.scheme == "https"
@@ -110,9 +111,10 @@ def exchange(address: Address, method: str, path: str, body: object, *, token: s
         raise UnavailableError(f"{address} failed at {request}: {status}{_said(text)}", hint=_AGAIN)
     try:
         return status, json.loads(text) if text.strip() else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        shown = printable(kind) or "no content type"
         raise ConfigurationError(
-            f"{address} answers {request} with {status} and something that is not JSON ({kind or 'no content type'})",
+            f"{address} answers {request} with {status} and something that is not JSON ({shown})",
             hint=f"does another program listen on port {address.port}?",
         ) from error
 
@@ -153,13 +155,17 @@ def _said(text: bytes) -> str:
     """The reason that a service gives, fit to be shown."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     if not isinstance(found, dict):
         return ""
     parts = [found[name] for name in ("message", "error") if isinstance(found.get(name), str) and found[name]]
-    shown = "".join(c if c.isprintable() else " " for c in ": ".join(parts))[:300]
-    return f": {shown}" if shown else ""
+    return f": {printable(': '.join(parts))}" if parts else ""
+
+
+def printable(text: str) -> str:
+    """What a service says, fit for a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text[:300])
 
 
 def _send(
@@ -190,7 +196,7 @@ def _send(
         if declared is not None and len(body) < declared:
             raise http.client.IncompleteRead(body, declared - len(body))
         return answer.status, answer.getheader("Content-Type", ""), body
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:  # UnicodeError: a host that cannot be one
         raise _trouble(address, f"{method} {path.partition('?')[0]}", error, within) from error
     finally:
         if connection is not None:

@@ -10,7 +10,9 @@ import pytest
 
 from provision import env_file, files, provision_smq
 from provision.credentials import complete, is_ours
+from provision.local import prepare_broker, provision_local
 from swashplate.errors import ConfigurationError, ConflictError, SwashplateError
+from swashplate.ports import free_port
 from tests.support.identity import front, identity, provision
 
 NAMES = ["manager", "proplet-1", "proplet-2", "proplet-3", "fl-coordinator", "proxy"]
@@ -176,6 +178,16 @@ async def test_a_client_that_was_shut_out_is_named_and_not_let_in_again(path, tm
         await provision(service.arguments, path)
 
 
+async def test_what_up_provisioned_is_found_and_left_as_it_is(path, tmp_path):
+    credentials, _ = provision_local(path, 3)
+    prepare_broker(tmp_path, credentials, broker="mosquitto", host="127.0.0.1", port=free_port(), legacy=False)
+    before = snapshot(path)
+    async with identity(tmp_path) as service:
+        await provision(service.arguments, path)
+        assert await service.clients() == {client.name: [client.id] for client in credentials.clients}
+    assert snapshot(path) == before
+
+
 async def test_services_that_share_a_client_keep_sharing_it(path, tmp_path):
     async with identity(tmp_path) as service:
         await provision(service.arguments, path)
@@ -207,8 +219,9 @@ async def test_count_says_how_many_proplets_and_fewer_remove_none(path, tmp_path
         before = snapshot(path)
         await provision(service.arguments, path, "--count", "1")
         assert snapshot(path) == before
-        with pytest.raises(ConfigurationError, match="--count must be at least 1"):
-            await provision(service.arguments, path, "--count", "0")
+        for count in ("0", "-1", "1001"):
+            with pytest.raises(ConfigurationError, match="--count must be between 1 and 1000"):
+                await provision(service.arguments, path, "--count", count)
 
 
 async def test_a_missing_env_file_begins_as_the_example_beside_it(path, tmp_path):
@@ -229,7 +242,7 @@ async def test_two_runs_at_once_make_one_set(path, tmp_path):
         assert all(service.lets_in(each.id, each.key) for each in complete(env_file.read(path), 3).clients)
 
 
-@pytest.mark.parametrize("how", ["file", "folder", "directory"])
+@pytest.mark.parametrize("how", ["file", "folder", "directory", "backup"])
 async def test_a_place_that_cannot_be_written_is_refused_before_anything_is_made(path, tmp_path, how, monkeypatch):
     folder = tmp_path / "config"
     folder.mkdir()
@@ -240,6 +253,8 @@ async def test_a_place_that_cannot_be_written_is_refused_before_anything_is_made
         path.write_bytes(EXISTING)
         if how == "file":
             path.chmod(0o400)
+        if how == "backup":
+            (folder / ".env.bak").mkdir()
     if how == "folder":  # root may write in any: the system has to say no for another reason
 
         def read_only(**_: object) -> None:
@@ -247,7 +262,9 @@ async def test_a_place_that_cannot_be_written_is_refused_before_anything_is_made
 
         monkeypatch.setattr(files.tempfile, "TemporaryFile", read_only)
     async with identity(tmp_path) as service:
-        with pytest.raises(ConfigurationError, match=r"\.env is read-only|Read-only file system|\.env is a directory"):
+        with pytest.raises(
+            ConfigurationError, match=r"\.env is read-only|Read-only file system|\.env(\.bak)? is a directory"
+        ):
             await provision(service.arguments, path)
         assert await service.clients() == {}
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from provision import env_file, supermq_http
 from provision.enrolment import choose_domain, find
 from provision.provision_smq import addresses, parser
-from swashplate.errors import ForbiddenError, SwashplateError, UnauthorizedError, UnavailableError
+from swashplate.errors import ConfigurationError, ForbiddenError, SwashplateError, UnauthorizedError, UnavailableError
 from swashplate.ports import free_port
 from tests.conftest import missing
 from tests.support.identity import front, identity, provision
@@ -144,12 +144,22 @@ async def test_a_list_without_end_or_total_comes_to_an_end(path, tmp_path):
         assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("record", [7, {}, {"id": 7}, {"id": ""}, {"id": "\ud800"}, {"id": "a\nb"}])
+async def test_a_list_of_something_else_is_refused(path, tmp_path, record):
+    def strange(request, status, body):
+        return (200, {"total": 1, "domains": [record]}) if request.path == "/domains" else (status, body)
+
+    async with identity(tmp_path) as service, front(service, strange) as arguments:
+        assert "domains is no list of records with an id" in (await refusal(arguments, path)).sentence
+
+
 @pytest.mark.parametrize(
     ("reply", "sentence"),
     [
         (http("<html>hello</html>", "text/html"), "something that is not JSON (text/html)"),
         (http("[1, 2]"), "it is no JSON object"),
         (http("{}"), "it has no access_token"),
+        (http("[" * 100_000, "a\x1bb"), "something that is not JSON (a b)"),
         (http('{"access_token": "a\\r\\nX: y"}'), "it has no access_token"),
         (http("", status="404 Not Found"), "does not know POST /users/tokens/issue"),
         (http('{"a": 1}', status="429 Too Many Requests"), "with 429"),
@@ -227,10 +237,24 @@ async def test_tls_is_checked_and_its_failures_told_apart(path, certificate, mon
         (["--port-offset", "60000"], "is wrong"),
         (["--channels-url", "http://[::1"], "is wrong"),
         (["--channels-url", "http://local host"], "must not contain"),
+        (["--channels-url", "http://localhost/\xe9"], "must not contain"),
     ],
 )
-async def test_a_url_that_cannot_be_is_named(path, arguments, sentence):
-    assert sentence in (await refusal(arguments, path)).sentence
+def test_a_url_that_cannot_be_is_named(arguments, sentence):
+    with pytest.raises(ConfigurationError) as raised:
+        addresses(parser("x", Path(".env"), {}).parse_intermixed_args(arguments))
+    assert sentence in raised.value.sentence
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "inf"])
+async def test_a_wait_that_cannot_be_is_named(path, seconds):
+    error = await refusal([], path, "--wait", seconds)
+    assert error.sentence.startswith("--wait must be between 0 and 3600 seconds")
+
+
+async def test_a_host_that_cannot_be_is_named(path):
+    error = await refusal(["--users-url", "http://a..b"], path, "--wait", "0")
+    assert error.sentence.startswith("the users service (http://a..b) is not there")
 
 
 @pytest.mark.parametrize(

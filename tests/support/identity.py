@@ -134,6 +134,10 @@ async def front(real: Identity, change: Change) -> AsyncIterator[list[str]]:
 
 
 async def provision(arguments: list[str], env_file: Path, *more: str) -> None:
-    """Provision as the command line does, outside of the event loop; raises what it raises."""
-    given = [*arguments, "--env-file", str(env_file), "--wait", "5", *more]
+    """Provision as the command line does, outside of the event loop; raises what it raises.
+
+    Where ``arguments`` name no URL it reaches nothing: at the default ports somebody's own services may listen.
+    """
+    given = [part for service in PORTS for part in (f"--{service}-url", "http://127.0.0.1:1")]
+    given += [*arguments, "--env-file", str(env_file), "--wait", "5", *more]
     await asyncio.to_thread(provision_smq.run, given, program="provision_smq.py", env_file=env_file)
