@@ -47,6 +47,10 @@ def server(reply: bytes | None, tls: ssl.SSLContext | None = None):
                     with tls.wrap_socket(connection, server_side=True) if tls else connection as open_connection:
                         open_connection.recv(65536)
                         open_connection.sendall(reply)
+                        # Closing with something unread would throw the reply away.
+                        open_connection.shutdown(socket.SHUT_WR)
+                        while open_connection.recv(65536):
+                            pass
                 except OSError:
                     pass
 
