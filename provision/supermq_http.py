@@ -105,7 +105,7 @@ def exchange(address: Address, method: str, path: str, body: object, *, token: s
     if 300 <= status < 400:
         raise ConfigurationError(
             f"{address} answers {request} with a redirection ({status})",
-            hint="give the URL it leads to; the password is not sent after it",
+            hint="give the URL it leads to: neither password nor token is sent after it",
         )
     if status >= 500:
         raise UnavailableError(f"{address} failed at {request}: {status}{_said(text)}", hint=_AGAIN)

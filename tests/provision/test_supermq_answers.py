@@ -135,6 +135,16 @@ async def test_what_a_user_may_not_do_is_named_with_the_services_reason(path, tm
     assert error.sentence.endswith(": no [31m rights")
 
 
+async def test_a_redirection_is_not_followed_with_the_token(path, tmp_path):
+    def moved(request, status, body):
+        return (307, None) if request.path == "/domains" else (status, body)
+
+    async with identity(tmp_path) as service, front(service, moved) as arguments:
+        error = await refusal(arguments, path)
+    assert "the domains service" in error.sentence
+    assert "with a redirection (307)" in error.sentence
+
+
 async def test_a_list_without_end_or_total_comes_to_an_end(path, tmp_path):
     def forgetful(request, status, body):
         if request.method == "GET" and isinstance(body, dict) and "total" in body:
