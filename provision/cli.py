@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,25 @@ provision = typer.Typer(
 @provision.callback()
 def _group() -> None:
     """Create the domain, channel, clients and keys."""
+
+
+_PASSED_ON: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@provision.command(context_settings=_PASSED_ON, add_help_option=False)
+def supermq(context: typer.Context) -> None:
+    """Provision in SuperMQ or our identity service: make or find the clients, and write their ids and keys."""
+    from provision import provision_smq
+
+    provision_smq.run(context.args, program="swashplate provision supermq", env_file=Path(".env"))
+
+
+@provision.command(context_settings=_PASSED_ON, add_help_option=False)
+def clear(context: typer.Context) -> None:
+    """Blank every id and key in the env file, and leave the rest of it as it is."""
+    from provision import provision_smq
+
+    provision_smq.run(["clear", *context.args], program="swashplate provision", env_file=Path(".env"))
 
 
 @provision.command()
@@ -43,6 +62,7 @@ def local(
     """Provision for a broker on this machine: complete the env file, and write the broker's files."""
     import asyncio
 
+    from provision.credentials import table
     from provision.local import prepare_broker, provision_local
 
     credentials, changed = provision_local(env_file, proplets)
@@ -54,7 +74,7 @@ def local(
     if json_output:
         _print_json(credentials, env_file, changed=changed)
         return
-    _print_table(credentials, show_keys=show_keys)
+    print("\n".join(table(credentials, show_keys=show_keys)))
     extra = len(credentials.proplets) - proplets
     if extra > 0:
         print(
@@ -80,16 +100,6 @@ def _print_json(credentials: Credentials, env_file: Path, *, changed: bool) -> N
             }
         )
     )
-
-
-def _print_table(credentials: Credentials, *, show_keys: bool) -> None:
-    rows = [("domain", credentials.domain_id, "MANAGER_DOMAIN_ID", "")]
-    rows += [("channel", credentials.channel_id, "MANAGER_CHANNEL_ID", "")]
-    rows += [(c.name, c.id, c.id_key, c.key) for c in credentials.clients]
-    names, ids, variables, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
-    for name, value, variable, key in rows:
-        line = f"{name:{names}}  {value:{ids}}  {variable:{variables}}  {key if show_keys else ''}"
-        print(line.rstrip())
 
 
 def identity() -> None:

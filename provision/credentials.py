@@ -16,6 +16,10 @@ from swashplate.topics import Topics, level
 
 _DOMAIN_KEYS = ("MANAGER_DOMAIN_ID", "PROPLET_DOMAIN_ID", "PROXY_DOMAIN_ID")
 _CHANNEL_KEYS = ("MANAGER_CHANNEL_ID", "PROPLET_CHANNEL_ID", "PROXY_CHANNEL_ID")
+_ALWAYS = frozenset({
+    *_DOMAIN_KEYS, *_CHANNEL_KEYS,
+    *(f"{who}_CLIENT_{part}" for who in ("MANAGER", "PROPLET", "COORDINATOR", "PROXY") for part in ("ID", "KEY")),
+})  # fmt: skip
 _PROPLET_KEY = re.compile(r"PROPLET_([2-9]|[1-9][0-9]+)_CLIENT_(?:ID|KEY)")
 
 _NEWER_NAMES = {"TENANT_ID": "DOMAIN_ID", "ENTITY_ID": "CLIENT_ID", "API_KEY": "CLIENT_KEY"}
@@ -81,11 +85,35 @@ class Credentials:
         return env
 
 
+def table(credentials: Credentials, *, show_keys: bool) -> list[str]:
+    """Lines for people: what, its id, the variable of the id, and the key if ``show_keys``."""
+    rows = [("domain", credentials.domain_id, _DOMAIN_KEYS[0], "")]
+    rows += [("channel", credentials.channel_id, _CHANNEL_KEYS[0], "")]
+    rows += [(c.name, c.id, c.id_key, c.key if show_keys else "") for c in credentials.clients]
+    name, value, variable = (max(len(row[column]) for row in rows) for column in range(3))
+    return [f"{row[0]:{name}}  {row[1]:{value}}  {row[2]:{variable}}  {row[3]}".rstrip() for row in rows]
+
+
 def env_prefix(name: str) -> str:
     """``proplet-1`` is ``PROPLET``, ``proplet-2`` is ``PROPLET_2``, ``fl-coordinator`` is ``COORDINATOR``."""
     if name == "proplet-1":
         return "PROPLET"
     return name.removeprefix("fl-").upper().replace("-", "_")
+
+
+def members(proplets: Iterable[int]) -> list[tuple[str, str]]:
+    """Name and role of everybody who takes part, with the proplets of these numbers."""
+    return [
+        ("manager", "manager"),
+        *((f"proplet-{number}", "proplet") for number in proplets),
+        ("fl-coordinator", "coordinator"),
+        ("proxy", "proxy"),
+    ]
+
+
+def is_ours(key: str) -> bool:
+    """Is it a variable that provisioning writes?"""
+    return key in _ALWAYS or _PROPLET_KEY.fullmatch(key) is not None
 
 
 def new_id() -> str:
@@ -115,18 +143,16 @@ def complete(
     """
     if proplets < 1:
         raise ConfigurationError(f"at least one proplet is needed, not {proplets}")
-    values = _in_one_dialect(values)
+    values = in_one_dialect(values)
     domain = _agreed(values, _DOMAIN_KEYS) or make_id()
     channel = _agreed(values, _CHANNEL_KEYS) or make_id()
     numbers = sorted({*range(1, proplets + 1), *_proplet_numbers(values)})
-    names = [("manager", "manager"), *((f"proplet-{n}", "proplet") for n in numbers)]
-    names += [("fl-coordinator", "coordinator"), ("proxy", "proxy")]
-    clients = tuple(_client(values, name, role, make_id, make_key) for name, role in names)
+    clients = tuple(_client(values, name, role, make_id, make_key) for name, role in members(numbers))
     _refuse_clashes(clients)
     return Credentials(domain, channel, clients)
 
 
-def _in_one_dialect(values: Mapping[str, str]) -> dict[str, str]:
+def in_one_dialect(values: Mapping[str, str]) -> dict[str, str]:
     """Under the names that we write. The newer names of the same things count where ours are not set."""
     found = dict(values)
     for key, value in values.items():
@@ -140,6 +166,11 @@ def _in_one_dialect(values: Mapping[str, str]) -> dict[str, str]:
             )
         found[ours] = value
     return found
+
+
+def newer_names(values: Mapping[str, str]) -> dict[str, str]:
+    """Those of ``values`` that have the newer names. We never write these, and a service prefers them to ours."""
+    return {key: value for key, value in values.items() if _NEWER_KEY.fullmatch(key)}
 
 
 def _proplet_numbers(values: Mapping[str, str]) -> set[int]:

@@ -1,90 +1,69 @@
-"""A ``.env`` file that people also edit: we change the lines of our variables and not one byte more."""
+"""A ``.env`` file that people also edit: we change the lines of our variables and not one byte more.
+
+What we write is what the plainest reader understands, ``grep '^KEY=' .env | cut -d = -f 2 | tr -d '"'``: no comment
+behind the value, no carriage return, no quotes that are not needed.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision import files
+from swashplate import dotenv
 from swashplate.errors import ConfigurationError
 
-_LINE = re.compile(
-    rb"(?P<indent>(?:\xef\xbb\xbf)?[ \t]*)(?P<comment>#?)[ \t]*"
-    rb"(?P<export>export[ \t]+)?(?P<key>[A-Za-z_][A-Za-z0-9_]*)[ \t]*=(?P<value>[^\r]*)(?P<end>\r?)"
-)
-_QUOTED = re.compile(r"""(?:"([^"]*)"|'([^']*)')\s*(?:#.*)?""")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+,=~^-]*")
-
-
-@dataclass(frozen=True)
-class _Line:
-    raw: bytes
-    key: str | None = None
-    active: bool = False
-    value: str = ""
+_SPECIAL = frozenset('"\\$`')
 
 
 def read(path: Path) -> dict[str, str]:
-    """The variables of the file; none when it does not exist.
-
-    Of several lines for one variable the last non-empty one counts. Values may be quoted, ``export`` may precede them
-    and a comment may follow; bytes that are not UTF-8 come back as lone surrogates.
-    """
-    values: dict[str, str] = {}
-    for line in _parse(files.read_bytes(path) or b""):
-        if line.key is not None and line.active and (line.value or line.key not in values):
-            values[line.key] = line.value
-    return values
+    """The variables of the file, by the rules of ``swashplate.dotenv``; none when it does not exist."""
+    return dotenv.values(files.read_bytes(path) or b"")
 
 
-def update(path: Path, values: Mapping[str, str]) -> bool:
+def check(path: Path) -> None:
+    """Raise now what ``update`` would raise later, for who makes something in between that only the file will remember."""
+    files.check_writable(path)
+    files.read_bytes(files.resolved(path))
+    backup = _backup(path)
+    if backup.is_dir():
+        raise ConfigurationError(f"{backup} is a directory; the backup of {path} goes there")
+
+
+def update(path: Path, values: Mapping[str, str], *, example: Path | None = None) -> bool:
     """Make every active line of each variable in ``values`` carry its value; return whether the content changed.
 
-    A variable without an active line takes the place of its last commented-out line, or a new line at the end. The file
-    before the change stays as ``{path}.bak``. A file that is right already is left alone, but for a mode wider than
-    0600. Through a symbolic link the file it points to is written.
+    A variable without an active line takes the place of its last commented-out line, or a new line at the end. A comment
+    behind an old value moves to a line of its own above. The file before the change stays as ``{path}.bak``. A file that
+    is right already is left alone, but for a mode wider than 0600. Through a symbolic link the file it points to is
+    written. A file that does not exist begins as a copy of ``example``, if there is one.
     """
     target = files.resolved(path)
     before = files.read_bytes(target)
-    after = _updated(before or b"", values)
     if before is None:
-        files.write_private(target, after)
+        files.write_private(target, _updated((files.read_bytes(example) if example else None) or b"", values))
         return True
+    after = _updated(before, values)
     if after == before:
         files.tighten(target)
         return False
     owner = target.stat()
-    files.write_private(path.with_name(path.name + ".bak"), before, owner=owner)
+    files.write_private(_backup(path), before, owner=owner)
     files.write_private(target, after, owner=owner)
     return True
 
 
-def _parse(content: bytes) -> list[_Line]:
-    return [_parse_line(raw) for raw in content.split(b"\n")]
+def _backup(path: Path) -> Path:
+    return path.with_name(path.name + ".bak")
 
 
-def _parse_line(raw: bytes) -> _Line:
-    found = _LINE.fullmatch(raw)
-    if found is None:
-        return _Line(raw)
-    value = _unquote(found["value"].decode("utf-8", "surrogateescape"))
-    return _Line(raw, found["key"].decode("ascii"), not found["comment"], value)
-
-
-def _unquote(text: str) -> str:
-    quoted = _QUOTED.fullmatch(text.strip())
-    if quoted is not None:
-        return quoted[1] if quoted[1] is not None else quoted[2]
-    return re.split(r"\s#", text, maxsplit=1)[0].strip()
-
-
-def _quote(key: str, value: str) -> bytes:
+def _quoted(key: str, value: str) -> bytes:
     """Unquoted where possible: then ``grep | cut | tr``, a shell and Docker Compose all read the same."""
     if _PLAIN.fullmatch(value):
         text = value
-    elif value.isprintable() and not set(value) & set('"\\$`'):
+    elif value.isprintable() and not set(value) & _SPECIAL:
         text = f'"{value}"'
     elif value.isprintable() and "'" not in value:
         text = f"'{value}'"
@@ -93,29 +72,32 @@ def _quote(key: str, value: str) -> bytes:
     return text.encode("utf-8")
 
 
-def _assign(line: _Line, value: bytes) -> bytes:
-    found = _LINE.fullmatch(line.raw)
-    assert found is not None
-    return found["indent"] + (found["export"] or b"") + found["key"] + b"=" + value + found["end"]
+def _assigned(line: dotenv.Line, key: str, value: str) -> list[bytes]:
+    """The lines that take the place of ``line``: itself when it says ``value`` already, in a form that all understand."""
+    start = line.indent + line.export + key.encode("ascii") + b"="
+    wanted = start + _quoted(key, value)
+    if line.active and line.value == value and line.raw in {wanted, start + b'"' + value.encode() + b'"'}:
+        return [line.raw]
+    if not line.comment:
+        return [wanted]
+    bare = line.indent.removeprefix(b"\xef\xbb\xbf")
+    return [line.indent + line.comment.encode("utf-8", "surrogateescape"), bare + wanted[len(line.indent) :]]
 
 
 def _updated(content: bytes, values: Mapping[str, str]) -> bytes:
-    lines = _parse(content)
-    raws = [line.raw for line in lines]
+    lines = dotenv.parse(content)
+    raws = [[line.raw] for line in lines]
     new: list[bytes] = []
     for key, value in values.items():
         places = [i for i, line in enumerate(lines) if line.key == key and line.active]
         if not places:
             places = [i for i, line in enumerate(lines) if line.key == key][-1:]
         for i in places:
-            if not (lines[i].active and lines[i].value == value):
-                raws[i] = _assign(lines[i], _quote(key, value))
+            raws[i] = _assigned(lines[i], key, value)
         if not places:
-            new.append(key.encode("ascii") + b"=" + _quote(key, value))
-    if not new:
-        return b"\n".join(raws)
-    end = b"\r\n" if content.count(b"\r\n") * 2 > content.count(b"\n") else b"\n"
-    kept = b"\n".join(raws)
-    if kept and not kept.endswith(b"\n"):
-        kept += end
-    return kept + b"".join(line + end for line in new)
+            new.append(key.encode("ascii") + b"=" + _quoted(key, value) + b"\n")
+    kept = b"\n".join(raw for place in raws for raw in place)
+    if new and kept and not kept.endswith(b"\n"):
+        windows = content.count(b"\r\n") * 2 > content.count(b"\n") and lines[-1].key not in values
+        kept += b"\r\n" if windows else b"\n"
+    return kept + b"".join(new)

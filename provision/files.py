@@ -7,7 +7,7 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from swashplate.errors import ConfigurationError
@@ -71,9 +71,28 @@ def write_private(path: Path, content: bytes, *, owner: os.stat_result | None = 
         Path(name).unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Raise ``ConfigurationError`` when ``path`` cannot be replaced.
+
+    A file that its owner may not write is refused too: replacing it would succeed, and is not what its mode asks for.
+    """
+    target = resolved(path)
+    try:
+        if target.exists() and not target.stat().st_mode & stat.S_IWUSR:
+            raise ConfigurationError(f"{path} is read-only", hint=f"chmod u+w {path}")
+        for directory in {target.parent, path.absolute().parent}:
+            with tempfile.TemporaryFile(dir=directory):
+                pass
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other provisioning runs away from ``path`` meanwhile; the lock is on its directory and leaves no file."""
+def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Keep other provisioning runs away from ``path`` meanwhile; the lock is on its directory and leaves no file.
+
+    ``on_wait`` is called when another run has the lock, which may take its time.
+    """
     directory = resolved(path).parent
     try:
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -81,7 +100,12 @@ def locked(path: Path) -> Iterator[None]:
         raise ConfigurationError(f"cannot write in {directory}: {error.strerror}") from error
     try:
         with contextlib.suppress(OSError):  # a file system without locks is no reason to fail
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if on_wait is not None:
+                    on_wait()
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

@@ -6,9 +6,10 @@ is the sentence and the hint on stderr and a non-zero exit.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ValidationError
+if TYPE_CHECKING:  # what raises our errors need not have pydantic: provision/provision_smq.py runs with any python3
+    from pydantic import ValidationError
 
 
 class SwashplateError(Exception):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swashplate import ports
+from swashplate import dotenv, ports
 from swashplate.errors import ConfigurationError, NotFoundError
 from swashplate.supervisor import Child
 
@@ -96,28 +96,16 @@ def broker_program(kind: str) -> str:
 
 
 def read_env(path: Path) -> dict[str, str]:
-    """The last non-empty value of every key; quotes and trailing comments removed, as a shell's reader would."""
+    """The last non-empty value of every key, by the rules of ``swashplate.dotenv``."""
     try:
         if path.exists() and not path.is_file():
             raise ConfigurationError(f"{path} is {'a directory' if path.is_dir() else 'not a regular file'}")
-        lines = path.read_text(errors="replace").splitlines()
+        found = dotenv.values(path.read_bytes())
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    values: dict[str, str] = {}
-    for line in lines:
-        key, separator, text = line.strip().removeprefix("export ").partition("=")
-        if not separator or key.startswith("#"):
-            continue
-        text = text.strip()
-        if text[:1] in {'"', "'"}:
-            text = text[1:].partition(text[0])[0]
-        else:
-            text = text.partition(" #")[0].strip()
-        if text:
-            values[key.strip()] = text
-    return values
+    return {key: value for key, value in found.items() if value}
 
 
 def chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:

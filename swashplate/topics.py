@@ -140,24 +140,24 @@ class Grants:
 def grants(topics: Topics, role: str, client_id: str) -> Grants:
     """The access list of a client: ``role`` is manager, proplet, proxy or coordinator."""
     base, announce = topics.base, topics.announce
-    match role:
-        case "proplet":
-            return Grants(
-                publish=(f"{base}/control/proplet/{client_id}/#", topics.blob_request(client_id)),
-                subscribe=(
-                    f"{base}/control/manager/{client_id}/#",
-                    announce,
-                    topics.blob_reply(client_id),
-                    f"{base}/registry/blobs/#",
-                    topics.round_next,
-                ),
-            )
-        case "manager":
-            both = (f"{base}/control/#", f"{base}/fl/#", "fl/rounds/#")
-            return Grants(publish=(*both, topics.resolve_request), subscribe=(*both, topics.resolve_reply))
-        case "proxy":
-            return Grants(publish=(f"{base}/registry/#",), subscribe=(f"{base}/registry/#", announce))
-        case "coordinator":
-            rounds = (f"{base}/fl/#", "fl/rounds/#")
-            return Grants(publish=rounds, subscribe=(*rounds, announce))
+    # No `match`: provision/provision_smq.py reaches this module with whatever python3 a machine has.
+    if role == "proplet":
+        return Grants(
+            publish=(f"{base}/control/proplet/{client_id}/#", topics.blob_request(client_id)),
+            subscribe=(
+                f"{base}/control/manager/{client_id}/#",
+                announce,
+                topics.blob_reply(client_id),
+                f"{base}/registry/blobs/#",
+                topics.round_next,
+            ),
+        )
+    if role == "manager":
+        both = (f"{base}/control/#", f"{base}/fl/#", "fl/rounds/#")
+        return Grants(publish=(*both, topics.resolve_request), subscribe=(*both, topics.resolve_reply))
+    if role == "proxy":
+        return Grants(publish=(f"{base}/registry/#",), subscribe=(f"{base}/registry/#", announce))
+    if role == "coordinator":
+        rounds = (f"{base}/fl/#", "fl/rounds/#")
+        return Grants(publish=rounds, subscribe=(*rounds, announce))
     raise ValueError(f"no access list for role {role!r}")

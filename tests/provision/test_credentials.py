@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision import env_file
-from provision.credentials import complete, env_prefix
+from provision.credentials import complete, env_prefix, is_ours
 from provision.local import provision_local
 from swashplate.errors import ConfigurationError
 
@@ -128,3 +128,10 @@ def test_the_newer_names_of_the_same_things_count_where_ours_are_not_set():
 def test_two_names_of_one_thing_with_different_values_are_refused():
     with pytest.raises(ConfigurationError, match="MANAGER_TENANT_ID and MANAGER_DOMAIN_ID"):
         complete({"MANAGER_TENANT_ID": "d", "MANAGER_DOMAIN_ID": "e"}, 1)
+
+
+def test_what_is_ours_is_what_we_write():
+    assert all(map(is_ours, complete({}, 12).as_env()))
+    assert not any(
+        map(is_ours, ["PROPLET_1_CLIENT_ID", "MANAGER_TENANT_ID", "PROXY_REGISTRY_URL", "XMANAGER_CLIENT_ID"])
+    )

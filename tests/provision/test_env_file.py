@@ -22,7 +22,7 @@ our_line = st.builds(
     st.sampled_from(KEYS),
     st.sampled_from([b"=", b" = ", b"= "]),
     st.sampled_from([b"", b'""', b"old", b'"old"', b"'old'"]),
-    st.sampled_from([b"", b"\r", b"  # why", b" "]),
+    st.sampled_from([b"", b"\r", b"  # why", b" ", b"  # MANAGER_CLIENT_ID=example"]),
 )
 content = st.lists(any_line | our_line, max_size=12).map(b"\n".join)
 
@@ -43,19 +43,37 @@ def backup(path: Path) -> Path:
 
 
 @given(content, values)
-def test_every_other_line_keeps_its_place_and_its_bytes(before, wanted):
+def test_every_other_line_keeps_its_order_and_its_bytes(before, wanted):
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, ".env")
         path.write_bytes(before)
         env_file.update(path, wanted)
         after = path.read_bytes().split(b"\n")
     lines = before.split(b"\n")
-    unterminated = len(lines) - 1
-    for i, raw in enumerate(lines if lines[-1] else lines[:-1]):
-        if not is_ours(raw, wanted):
-            # Only the last line, when it had no end and one is needed to append, may gain a carriage return.
-            assert after[i] == raw or (i == unterminated < len(after) - 1 and after[i] == raw + b"\r")
-    assert all(is_ours(raw, wanted) for raw in after[len(lines) :] if raw)
+    others = [raw for raw in (lines if lines[-1] else lines[:-1]) if not is_ours(raw, wanted)]
+    for i, raw in enumerate(after):
+        if others and raw in {others[0], others[0] + b"\r"} and (raw == others[0] or others[0] == lines[-1]):
+            del others[0]  # the last line, when it had no end and one is needed, may gain a carriage return
+        else:
+            is_moved_comment = raw.lstrip(b"\xef\xbb\xbf \t").startswith(b"#")
+            assert is_ours(raw, wanted) or is_moved_comment or (not raw and i == len(after) - 1)
+    assert not others
+
+
+@given(content, values)
+def test_the_guides_shell_lines_read_every_value(before, wanted):
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, ".env")
+        path.write_bytes(before)
+        env_file.update(path, wanted)
+        after = path.read_bytes().split(b"\n")
+    for key, value in wanted.items():
+        seen = [raw for raw in after if raw.startswith(key.encode() + b"=") and b'=""' not in raw]
+        # Only an indentation or an `export` that was there before hides a line from `grep ^KEY=`.
+        hidden = any(raw.startswith((b" ", b"\t", b"export", b"\xef\xbb\xbf")) and is_ours(raw, [key]) for raw in after)
+        assert seen or hidden
+        if seen:
+            assert seen[-1].partition(b"=")[2].replace(b'"', b"") == value.encode()
 
 
 @given(content, values)
@@ -120,9 +138,16 @@ def test_reads_the_forms_people_write(path, text, value):
     [
         (b"", b"K=v\n"),
         (b"A=1", b"A=1\nK=v\n"),
-        (b"A=1\r\nB=2\r\n", b"A=1\r\nB=2\r\nK=v\r\n"),
+        (b"A=1\r\nB=2\r\n", b"A=1\r\nB=2\r\nK=v\n"),
+        (b"A=1\r\nB=2\r\nC=3", b"A=1\r\nB=2\r\nC=3\r\nK=v\n"),
         (b"K=old", b"K=v"),
-        (b"  K=old  # why\r\nA=1", b"  K=v\r\nA=1"),
+        (b"A=1\r\nK=v\r\nB=2\r\n", b"A=1\r\nK=v\nB=2\r\n"),
+        (b"  K=old  # why\r\nA=1", b"  # why\n  K=v\nA=1"),
+        (b"K=v      # For proplet-1\n", b"# For proplet-1\nK=v\n"),
+        (b'export K="old" # caf\xe9\n', b"# caf\xe9\nexport K=v\n"),
+        (b"# K=example  # why\n", b"# why\nK=v\n"),
+        (b"\xef\xbb\xbfK=old # why\n", b"\xef\xbb\xbf# why\nK=v\n"),
+        (b"K = v\nK='v'\n", b"K=v\nK=v\n"),
         (b'K=""\nA=1\nK=old\n', b"K=v\nA=1\nK=v\n"),
         (b"# K=example\nA=1\n", b"K=v\nA=1\n"),
         (b"# K=one\n  #K=two\n", b"# K=one\n  K=v\n"),
@@ -139,7 +164,7 @@ def test_changes_only_the_lines_of_its_variables(path, before, after):
     assert backup(path).read_bytes() == before
 
 
-@pytest.mark.parametrize("before", [b"K=v", b'K="v"\r\n', b"  export K=v   # why\n", b"# K=example\nK=v\nK='v'\n"])
+@pytest.mark.parametrize("before", [b"K=v", b'K="v"\n', b"  export K=v", b'# K=example # x\nK=v\nK="v"\n'])
 def test_a_value_that_is_there_in_another_form_is_left_alone(path, before):
     path.write_bytes(before)
     assert env_file.update(path, {"K": "v"}) is False
@@ -192,6 +217,21 @@ def test_a_symbolic_link_to_nothing_creates_its_target(path, tmp_path):
     path.symlink_to(tmp_path / "real.env")
     env_file.update(path, {"K": "v"})
     assert (tmp_path / "real.env").read_bytes() == b"K=v\n"
+
+
+def test_a_new_file_begins_with_the_example_if_there_is_one(path, tmp_path):
+    example = tmp_path / ".env.example"
+    env_file.update(path, {"K": "v"}, example=example)
+    assert path.read_bytes() == b"K=v\n"
+    path.unlink()
+    example.write_bytes(b"# Ids\nK=\nA=1\n")
+    assert env_file.update(path, {"K": "v"}, example=example) is True
+    assert path.read_bytes() == b"# Ids\nK=v\nA=1\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert example.read_bytes() == b"# Ids\nK=\nA=1\n"
+    assert not backup(path).exists()
+    env_file.update(path, {"K": "w"}, example=example)
+    assert path.read_bytes() == b"# Ids\nK=w\nA=1\n"
 
 
 def test_a_new_file_has_no_backup(path):
