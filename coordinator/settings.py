@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from swashplate.settings import MQTT_IDENTITY, Settings, setting
+from swashplate.mqtt_settings import MqttSettings
+from swashplate.settings import Settings, named_after, setting
 
 
 def _ports(value: object) -> object:
@@ -23,11 +24,11 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[tuple[Port, ...], BeforeValidator(_ports)]
 
 
-class CoordinatorSettings(Settings):
-    """``python -m coordinator``."""
+class CoordinatorSettings(MqttSettings):
+    """``python -m coordinator``. Its MQTT settings carry no role's name."""
 
+    model_config = named_after("COORDINATOR", bare="mqtt_")
     section: ClassVar[str] = "coordinator"
-    identity: ClassVar[tuple[tuple[str, str, str], ...]] = MQTT_IDENTITY
 
     log_level: str = setting(
         "info", "COORDINATOR_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
@@ -48,7 +49,9 @@ class CoordinatorSettings(Settings):
     manager_url: str = setting(
         "http://localhost:7070", "MANAGER_URL", help="The manager, whose tasks a round is made of."
     )
-    mqtt_address: str = setting("tcp://localhost:1883", "MQTT_BROKER", help="The MQTT broker.")
+    mqtt_address: str = setting(
+        "tcp://localhost:1883", "MQTT_BROKER", help="The MQTT broker: tcp://host:port, or ssl://host:port."
+    )
     domain_id: str = setting(
         "",
         "COORDINATOR_TENANT_ID",
@@ -72,6 +75,9 @@ class CoordinatorSettings(Settings):
     client_key: str = setting(
         "", "MQTT_PASSWORD", "COORDINATOR_API_KEY", "COORDINATOR_CLIENT_KEY", help="The key of that identity."
     )
+
+    def mqtt_user(self) -> str:
+        return self.username or self.client_id
 
 
 class RegistrySettings(Settings):

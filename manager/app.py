@@ -17,7 +17,7 @@ from manager.settings import ManagerSettings
 from manager.tasks import TaskService
 from swashplate import __version__, logging
 from swashplate.blobs import BlobStore
-from swashplate.bus import BrokerAddress, Bus, MqttBus
+from swashplate.bus import Bus
 from swashplate.client import HttpClient
 from swashplate.database import Database, sqlite_url
 from swashplate.http import HttpService, must_be_connected
@@ -55,7 +55,7 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
         http = HttpService(
             "manager",
             [*api.routes(), *learning.routes()],
-            checks={"broker": must_be_connected(lambda: bus.connected), "database": database.check},
+            checks={"broker": must_be_connected(lambda: bus.trouble), "database": database.check},
             health=lambda: {
                 "status": "pass",
                 "version": __version__,
@@ -76,21 +76,9 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
 
 async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
     refuse_open_bind(settings.http_host, settings.http_insecure, "MANAGER")
-    address = BrokerAddress.parse(settings.mqtt_address)
     with state_folder(settings.state_dir) as folder:
         client_id = stable_client_id(folder, settings.client_id)
-
-        def connection(name: str, *, clean_session: bool) -> MqttBus:
-            return MqttBus(
-                address,
-                client_id=name,
-                username=settings.client_id,
-                password=settings.client_key,
-                clean_session=clean_session,
-                publish_timeout=settings.mqtt_timeout,
-            )
-
-        bus = connection(client_id, clean_session=False)
-        bare_bus = connection(f"{client_id}-bare", clean_session=True)
+        bus = settings.bus(client_id, clean_session=False)
+        bare_bus = settings.bus(f"{client_id}-bare")
         async with managing(settings, folder, bus, bare_bus):
             await stop.wait()

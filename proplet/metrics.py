@@ -105,7 +105,7 @@ def _service(proplet: Proplet) -> HttpService:
     service = HttpService(
         "proplet",
         [],
-        checks={"mqtt": must_be_connected(lambda: proplet.bus.connected)},
+        checks={"mqtt": must_be_connected(lambda: proplet.bus.trouble)},
         health=lambda: {"status": "ok", "running_tasks": proplet.agent.running},
     )
     service.registry.register(PropletCollector(proplet))

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from swashplate.errors import ConfigurationError
-from swashplate.settings import MQTT_IDENTITY, Seconds, Settings, setting
+from swashplate.mqtt_settings import MqttSettings
+from swashplate.settings import Seconds, Settings, named_after, setting
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -17,29 +18,15 @@ Bytes = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class PropletSettings(Settings):
+class PropletSettings(MqttSettings):
     """How a proplet reaches its broker and its site's services, and what it allows a task."""
 
+    model_config = named_after("PROPLET")
     section: ClassVar[str] = "proplet"
-    identity: ClassVar[tuple[tuple[str, str, str], ...]] = MQTT_IDENTITY
 
     log_level: str = setting(
         "info", "PROPLET_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
     )
-    domain_id: str = setting(..., "PROPLET_TENANT_ID", "PROPLET_DOMAIN_ID", help="The domain of the broker's topics.")
-    channel_id: str = setting(..., "PROPLET_CHANNEL_ID", help="The channel of the broker's topics.")
-    client_id: str = setting(..., "PROPLET_ENTITY_ID", "PROPLET_CLIENT_ID", help="The proplet's id, its MQTT user.")
-    client_key: str = setting(..., "PROPLET_API_KEY", "PROPLET_CLIENT_KEY", help="Its key, its MQTT password.")
-
-    mqtt_address: str = setting("tcp://localhost:1883", "PROPLET_MQTT_ADDRESS", help="The MQTT broker.")
-    mqtt_keep_alive: int = setting(30, "PROPLET_MQTT_KEEP_ALIVE", help="Seconds between signs of life to the broker.")
-    mqtt_ca_cert: str = setting("", "PROPLET_MQTT_TLS_CA_CERT", help="Certificates that the broker is checked by.")
-    mqtt_client_cert: str = setting("", "PROPLET_MQTT_TLS_CLIENT_CERT", help="The certificate shown to the broker.")
-    mqtt_client_key: str = setting("", "PROPLET_MQTT_TLS_CLIENT_KEY", help="The file with that certificate's key.")
-    mqtt_insecure_skip_verify: bool = setting(
-        False, "PROPLET_MQTT_TLS_INSECURE_SKIP_VERIFY", help="Do not check the broker's certificate."
-    )
-
     data_store_url: str = setting("", "DATA_STORE_URL", help="The local data store, where datasets come from.")
     model_registry_url: str = setting(
         "", "MODEL_REGISTRY_URL", help="Where models come from; by default what the manager announces."

@@ -22,7 +22,7 @@ from proxy.transfer import Limits
 from proxy.uploads import ManagerBlobs
 from swashplate import logging, service
 from swashplate.blobs import BlobStore
-from swashplate.bus import BrokerAddress, Bus, MqttBus, Received
+from swashplate.bus import Bus, Received
 from swashplate.errors import ConfigurationError, InvalidRequestError, SwashplateError, UnavailableError
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import BlobInfo, BlobRequest, Resolve, Resolved
@@ -63,17 +63,12 @@ class Proxy:
     async def start(self) -> None:
         await self._bus.subscribe(self._topics.resolve_request, self._on_resolve)
         await self._bus.subscribe(self._topics.every_blob_request, self._on_blob_request)
-        self._bus.on_connect(self._say_subscribed)
 
     async def close(self) -> None:
         await self._tasks.close()
         await self._streams.close()
         await self._resolving.close()
         await self._cache.close()
-
-    async def _say_subscribed(self) -> None:
-        for topic in (self._topics.resolve_request, self._topics.every_blob_request):
-            log.info("successfully subscribed to topic", topic=topic)
 
     async def _on_resolve(self, received: Received) -> None:
         request = Resolve.decode(received.payload)
@@ -228,22 +223,6 @@ def credentials_of(settings: ProxySettings) -> Credentials:
     )
 
 
-def bus_of(settings: ProxySettings, folder: Path) -> MqttBus:
-    address = BrokerAddress.parse(
-        settings.mqtt_address,
-        ca_cert=settings.mqtt_ca_cert,
-        client_cert=settings.mqtt_client_cert,
-        client_key=settings.mqtt_client_key,
-        insecure_skip_verify=settings.mqtt_insecure_skip_verify,
-    )
-    return MqttBus(
-        address,
-        client_id=service.stable_client_id(folder, settings.client_id),
-        username=settings.client_id,
-        password=settings.client_key,
-    )
-
-
 @asynccontextmanager
 async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncIterator[Proxy]:
     """The proxy on this bus, which must not be entered yet: no message may arrive before its handler."""
@@ -274,11 +253,11 @@ async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncItera
 async def serve(settings: ProxySettings, stop: asyncio.Event) -> None:
     refuse_open_bind(settings.http_host, settings.http_insecure, "PROXY")
     with service.state_folder(settings.state_dir) as folder:
-        bus = bus_of(settings, folder)
+        bus = settings.bus(service.stable_client_id(folder, settings.client_id))
         http = HttpService(
             "proxy",
             [],
-            checks={"mqtt": must_be_connected(lambda: bus.connected)},
+            checks={"mqtt": must_be_connected(lambda: bus.trouble)},
             health=lambda: {"status": "ok", "service": "proxy"},
         )
         async with http.serving(settings.http_host, settings.http_port), running(settings, bus, folder):

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swashplate.settings import MQTT_IDENTITY, Seconds, Settings, setting
+from swashplate.mqtt_settings import MqttSettings
+from swashplate.settings import Seconds, Settings, named_after, setting
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -16,28 +17,13 @@ Bytes = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class ProxySettings(Settings):
+class ProxySettings(MqttSettings):
     """How the proxy reaches its broker, its registries and the manager."""
 
+    model_config = named_after("PROXY")
     section = "proxy"
-    identity = MQTT_IDENTITY
 
     log_level: str = setting("info", "PROXY_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error.")
-    domain_id: str = setting(..., "PROXY_TENANT_ID", "PROXY_DOMAIN_ID", help="The domain of the broker's topics.")
-    channel_id: str = setting(..., "PROXY_CHANNEL_ID", help="The channel of the broker's topics.")
-    client_id: str = setting(..., "PROXY_ENTITY_ID", "PROXY_CLIENT_ID", help="The proxy's identity, its MQTT user.")
-    client_key: str = setting(..., "PROXY_API_KEY", "PROXY_CLIENT_KEY", help="The proxy's key, its MQTT password.")
-
-    mqtt_address: str = setting("tcp://localhost:1883", "PROXY_MQTT_ADDRESS", help="The MQTT broker.")
-    mqtt_ca_cert: str = setting(
-        "", "PROXY_MQTT_TLS_CA_CERT", help="A file of certificates that the broker is checked by."
-    )
-    mqtt_client_cert: str = setting("", "PROXY_MQTT_TLS_CLIENT_CERT", help="The certificate shown to the broker.")
-    mqtt_client_key: str = setting("", "PROXY_MQTT_TLS_CLIENT_KEY", help="The file with the key of that certificate.")
-    mqtt_insecure_skip_verify: bool = setting(
-        False, "PROXY_MQTT_TLS_INSECURE_SKIP_VERIFY", help="Do not check the broker's certificate."
-    )
-
     http_host: str = setting("127.0.0.1", "PROXY_HTTP_HOST", help="Where /health is served.")
     http_port: Port = setting(9191, "PROXY_HTTP_PORT", help="The port of /health.")
     http_insecure: bool = setting(

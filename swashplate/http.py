@@ -237,11 +237,12 @@ class HttpService:
             await runner.cleanup()
 
 
-def must_be_connected(connected: Callable[[], bool]) -> Check:
-    """A health check of the broker connection."""
+def must_be_connected(trouble: Callable[[], str | None]) -> Check:
+    """A health check of the broker connection: ``trouble`` answers why it does not stand."""
 
     async def check() -> None:
-        if not connected():
-            raise UnavailableError("not connected to the MQTT broker")
+        reason = trouble()
+        if reason:
+            raise UnavailableError(reason)
 
     return check

@@ -210,6 +210,7 @@ class Layout:
                 "coordinator",
                 {
                     **self._own("COORDINATOR"),
+                    **self._own("MQTT"),
                     "COORDINATOR_DOMAIN_ID": self._values.get("MANAGER_DOMAIN_ID", ""),
                     "COORDINATOR_CHANNEL_ID": self._values.get("MANAGER_CHANNEL_ID", ""),
                     "COORDINATOR_PORT": str(options.port("coordinator")),

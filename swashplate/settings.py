@@ -12,24 +12,28 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import tomli
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from swashplate.errors import ConfigurationError
 
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|s|m|h)"
 
 
 def _seconds(value: object) -> object:
-    if isinstance(value, str):
-        found = re.fullmatch(r"\s*([0-9.]+)\s*(ms|s|m|h|)\s*", value)
-        if not found:
-            raise ValueError("expected a duration such as 30s or 30")
-        return float(found[1]) * _UNITS[found[2]]
-    return value
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if re.fullmatch(f"(?:{_DURATION_PART})+", text):
+        return sum(float(count) * _UNITS[unit] for count, unit in re.findall(_DURATION_PART, text))
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError("expected a duration such as 30s or 30") from error
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-"""A duration: ``30s``, ``500ms``, ``2m`` or plain seconds."""
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(allow_inf_nan=False)]
+"""A duration: ``30s``, ``500ms``, ``1m30s`` or plain seconds."""
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -37,6 +41,30 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 def setting(default: Any, *names: str, help: str) -> Any:  # noqa: A002  # it is what people read as help
     """Declare a setting: its default, its names in order of precedence, and one sentence for people."""
     return Field(default=default, validation_alias=AliasChoices(*names), description=help)
+
+
+_TWO_DIALECTS = {
+    "domain_id": ("TENANT_ID", "DOMAIN_ID"),
+    "client_id": ("ENTITY_ID", "CLIENT_ID"),
+    "client_key": ("API_KEY", "CLIENT_KEY"),
+}
+
+
+def named_after(role: str, *, bare: str = "-") -> ConfigDict:
+    """For a class whose inherited settings have no names of their own: ``mqtt_qos`` is ``MANAGER_MQTT_QOS`` there.
+
+    Fields that begin with ``bare`` go without the role.
+    """
+
+    def names(field: str) -> AliasChoices:
+        prefix = "" if field.startswith(bare) else f"{role}_"
+        return AliasChoices(*(prefix + name for name in _TWO_DIALECTS.get(field, (field.upper(),))))
+
+    return ConfigDict(alias_generator=AliasGenerator(validation_alias=names))
+
+
+class MissingIdentityError(ConfigurationError):
+    """The ids and the key are not there yet: provisioning may still bring them."""
 
 
 class Settings(BaseModel):
@@ -71,6 +99,7 @@ class Settings(BaseModel):
 
     @classmethod
     def names(cls, field: str) -> list[str]:
+        """In order of precedence; the last is the one that guides and provisioning use."""
         alias = cls.model_fields[field].validation_alias
         return [str(c) for c in alias.choices] if isinstance(alias, AliasChoices) else [field]
 
@@ -87,10 +116,10 @@ class Settings(BaseModel):
             with config.open("rb") as file:
                 section = tomli.load(file).get(cls.section, {})
         except FileNotFoundError as error:
-            missing = ", ".join(cls.names(field)[0] for field in wanted)
-            raise ConfigurationError(
+            missing = ", ".join(cls.names(field)[-1] for field in wanted)
+            raise MissingIdentityError(
                 f"failed to load TOML configuration: stat {config}: no such file or directory",
-                hint=f"set {missing} in the environment, or write section [{cls.section}] of {config}",
+                hint=f"provision, or set {missing} in the environment, or write section [{cls.section}] of {config}",
             ) from error
         except (OSError, tomli.TOMLDecodeError) as error:
             raise ConfigurationError(f"failed to load TOML configuration: {config}: {error}") from error
@@ -99,9 +128,9 @@ class Settings(BaseModel):
                 continue
             value = next((section[key] for key in keys if section.get(key)), None)
             if not isinstance(value, str):
-                raise ConfigurationError(
+                raise MissingIdentityError(
                     f"{config} lacks {keys[-1]} in section [{cls.section}]",
-                    hint=f"or set {cls.names(field)[0]} in the environment",
+                    hint=f"or set {cls.names(field)[-1]} in the environment",
                 )
             values[cls.names(field)[0]] = value
 

@@ -63,6 +63,12 @@ def test_any_setting_of_a_role_reaches_it_from_the_environment_or_the_env_file()
     assert all(child.env["PATH"] == "/bin" for child in found.values())
 
 
+def test_the_coordinators_broker_settings_carry_no_role_and_reach_it_alone():
+    found = children(file={**FILE, "MQTT_QOS": "2", "MQTT_TLS_CA_CERT": "/ca"})
+    assert [name for name, child in found.items() if "MQTT_TLS_CA_CERT" in child.env] == ["coordinator"]
+    assert found["coordinator"].env["MQTT_QOS"] == "2"
+
+
 @pytest.mark.parametrize("name", ["MANAGER_MQTT_ADDRESS", "PROPLET_MQTT_ADDRESS", "PROXY_MQTT_ADDRESS", "MQTT_BROKER"])
 def test_an_address_of_a_broker_replaces_the_embedded_one(name):
     assert Layout(OPTIONS, FILE, {}).embedded_broker
