@@ -85,10 +85,18 @@ class Settings(BaseModel):
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, *, config: Path | None = None) -> Self:
-        """Raises ``ConfigurationError`` naming the setting."""
+        """Raises ``ConfigurationError`` naming the setting, or ``MissingIdentityError`` when nothing else is wrong."""
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {k: v for k, v in environ.items() if v.strip()}
-        cls._complete_identity(values, config or Path(environ.get("SWASHPLATE_CONFIG_FILE") or "config.toml"))
+        try:
+            cls._complete_identity(values, config or Path(environ.get("SWASHPLATE_CONFIG_FILE") or "config.toml"))
+        except MissingIdentityError:
+            cls._validated({cls.names(entry[0])[0]: "-" for entry in cls.identity} | values)
+            raise
+        return cls._validated(values)
+
+    @classmethod
+    def _validated(cls, values: Mapping[str, Any]) -> Self:
         try:
             return cls.model_validate(values)
         except ValidationError as error:

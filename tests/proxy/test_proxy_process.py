@@ -128,16 +128,6 @@ async def test_health_tells_that_the_broker_is_gone_and_back(broker, tmp_path, s
         await health(session, port, 200)
 
 
-async def test_a_missing_identity_is_said_in_the_words_of_the_guide(tmp_path):
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PROXY_")}
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", env=environ, cwd=tmp_path, stderr=asyncio.subprocess.PIPE
-    )
-    _, said = await child.communicate()
-    assert child.returncode == 1
-    assert b"failed to load TOML configuration: stat config.toml: no such file or directory" in said
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1"])
 async def test_health_is_not_served_beyond_this_machine_by_itself(host):
     from proxy.app import serve
