@@ -25,7 +25,6 @@ from swashplate.client import HttpClient
 from swashplate.errors import InvalidRequestError
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import RoundTask
-from swashplate.settings import refuse_open_bind
 from swashplate.topics import Topics
 
 log = logging.get("coordinator")
@@ -43,7 +42,7 @@ async def coordinating(
     folder: Path = settings.state_dir
     topics = Topics(settings.domain_id, settings.channel_id)
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(HttpClient())
+        http = await stack.enter_async_context(HttpClient(tokens=settings.tokens()))
         store = await stack.enter_async_context(RoundStore(folder))
         registry = RegistryPeer(http, settings.model_registry_url)
         aggregator = AggregatorPeer(http, settings.aggregator_url)
@@ -67,6 +66,7 @@ async def coordinating(
             "coordinator",
             CoordinatorApi(rounds).routes(),
             checks={"broker": must_be_connected(lambda: bus.trouble), "database": store.check},
+            access=settings.access(settings.http_host),
         )
         await stack.enter_async_context(api.serving(settings.http_host, settings.port, also=settings.extra_ports))
         yield rounds
@@ -82,7 +82,7 @@ async def _task_ended(rounds: Rounds, message: Received) -> None:
 
 
 async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
-    refuse_open_bind(settings.http_host, settings.http_insecure, "COORDINATOR")
+    settings.access(settings.http_host)
     with service.state_folder(settings.state_dir) as folder:
         client_id = service.stable_client_id(folder, settings.client_id)
         bus = settings.bus(client_id, clean_session=False)

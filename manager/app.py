@@ -23,7 +23,6 @@ from swashplate.database import Database, sqlite_url
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import Announce, ProcessUrls
 from swashplate.service import stable_client_id, state_folder
-from swashplate.settings import refuse_open_bind
 from swashplate.topics import Topics
 
 log = logging.get("manager")
@@ -42,7 +41,8 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
             model_registry=settings.model_registry_url,
         ),
     )
-    async with database, HttpClient() as client:
+    tokens = {settings.coordinator_url: settings.coordinator_token.get_secret_value()}
+    async with database, HttpClient(tokens=tokens) as client:
         proplets = Proplets(bus, database, names, announce)
         images = Images(bus, names, timeout=settings.image_timeout)
         attempts = Attempts(bus, database, names, proplets, images)
@@ -62,6 +62,7 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
                 "description": "manager service",
                 "instance_id": settings.client_id,
             },
+            access=settings.access(settings.http_host),
         )
         async with bus, bare_bus:
             await attempts.recover()
@@ -75,7 +76,7 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
 
 
 async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
-    refuse_open_bind(settings.http_host, settings.http_insecure, "MANAGER")
+    settings.access(settings.http_host)
     with state_folder(settings.state_dir) as folder:
         client_id = stable_client_id(folder, settings.client_id)
         bus = settings.bus(client_id, clean_session=False)

@@ -5,22 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from swashplate.access import NO_TOKEN, HttpSettings, Token
 from swashplate.mqtt_settings import MqttSettings
 from swashplate.settings import Seconds, named_after, setting
 
 
-class ManagerSettings(MqttSettings):
+class ManagerSettings(MqttSettings, HttpSettings):
     model_config = named_after("MANAGER")
     section: ClassVar[str] = "manager"
 
     log_level: str = setting("info", "MANAGER_LOG_LEVEL", "LOG_LEVEL", help="debug, info, warn or error.")
     http_host: str = setting("127.0.0.1", "MANAGER_HTTP_HOST", help="The address that HTTP listens on.")
     http_port: int = setting(7070, "MANAGER_HTTP_PORT", help="The port that HTTP listens on.")
-    http_insecure: bool = setting(
-        False, "MANAGER_HTTP_INSECURE", help="Serve HTTP without authentication beyond loopback."
-    )
     coordinator_url: str = setting(
         "http://localhost:8086", "MANAGER_COORDINATOR_URL", "COORDINATOR_URL", help="Where /fl requests are forwarded."
+    )
+    coordinator_token: Token = setting(
+        NO_TOKEN, "COORDINATOR_HTTP_TOKEN", help="The coordinator's token, when it demands one."
     )
     model_registry_url: str = setting(
         "",

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from swashplate.access import NO_TOKEN, HttpSettings, Token
 from swashplate.errors import ConfigurationError
 from swashplate.mqtt_settings import MqttSettings
-from swashplate.settings import Seconds, Settings, named_after, setting
+from swashplate.settings import Seconds, named_after, setting
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -18,7 +19,7 @@ Bytes = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class PropletSettings(MqttSettings):
+class PropletSettings(MqttSettings, HttpSettings):
     """How a proplet reaches its broker and its site's services, and what it allows a task."""
 
     model_config = named_after("PROPLET")
@@ -36,6 +37,19 @@ class PropletSettings(MqttSettings):
         "COORDINATOR_URL",
         "MANAGER_COORDINATOR_URL",
         help="Where updates are posted; by default what the manager announces.",
+    )
+
+    data_store_token: Token = setting(
+        NO_TOKEN,
+        "DATA_STORE_HTTP_READ_TOKEN",
+        "DATA_STORE_HTTP_TOKEN",
+        help="The data store's token, when it demands one.",
+    )
+    model_registry_token: Token = setting(
+        NO_TOKEN,
+        "MODEL_REGISTRY_HTTP_READ_TOKEN",
+        "MODEL_REGISTRY_HTTP_TOKEN",
+        help="The model registry's token, when it demands one.",
     )
 
     state_dir: Path = setting(
@@ -75,9 +89,6 @@ class PropletSettings(MqttSettings):
     metrics_port: Port = setting(
         9092, "PROPLET_METRICS_PORT", help="The port of /health and /metrics, or the next free one; 0 serves neither."
     )
-    http_insecure: bool = setting(
-        False, "PROPLET_HTTP_INSECURE", help="Allow HTTP without authentication beyond this machine."
-    )
 
     def label_map(self) -> dict[str, str]:
         """Raises ``ConfigurationError`` naming the label that is not of the form key=value."""
@@ -90,17 +101,16 @@ class PropletSettings(MqttSettings):
         return labels
 
 
-class DataStoreSettings(Settings):
+class DataStoreSettings(HttpSettings):
     """Where the local data store keeps its datasets and whom it seeds."""
+
+    model_config = named_after("DATA_STORE")
 
     log_level: str = setting(
         "info", "DATA_STORE_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
     )
     http_host: str = setting("127.0.0.1", "DATA_STORE_HTTP_HOST", help="Where the data store is served.")
     http_port: Port = setting(8083, "DATA_STORE_PORT", help="The data store's port.")
-    http_insecure: bool = setting(
-        False, "DATA_STORE_HTTP_INSECURE", help="Allow HTTP without authentication beyond this machine."
-    )
     folder: Path = setting(Path(".swashplate/datasets"), "DATA_DIR", help="One file per dataset.")
     participants: str = setting(
         "", "FL_DATASET_PARTICIPANTS", help="Ids that get a small demo dataset at start, comma-separated."

@@ -23,13 +23,16 @@ class Site:
         self._http = http
         self.digests = digests
         self.announced = ProcessUrls()
+        http.trust(settings.data_store_url, settings.data_store_token.get_secret_value())
         self.datasets: list[str] = []
 
     def coordinator_url(self) -> str:
         return (self._settings.coordinator_url or self.announced.coordinator).rstrip("/")
 
     def model_registry_url(self) -> str:
-        return (self._settings.model_registry_url or self.announced.model_registry).rstrip("/")
+        url = (self._settings.model_registry_url or self.announced.model_registry).rstrip("/")
+        self._http.trust(url, self._settings.model_registry_token.get_secret_value())
+        return url
 
     async def learn_datasets(self) -> bool:
         """Ask the data store for its names; True when they are news."""

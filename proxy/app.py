@@ -26,7 +26,6 @@ from swashplate.bus import Bus, Received
 from swashplate.errors import ConfigurationError, InvalidRequestError, SwashplateError, UnavailableError
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import BlobInfo, BlobRequest, Resolve, Resolved
-from swashplate.settings import refuse_open_bind
 from swashplate.topics import Topics, last_level
 
 log = logging.get("proxy")
@@ -223,6 +222,16 @@ def credentials_of(settings: ProxySettings) -> Credentials:
     )
 
 
+def embedded_registry(settings: ProxySettings) -> Credentials:
+    """What is shown to our own registry: it takes its token as the password of any user."""
+    token = settings.oci_registry_token.get_secret_value()
+    if not (token and settings.oci_registry_url):
+        return Credentials()
+    return Credentials(
+        registry=references.registry_name(settings.oci_registry_url), username="swashplate", password=token
+    )
+
+
 @asynccontextmanager
 async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncIterator[Proxy]:
     """The proxy on this bus, which must not be entered yet: no message may arrive before its handler."""
@@ -232,14 +241,19 @@ async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncItera
         aliases=settings.registry_aliases, plain_http=settings.plain_http, registry_url=settings.registry_url
     )
     limits = Limits(max_bytes=settings.max_binary_bytes)
-    credentials = credentials_of(settings)
     async with AsyncExitStack() as open_things:
         session = await open_things.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         proxy = Proxy(
             bus,
             Topics(settings.domain_id, settings.channel_id),
-            images=OciClient(session, endpoints, credentials=credentials, limits=limits),
-            uploads=ManagerBlobs(session, settings.manager_url, limits),
+            images=OciClient(
+                session,
+                endpoints,
+                credentials=credentials_of(settings),
+                further=[embedded_registry(settings)],
+                limits=limits,
+            ),
+            uploads=ManagerBlobs(session, settings.manager_url, limits, settings.manager_token.get_secret_value()),
             cache=BlobCache(folder / "blobs", settings.cache_bytes),
             chunk_size=settings.chunk_size,
             fetch_timeout=settings.fetch_timeout,
@@ -251,7 +265,7 @@ async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncItera
 
 
 async def serve(settings: ProxySettings, stop: asyncio.Event) -> None:
-    refuse_open_bind(settings.http_host, settings.http_insecure, "PROXY")
+    access = settings.access(settings.http_host)
     with service.state_folder(settings.state_dir) as folder:
         bus = settings.bus(service.stable_client_id(folder, settings.client_id))
         http = HttpService(
@@ -259,6 +273,7 @@ async def serve(settings: ProxySettings, stop: asyncio.Event) -> None:
             [],
             checks={"mqtt": must_be_connected(lambda: bus.trouble)},
             health=lambda: {"status": "ok", "service": "proxy"},
+            access=access,
         )
         async with http.serving(settings.http_host, settings.http_port), running(settings, bus, folder):
             await stop.wait()

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from swashplate.access import NO_TOKEN, HttpSettings, Token
 from swashplate.mqtt_settings import MqttSettings
-from swashplate.settings import Seconds, Settings, named_after, setting
+from swashplate.settings import Seconds, named_after, setting
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -17,7 +18,7 @@ Bytes = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class ProxySettings(MqttSettings):
+class ProxySettings(MqttSettings, HttpSettings):
     """How the proxy reaches its broker, its registries and the manager."""
 
     model_config = named_after("PROXY")
@@ -26,9 +27,6 @@ class ProxySettings(MqttSettings):
     log_level: str = setting("info", "PROXY_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error.")
     http_host: str = setting("127.0.0.1", "PROXY_HTTP_HOST", help="Where /health is served.")
     http_port: Port = setting(9191, "PROXY_HTTP_PORT", help="The port of /health.")
-    http_insecure: bool = setting(
-        False, "PROXY_HTTP_INSECURE", help="Allow HTTP without authentication beyond this machine."
-    )
 
     state_dir: Path = setting(
         Path(".swashplate/proxy"), "PROXY_STATE_DIR", help="The cache of binaries and the client id."
@@ -41,6 +39,15 @@ class ProxySettings(MqttSettings):
     fetch_timeout: Seconds = setting(600.0, "PROXY_FETCH_TIMEOUT", help="How long one binary may take to arrive.")
     manager_url: str = setting(
         "http://127.0.0.1:7070", "PROXY_MANAGER_URL", help="The manager, which holds the uploaded binaries."
+    )
+
+    manager_token: Token = setting(
+        NO_TOKEN, "MANAGER_HTTP_READ_TOKEN", "MANAGER_HTTP_TOKEN", help="The manager's token, when it demands one."
+    )
+
+    oci_registry_url: str = setting("", "OCI_REGISTRY_URL", help="Where `swashplate oci-registry` serves.")
+    oci_registry_token: Token = setting(
+        NO_TOKEN, "OCI_REGISTRY_HTTP_READ_TOKEN", "OCI_REGISTRY_HTTP_TOKEN", help="Its token, when it demands one."
     )
 
     registry_url: str = setting(
@@ -61,8 +68,10 @@ class ProxySettings(MqttSettings):
     plain_http: str = setting("", "PROXY_PLAIN_HTTP", help="Registries without TLS, as host:port, comma-separated.")
 
 
-class RegistrySettings(Settings):
+class RegistrySettings(HttpSettings):
     """How the embedded OCI registry serves one machine."""
+
+    model_config = named_after("OCI_REGISTRY")
 
     log_level: str = setting(
         "info", "OCI_REGISTRY_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
@@ -73,8 +82,3 @@ class RegistrySettings(Settings):
         Path(".swashplate/oci-registry"), "OCI_REGISTRY_DIR", help="Where layers, manifests and tags are kept."
     )
     max_blob_bytes: Bytes = setting(4 * GIB, "OCI_REGISTRY_MAX_BLOB_BYTES", help="A larger layer is refused.")
-    http_insecure: bool = setting(
-        False,
-        "OCI_REGISTRY_HTTP_INSECURE",
-        help="Allow pushes without authentication from beyond this machine.",
-    )

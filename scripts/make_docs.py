@@ -41,9 +41,8 @@ MACHINES: list[tuple[str, Mapping[Any, Any]]] = [
 
 
 def shown_default(value: object) -> str:
-    if value in ("", None, ()):
-        return ""
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "" if value is None or value == () or not text else f"`{text}`"
 
 
 def settings_page() -> str:

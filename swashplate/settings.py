@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import tomli
-from pydantic import AliasChoices, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from swashplate.errors import ConfigurationError
 
@@ -103,7 +112,15 @@ class Settings(BaseModel):
             first = error.errors(include_url=False)[0]
             name = cls._name_of(str(first["loc"][0]))
             reason = str(first["msg"]).removeprefix("Value error, ")
+            if name in cls._secrets():
+                raise ConfigurationError(f"setting {name}: {reason}") from None
             raise ConfigurationError(f"setting {name}: {reason}, got {first['input']!r}") from error
+
+    @classmethod
+    def _secrets(cls) -> set[str]:
+        """The names of settings whose values are not shown."""
+        fields = [name for name, field in cls.model_fields.items() if field.annotation is SecretStr]
+        return {name for field in fields for name in cls.names(field)}
 
     @classmethod
     def names(cls, field: str) -> list[str]:
@@ -151,10 +168,11 @@ MQTT_IDENTITY = (
 )
 
 
-def refuse_open_bind(host: str, insecure: bool, name: str) -> None:
+def refuse_open_bind(host: str, insecure: bool, name: str, *, token_setting: str = "") -> None:
     """An HTTP service without authentication stays on loopback unless the operator says otherwise."""
     if host not in LOOPBACK and not insecure:
+        first = f"set {token_setting}, or " if token_setting else ""
         raise ConfigurationError(
             f"refusing to serve HTTP without authentication on {host}",
-            hint=f"bind to localhost, or set {name}_HTTP_INSECURE=true when the network in front of it is trusted",
+            hint=f"{first}bind to localhost, or set {name}_HTTP_INSECURE=true when the network in front of it is trusted",
         )

@@ -154,7 +154,8 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
         supervisor = Supervisor(notify)
         running = Running(options, layout.urls, layout.broker, layout.proplets, layout.logs, supervisor.children)
         try:
-            async with HttpClient(timeout=5) as client:
+            manager_url = f"http://{HOST}:{options.port('manager')}"
+            async with HttpClient(timeout=5, tokens={manager_url: layout.manager_token}) as client:
                 ready = _Readiness(supervisor.children, client)
                 if config is not None:
                     notify("starting the broker")
@@ -168,7 +169,7 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
                     if child.ready_url:
                         await ready.wait(child)
                 notify("waiting for the proplets")
-                await ready.proplets_alive(f"http://{HOST}:{options.port('manager')}", set(layout.proplets.values()))
+                await ready.proplets_alive(manager_url, set(layout.proplets.values()))
             write_whole(state / STATE_FILE, json.dumps(running.described(), indent=2).encode() + b"\n")
             yield running
         finally:
