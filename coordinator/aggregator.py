@@ -48,7 +48,9 @@ def http_service(body_limit: int = BODY_LIMIT, access: Access | None = None) -> 
 
 async def serve(settings: AggregatorSettings, stop: asyncio.Event) -> None:
     access = settings.access(settings.http_host)
-    async with http_service(settings.body_limit, access).serving(settings.http_host, settings.port):
+    async with http_service(settings.body_limit, access).serving(
+        settings.http_host, settings.port, setting=settings.names("port")[0]
+    ):
         await stop.wait()
 
 

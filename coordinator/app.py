@@ -68,7 +68,9 @@ async def coordinating(
             checks={"broker": must_be_connected(lambda: bus.trouble), "database": store.check},
             access=settings.access(settings.http_host),
         )
-        await stack.enter_async_context(api.serving(settings.http_host, settings.port, also=settings.extra_ports))
+        await stack.enter_async_context(
+            api.serving(settings.http_host, settings.port, also=settings.extra_ports, setting=settings.names("port")[0])
+        )
         yield rounds
 
 

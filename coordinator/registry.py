@@ -201,7 +201,7 @@ def http_service(store: ModelStore, access: Access | None = None) -> HttpService
 @asynccontextmanager
 async def serving(host: str, port: int, folder: Path, access: Access | None = None) -> AsyncIterator[ModelStore]:
     """The model registry over ``folder``, until the context ends."""
-    async with ModelStore(folder) as store, http_service(store, access).serving(host, port):
+    async with ModelStore(folder) as store, http_service(store, access).serving(host, port, setting="REGISTRY_PORT"):
         yield store
 
 

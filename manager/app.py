@@ -67,7 +67,7 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
         async with bus, bare_bus:
             await attempts.recover()
             try:
-                async with http.serving(settings.http_host, settings.http_port):
+                async with http.serving(settings.http_host, settings.http_port, setting=settings.names("http_port")[0]):
                     yield
             finally:
                 log.info("stopping")

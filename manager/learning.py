@@ -149,7 +149,7 @@ class Learning:
             return
         where = {"proplet_id": spec.proplet_id, "round_id": spec.env.get("ROUND_ID")}
         if error.code == "proplet_not_found":
-            log.warning("skipping participant: proplet not found", error="not found", **where)
+            log.warning("skipping participant: proplet not found", error="not found", hint=error.hint, **where)
         elif error.code == "proplet_not_alive":
             log.warning("skipping participant: proplet not alive", error="not alive", **where)
 

@@ -87,7 +87,7 @@ async def serve(settings: DataStoreSettings, stop: asyncio.Event) -> None:
     datasets = Datasets(settings.folder)
     seed(datasets, settings.seeded())
     http = HttpService("data_store", DataStoreApi(datasets).routes(), access=access)
-    async with http.serving(settings.http_host, settings.http_port):
+    async with http.serving(settings.http_host, settings.http_port, setting=settings.names("http_port")[0]):
         await stop.wait()
 
 

@@ -275,5 +275,9 @@ async def serve(settings: ProxySettings, stop: asyncio.Event) -> None:
             health=lambda: {"status": "ok", "service": "proxy"},
             access=access,
         )
-        async with http.serving(settings.http_host, settings.http_port), running(settings, bus, folder):
+        setting = settings.names("http_port")[0]
+        async with (
+            http.serving(settings.http_host, settings.http_port, setting=setting),
+            running(settings, bus, folder),
+        ):
             await stop.wait()

@@ -276,7 +276,7 @@ async def serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
             access=access,
         )
         try:
-            async with http.serving(settings.host, settings.port):
+            async with http.serving(settings.host, settings.port, setting=settings.names("port")[0]):
                 await stop.wait()
         finally:
             registry.close()

@@ -210,7 +210,9 @@ class HttpService:
             return response
         except SwashplateError as error:
             if error.status >= 500:
-                log.warning("request failed", method=request.method, path=request.path, error=error.sentence)
+                log.warning(
+                    "request failed", method=request.method, path=request.path, error=error.sentence, hint=error.hint
+                )
             return refusal(error)
         except web.HTTPRequestEntityTooLarge:
             return refusal(TooLargeError(f"the body is over the limit of {self._body_limit} bytes"))
@@ -229,10 +231,12 @@ class HttpService:
             return refusal(SwashplateError("internal error", hint="the service's log has the details"))
 
     @asynccontextmanager
-    async def serving(self, host: str, port: int, *, also: Iterable[int] = ()) -> AsyncIterator[HttpService]:
+    async def serving(
+        self, host: str, port: int, *, also: Iterable[int] = (), setting: str = ""
+    ) -> AsyncIterator[HttpService]:
         """Serve until the context ends; ``also`` are further ports that are taken only when free.
 
-        Raises ``ConfigurationError`` naming the port and, when it can be known, who holds it.
+        Raises ``ConfigurationError`` naming the port, its ``setting`` and, when it can be known, who holds it.
         """
         runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=2)
         await runner.setup()
@@ -240,7 +244,7 @@ class HttpService:
             try:
                 await web.TCPSite(runner, host, port, reuse_address=True).start()
             except OSError as error:
-                raise ports.taken(port, error) from error
+                raise ports.taken(port, error, service=self.name, setting=setting) from error
             for extra in also:
                 try:
                     await web.TCPSite(runner, host, extra, reuse_address=True).start()

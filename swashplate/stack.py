@@ -144,7 +144,7 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
         needed = [name for name in PORTS if name != "broker" or before.embedded_broker]
         for name in needed:
             if not ports.is_free(options.port(name)):
-                raise ports.taken(options.port(name))
+                raise ports.taken(options.port(name), service=name)
         config = state / "broker" / "nats.conf" if before.embedded_broker else None
         if config is not None:
             nats_server()

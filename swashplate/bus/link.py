@@ -49,7 +49,7 @@ class Link:
     def __init__(self, where: str, *, tls: bool, hints: LinkHints) -> None:
         self._where = where
         self._tls = tls
-        self._hints = hints
+        self.hints = hints
         self._said: set[str] = set()
         self._short = 0
         self._joined_before = False
@@ -81,20 +81,20 @@ class Link:
 
     def refused(self, reason: str) -> None:
         if reason in _CREDENTIALS:
-            self._say(f"the MQTT broker at {self._where} refuses the credentials", reason, self._hints.credentials)
+            self._say(f"the MQTT broker at {self._where} refuses the credentials", reason, self.hints.credentials)
         else:
             self._say(f"the MQTT broker at {self._where} refuses the connection", reason, None)
 
     def unreachable(self, error: BaseException | None) -> None:
         reason = str(error or "no answer")
         if isinstance(error, ssl.SSLError):
-            self._say(f"cannot speak TLS with the MQTT broker at {self._where}", reason, self._hints.certificates)
+            self._say(f"cannot speak TLS with the MQTT broker at {self._where}", reason, self.hints.certificates)
         else:
-            self._say(f"the MQTT broker cannot be reached at {self._where}", reason, self._hints.address)
+            self._say(f"the MQTT broker cannot be reached at {self._where}", reason, self.hints.address)
 
     def unanswered(self, reason: str) -> None:
         """It took the connection and ended it without an answer."""
-        hint = self._hints.certificates if self._tls else "if it speaks TLS there, the address begins with ssl://"
+        hint = self.hints.certificates if self._tls else "if it speaks TLS there, the address begins with ssl://"
         self._say(f"the MQTT broker at {self._where} ends the connection without an answer", reason, hint)
 
     def lost(self, reason: str, *, after_s: float, doing: list[str]) -> None:
@@ -102,7 +102,7 @@ class Link:
         self._short = self._short + 1 if after_s < STEADY_S else 0
         if self.dropping:
             sentence = f"the MQTT broker at {self._where} takes the connection and drops it again"
-            self._say(sentence, reason, self._hints.topics, unanswered=doing)
+            self._say(sentence, reason, self.hints.topics, unanswered=doing)
         else:
             self.trouble = f"lost the MQTT broker at {self._where}"
             log.warning("lost the MQTT broker", address=self._where, reason=reason)

@@ -215,8 +215,8 @@ class MqttBus(Bus):
                 asked.add(subscription)
                 try:
                     await self._ask(subscription)
-                except SubscriptionRefusedError as error:
-                    log.error("subscription refused", pattern=subscription.pattern, hint=error.hint)
+                except SubscriptionRefusedError:
+                    log.error("subscription refused", pattern=subscription.pattern, hint=self._link.hints.topics)
                 except _NotConnectedError:
                     return
                 except BusError as error:

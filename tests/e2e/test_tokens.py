@@ -130,6 +130,34 @@ def test_status_finds_the_token_where_up_found_it(guarded):
     assert "alive" in json.loads(said)["health"].values()
 
 
+FAILURES = (
+    "failed to",
+    "skipping participant",
+    "refuse",
+    "Forbidden",
+    "dropping",
+    "cannot",
+    "Traceback",
+    "timed out",
+    "lost the",
+)
+
+
+def test_a_good_run_says_what_people_look_for_and_nothing_that_looks_like_a_failure(guarded):
+    """Nothing has gone wrong here; who was refused over HTTP was told so, not the log."""
+    channel = layout.read_env(guarded.env_file)["MANAGER_CHANNEL_ID"]
+    for name in ("manager", "proplet-1", "proxy", "coordinator"):
+        said = [json.loads(line) for line in guarded.log(name).splitlines()]
+        topics = [line["topic"] for line in said if line["msg"] == "successfully subscribed to topic"]
+        assert any(channel in topic for topic in topics), name
+        assert "connected to MQTT broker" in [line["msg"] for line in said]
+        assert [line for line in said if line["level"] not in {"INFO", "DEBUG"}] == [], name
+    assert "registry/proplet" in guarded.log("proxy")
+    for file in (guarded.state / "logs").iterdir():
+        if file.name != "broker.log":
+            assert [phrase for phrase in FAILURES if phrase in file.read_text()] == [], file.name
+
+
 def test_no_token_is_in_a_log_or_in_a_command_line(guarded):
     lines = "".join(guarded.children().values())
     logs = "".join(file.read_text() for file in (guarded.state / "logs").iterdir()) + guarded.output.read_text()

@@ -135,6 +135,22 @@ async def test_a_broker_that_drops_us_for_a_topic_is_said_once_with_the_topic():
         assert not [line for line in logs if "connected to" in line["event"]]
 
 
+async def test_a_topic_of_another_channel_that_the_broker_refuses_names_the_settings(broker):
+    client = broker.credentials.client("manager")
+
+    async def ignore(_):
+        pass
+
+    with heard() as logs:
+        bus = bus_at(broker.port, user=client.id, key=client.key)
+        await bus.subscribe("m/another/c/channel", ignore)
+        async with bus:
+            await bus.wait_connected(PATIENCE)
+    (line,) = loud(logs)
+    assert (line["event"], line["pattern"]) == ("subscription refused", "m/another/c/channel")
+    assert "MANAGER_CHANNEL_ID" in line["hint"]
+
+
 async def test_pauses_between_tries_grow_to_a_limit_and_are_not_all_alike():
     delays = [Backoff() for _ in range(20)]
     first = {each.failed() for each in delays}
