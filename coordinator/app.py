@@ -88,5 +88,5 @@ async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
     with service.state_folder(settings.state_dir) as folder:
         client_id = service.stable_client_id(folder, settings.client_id)
         bus = settings.bus(client_id, clean_session=False)
-        async with coordinating(settings, bus, lambda: settings.bus(f"{client_id}-bare")):
+        async with coordinating(settings, bus, lambda: settings.bus(f"{client_id}-bare", bare=True)):
             await stop.wait()

@@ -80,6 +80,6 @@ async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
     with state_folder(settings.state_dir) as folder:
         client_id = stable_client_id(folder, settings.client_id)
         bus = settings.bus(client_id, clean_session=False)
-        bare_bus = settings.bus(f"{client_id}-bare")
+        bare_bus = settings.bus(f"{client_id}-bare", bare=True)
         async with managing(settings, folder, bus, bare_bus):
             await stop.wait()

@@ -75,8 +75,13 @@ class MqttSettings(Settings):
             )
         return address
 
-    def bus(self, client_id: str, *, will: Will | None = None, clean_session: bool = True) -> MqttBus:
-        """A connection under this MQTT client id, not yet entered. Raises ``ConfigurationError``."""
+    def bus(
+        self, client_id: str, *, will: Will | None = None, clean_session: bool = True, bare: bool = False
+    ) -> MqttBus:
+        """A connection under this MQTT client id, not yet entered; ``bare`` when it is for topics outside the channel.
+
+        Raises ``ConfigurationError``.
+        """
         if self.mqtt_qos == 0:
             log.warning(
                 "MQTT QoS 0 counts as 1: a start or a result must not be dropped", setting=self._said("mqtt_qos")
@@ -91,19 +96,22 @@ class MqttSettings(Settings):
             keep_alive=round(self.mqtt_keep_alive),
             publish_timeout=self.mqtt_timeout,
             publish_qos=max(1, self.mqtt_qos),
-            hints=self._hints(),
+            hints=self._hints(bare=bare),
         )
 
     def mqtt_user(self) -> str:
         return self.client_id
 
-    def _hints(self) -> LinkHints:
+    def _hints(self, *, bare: bool) -> LinkHints:
         said = self._said
+        topics = f"it may not allow a topic: verify {said('domain_id')} and {said('channel_id')}, and provision again"
+        if bare:
+            topics = "it does not allow topics outside the channel; what is said inside it goes on"
         return LinkHints(
             credentials=f"verify {said('client_id')} and {said('client_key')}, and provision again",
             address=f"is it running? {said('mqtt_address')} says where it is looked for",
             certificates=f"check {said('mqtt_address')}, {said('mqtt_tls_ca_cert')} and {said('mqtt_tls_client_cert')}",
-            topics=f"it may not allow a topic: verify {said('domain_id')} and {said('channel_id')}, and provision again",
+            topics=topics,
         )
 
     @classmethod

@@ -144,7 +144,8 @@ class Settings(BaseModel):
             missing = ", ".join(cls.names(field)[-1] for field in wanted)
             raise MissingIdentityError(
                 f"failed to load TOML configuration: stat {config}: no such file or directory",
-                hint=f"provision, or set {missing} in the environment, or write section [{cls.section}] of {config}",
+                hint=f"provision, and start this again with {missing} in its environment; or write section [{cls.section}]"
+                f" of {config}, which is looked for again",
             ) from error
         except (OSError, tomli.TOMLDecodeError) as error:
             raise ConfigurationError(f"failed to load TOML configuration: {config}: {error}") from error
@@ -155,7 +156,7 @@ class Settings(BaseModel):
             if not isinstance(value, str):
                 raise MissingIdentityError(
                     f"{config} lacks {keys[-1]} in section [{cls.section}]",
-                    hint=f"or set {cls.names(field)[-1]} in the environment",
+                    hint=f"add it, the file is read again; or start this with {cls.names(field)[-1]} in its environment",
                 )
             values[cls.names(field)[0]] = value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import signal
 
 import pytest
 import structlog
@@ -106,7 +107,7 @@ async def test_credentials_that_become_right_at_the_broker_are_taken_without_a_r
         async with bus_at(broker.port, user=client.id, key=client.key) as bus:
             await until(lambda: "refuses the credentials" in bus.trouble)
             broker._config.write_text(right)
-            broker._process.send_signal(1)
+            broker._process.send_signal(signal.SIGHUP)
             await bus.wait_connected(PATIENCE)
             assert bus.trouble is None
 
