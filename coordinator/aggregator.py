@@ -14,9 +14,9 @@ from coordinator import aggregation, models
 from coordinator.offload import offload
 from coordinator.settings import BODY_LIMIT, AggregatorSettings
 from swashplate import logging, service
+from swashplate.access import Access
 from swashplate.errors import InvalidRequestError
 from swashplate.http import HttpService, Route, read_text
-from swashplate.settings import refuse_open_bind
 
 log = logging.get("aggregator")
 
@@ -38,17 +38,19 @@ async def _aggregate(request: web.Request) -> web.Response:
     return web.Response(body=content, content_type="application/json")
 
 
-def http_service(body_limit: int = BODY_LIMIT) -> HttpService:
+def http_service(body_limit: int = BODY_LIMIT, access: Access | None = None) -> HttpService:
     example = {"w": [0.5, -0.25, 0], "b": 0.125}
     route = Route(
         "POST", "/aggregate", _aggregate, "Average updates, weighted by samples", errors=(400, 413), example=example
     )
-    return HttpService("aggregator", [route], body_limit=body_limit)
+    return HttpService("aggregator", [route], body_limit=body_limit, access=access)
 
 
 async def serve(settings: AggregatorSettings, stop: asyncio.Event) -> None:
-    refuse_open_bind(settings.http_host, settings.http_insecure, "AGGREGATOR")
-    async with http_service(settings.body_limit).serving(settings.http_host, settings.port):
+    access = settings.access(settings.http_host)
+    async with http_service(settings.body_limit, access).serving(
+        settings.http_host, settings.port, setting=settings.names("port")[0]
+    ):
         await stop.wait()
 
 

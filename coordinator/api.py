@@ -82,6 +82,7 @@ class CoordinatorApi:
                 body=Update,
                 answer=UpdateAnswer,
                 errors=(403, 404, 409),
+                open=True,
             ),
             Route("POST", "/update_cbor", self.update_cbor, "Not taken: updates are JSON", status=415),
             Route(

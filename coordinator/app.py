@@ -20,12 +20,11 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.store import RoundStore
 from coordinator.tokens import Tokens
 from swashplate import logging, service
-from swashplate.bus import BrokerAddress, Bus, MqttBus, Received
+from swashplate.bus import Bus, Received
 from swashplate.client import HttpClient
 from swashplate.errors import InvalidRequestError
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import RoundTask
-from swashplate.settings import refuse_open_bind
 from swashplate.topics import Topics
 
 log = logging.get("coordinator")
@@ -43,7 +42,7 @@ async def coordinating(
     folder: Path = settings.state_dir
     topics = Topics(settings.domain_id, settings.channel_id)
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(HttpClient())
+        http = await stack.enter_async_context(HttpClient(tokens=settings.tokens()))
         store = await stack.enter_async_context(RoundStore(folder))
         registry = RegistryPeer(http, settings.model_registry_url)
         aggregator = AggregatorPeer(http, settings.aggregator_url)
@@ -66,9 +65,12 @@ async def coordinating(
         api = HttpService(
             "coordinator",
             CoordinatorApi(rounds).routes(),
-            checks={"broker": must_be_connected(lambda: bus.connected), "database": store.check},
+            checks={"broker": must_be_connected(lambda: bus.trouble), "database": store.check},
+            access=settings.access(settings.http_host),
         )
-        await stack.enter_async_context(api.serving(settings.http_host, settings.port, also=settings.extra_ports))
+        await stack.enter_async_context(
+            api.serving(settings.http_host, settings.port, also=settings.extra_ports, setting=settings.names("port")[0])
+        )
         yield rounds
 
 
@@ -82,22 +84,9 @@ async def _task_ended(rounds: Rounds, message: Received) -> None:
 
 
 async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
-    refuse_open_bind(settings.http_host, settings.http_insecure, "COORDINATOR")
+    settings.access(settings.http_host)
     with service.state_folder(settings.state_dir) as folder:
-        address = BrokerAddress.parse(settings.mqtt_address)
         client_id = service.stable_client_id(folder, settings.client_id)
-
-        def connection(name: str, *, clean_session: bool) -> MqttBus:
-            return MqttBus(
-                address,
-                client_id=name,
-                username=settings.username or settings.client_id,
-                password=settings.client_key,
-                clean_session=clean_session,
-            )
-
-        def open_bare() -> MqttBus:
-            return connection(f"{client_id}-bare", clean_session=True)
-
-        async with coordinating(settings, connection(client_id, clean_session=False), open_bare):
+        bus = settings.bus(client_id, clean_session=False)
+        async with coordinating(settings, bus, lambda: settings.bus(f"{client_id}-bare", bare=True)):
             await stop.wait()

@@ -97,7 +97,13 @@ class Launcher:
         except NotNowError as error:
             return News(proplet_id, ParticipantEvent.POSTPONED, code=error.code, error=error.sentence)
         except SwashplateError as error:
-            log.warning("skipping participant", round_id=round_.id, proplet_id=proplet_id, reason=error.sentence)
+            log.warning(
+                "skipping participant",
+                round_id=round_.id,
+                proplet_id=proplet_id,
+                reason=error.sentence,
+                hint=error.hint,
+            )
             return News(proplet_id, ParticipantEvent.REFUSED, code=error.code, error=_reason(error))
         if task.status in _NEVER_UPDATES:
             error_text = task.error or f"its task is {task.status}"

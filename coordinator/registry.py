@@ -21,10 +21,10 @@ from coordinator.model_store import ModelStore
 from coordinator.offload import offload
 from coordinator.settings import RegistrySettings
 from swashplate import logging, service
+from swashplate.access import Access
 from swashplate.errors import InvalidRequestError, from_validation
 from swashplate.http import HttpService, Route, answer, read_body, read_text
 from swashplate.model_ref import DEFAULT_LINE, ModelRef
-from swashplate.settings import refuse_open_bind
 from swashplate.topics import level
 
 log = logging.get("model-registry")
@@ -133,7 +133,7 @@ def _shapes(body: bytes) -> models.Shapes:
     return models.shapes(models.parse(from_json(body)))
 
 
-def http_service(store: ModelStore) -> HttpService:
+def http_service(store: ModelStore, access: Access | None = None) -> HttpService:
     api = RegistryApi(store)
     routes = [Route("GET", "/lines", api.lines, "Every model line", example={"lines": ["global_model"]})]
     for prefix in ("/models", "/lines/{line}/models"):
@@ -195,20 +195,20 @@ def http_service(store: ModelStore) -> HttpService:
             errors=(404, 409),
         ),
     ]
-    return HttpService("model_registry", routes, checks={"database": store.check})
+    return HttpService("model_registry", routes, checks={"database": store.check}, access=access)
 
 
 @asynccontextmanager
-async def serving(host: str, port: int, folder: Path) -> AsyncIterator[ModelStore]:
+async def serving(host: str, port: int, folder: Path, access: Access | None = None) -> AsyncIterator[ModelStore]:
     """The model registry over ``folder``, until the context ends."""
-    async with ModelStore(folder) as store, http_service(store).serving(host, port):
+    async with ModelStore(folder) as store, http_service(store, access).serving(host, port, setting="REGISTRY_PORT"):
         yield store
 
 
 async def serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
-    refuse_open_bind(settings.http_host, settings.http_insecure, "REGISTRY")
+    access = settings.access(settings.http_host)
     with service.state_folder(settings.models_dir) as folder:
-        async with serving(settings.http_host, settings.port, folder):
+        async with serving(settings.http_host, settings.port, folder, access):
             await stop.wait()
 
 

@@ -22,7 +22,7 @@ from coordinator.store import RoundStore
 from coordinator.tokens import Tokens
 from swashplate import logging
 from swashplate.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
-from swashplate.messages import ExperimentAnswer, ExperimentConfig, RoundTask, Update
+from swashplate.messages import PROPLET_IDS_HINT, ExperimentAnswer, ExperimentConfig, RoundTask, Update
 from swashplate.model_ref import ModelRef
 
 log = logging.get("rounds")
@@ -216,9 +216,9 @@ class Rounds:
 
 def _answer(round_: Round, participants: Participants) -> ExperimentAnswer:
     if round_.state is RoundState.CANCELLED:
-        raise ConflictError(
-            round_.error, code=round_.code, hint="GET /proplets of the manager lists who is there and alive"
-        )
+        unknown = any(p.code == "proplet_not_found" for p in participants.values())
+        hint = PROPLET_IDS_HINT if unknown else "GET /proplets of the manager lists who is there and alive"
+        raise ConflictError(round_.error, code=round_.code, hint=hint)
     if not round_.answer:  # interrupted before anybody was answered; its launches were taken up again since
         return views.experiment_answer(round_, participants)
     return ExperimentAnswer.decode(round_.answer)

@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from swashplate.settings import MQTT_IDENTITY, Settings, setting
+from swashplate.access import NO_TOKEN, HttpSettings, Token
+from swashplate.mqtt_settings import MqttSettings
+from swashplate.settings import named_after, setting
 
 
 def _ports(value: object) -> object:
@@ -23,19 +25,16 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[tuple[Port, ...], BeforeValidator(_ports)]
 
 
-class CoordinatorSettings(Settings):
-    """``python -m coordinator``."""
+class CoordinatorSettings(MqttSettings, HttpSettings):
+    """``python -m coordinator``. Its MQTT settings carry no role's name."""
 
+    model_config = named_after("COORDINATOR", bare="mqtt_")
     section: ClassVar[str] = "coordinator"
-    identity: ClassVar[tuple[tuple[str, str, str], ...]] = MQTT_IDENTITY
 
     log_level: str = setting(
         "info", "COORDINATOR_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
     )
     http_host: str = setting("127.0.0.1", "COORDINATOR_HTTP_HOST", help="The address the coordinator's HTTP binds.")
-    http_insecure: bool = setting(
-        False, "COORDINATOR_HTTP_INSECURE", help="Serve HTTP beyond loopback although it has no authentication."
-    )
     port: Port = setting(8080, "COORDINATOR_PORT", help="The port of the coordinator's HTTP.")
     extra_ports: Ports = setting(
         (), "COORDINATOR_EXTRA_PORTS", help="Further ports, separated by commas, that are served when they are free."
@@ -48,7 +47,16 @@ class CoordinatorSettings(Settings):
     manager_url: str = setting(
         "http://localhost:7070", "MANAGER_URL", help="The manager, whose tasks a round is made of."
     )
-    mqtt_address: str = setting("tcp://localhost:1883", "MQTT_BROKER", help="The MQTT broker.")
+    model_registry_token: Token = setting(
+        NO_TOKEN, "MODEL_REGISTRY_HTTP_TOKEN", help="The model registry's token, when it demands one."
+    )
+    aggregator_token: Token = setting(
+        NO_TOKEN, "AGGREGATOR_HTTP_TOKEN", help="The aggregator's token, when it demands one."
+    )
+    manager_token: Token = setting(NO_TOKEN, "MANAGER_HTTP_TOKEN", help="The manager's token, when it demands one.")
+    mqtt_address: str = setting(
+        "tcp://localhost:1883", "MQTT_BROKER", help="The MQTT broker: tcp://host:port, or ssl://host:port."
+    )
     domain_id: str = setting(
         "",
         "COORDINATOR_TENANT_ID",
@@ -73,31 +81,46 @@ class CoordinatorSettings(Settings):
         "", "MQTT_PASSWORD", "COORDINATOR_API_KEY", "COORDINATOR_CLIENT_KEY", help="The key of that identity."
     )
 
+    def tokens(self) -> dict[str, str]:
+        """URL of a service → its token."""
+        return {
+            self.model_registry_url: self.model_registry_token.get_secret_value(),
+            self.aggregator_url: self.aggregator_token.get_secret_value(),
+            self.manager_url: self.manager_token.get_secret_value(),
+        }
 
-class RegistrySettings(Settings):
+    def mqtt_user(self) -> str:
+        return self.username or self.client_id
+
+
+class RegistrySettings(HttpSettings):
     """``python -m coordinator.registry``."""
+
+    model_config = named_after("MODEL_REGISTRY")
 
     log_level: str = setting(
         "info", "REGISTRY_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
     )
     http_host: str = setting("127.0.0.1", "REGISTRY_HTTP_HOST", help="The address the model registry binds.")
     http_insecure: bool = setting(
-        False, "REGISTRY_HTTP_INSECURE", help="Serve HTTP beyond loopback although it has no authentication."
+        False,
+        "MODEL_REGISTRY_HTTP_INSECURE",
+        "REGISTRY_HTTP_INSECURE",
+        help="Serve HTTP without a token beyond this machine: whoever reaches the port may do everything.",
     )
     port: Port = setting(8081, "REGISTRY_PORT", help="The port of the model registry.")
     models_dir: Path = setting(Path(".swashplate/models"), "MODELS_DIR", help="Where models are kept.")
 
 
-class AggregatorSettings(Settings):
+class AggregatorSettings(HttpSettings):
     """``python -m coordinator.aggregator``."""
+
+    model_config = named_after("AGGREGATOR")
 
     log_level: str = setting(
         "info", "AGGREGATOR_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
     )
     http_host: str = setting("127.0.0.1", "AGGREGATOR_HTTP_HOST", help="The address the aggregator binds.")
-    http_insecure: bool = setting(
-        False, "AGGREGATOR_HTTP_INSECURE", help="Serve HTTP beyond loopback although it has no authentication."
-    )
     port: Port = setting(8082, "AGGREGATOR_PORT", help="The port of the aggregator.")
     body_limit: Annotated[int, Field(ge=1)] = setting(
         BODY_LIMIT, "AGGREGATOR_BODY_LIMIT", help="Bytes that the updates of a round may have together, as JSON."

@@ -17,13 +17,12 @@ from manager.settings import ManagerSettings
 from manager.tasks import TaskService
 from swashplate import __version__, logging
 from swashplate.blobs import BlobStore
-from swashplate.bus import BrokerAddress, Bus, MqttBus
+from swashplate.bus import Bus
 from swashplate.client import HttpClient
 from swashplate.database import Database, sqlite_url
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import Announce, ProcessUrls
 from swashplate.service import stable_client_id, state_folder
-from swashplate.settings import refuse_open_bind
 from swashplate.topics import Topics
 
 log = logging.get("manager")
@@ -42,7 +41,8 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
             model_registry=settings.model_registry_url,
         ),
     )
-    async with database, HttpClient() as client:
+    tokens = {settings.coordinator_url: settings.coordinator_token.get_secret_value()}
+    async with database, HttpClient(tokens=tokens) as client:
         proplets = Proplets(bus, database, names, announce)
         images = Images(bus, names, timeout=settings.image_timeout)
         attempts = Attempts(bus, database, names, proplets, images)
@@ -55,18 +55,19 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
         http = HttpService(
             "manager",
             [*api.routes(), *learning.routes()],
-            checks={"broker": must_be_connected(lambda: bus.connected), "database": database.check},
+            checks={"broker": must_be_connected(lambda: bus.trouble), "database": database.check},
             health=lambda: {
                 "status": "pass",
                 "version": __version__,
                 "description": "manager service",
                 "instance_id": settings.client_id,
             },
+            access=settings.access(settings.http_host),
         )
         async with bus, bare_bus:
             await attempts.recover()
             try:
-                async with http.serving(settings.http_host, settings.http_port):
+                async with http.serving(settings.http_host, settings.http_port, setting=settings.names("http_port")[0]):
                     yield
             finally:
                 log.info("stopping")
@@ -75,22 +76,10 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
 
 
 async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
-    refuse_open_bind(settings.http_host, settings.http_insecure, "MANAGER")
-    address = BrokerAddress.parse(settings.mqtt_address)
+    settings.access(settings.http_host)
     with state_folder(settings.state_dir) as folder:
         client_id = stable_client_id(folder, settings.client_id)
-
-        def connection(name: str, *, clean_session: bool) -> MqttBus:
-            return MqttBus(
-                address,
-                client_id=name,
-                username=settings.client_id,
-                password=settings.client_key,
-                clean_session=clean_session,
-                publish_timeout=settings.mqtt_timeout,
-            )
-
-        bus = connection(client_id, clean_session=False)
-        bare_bus = connection(f"{client_id}-bare", clean_session=True)
+        bus = settings.bus(client_id, clean_session=False)
+        bare_bus = settings.bus(f"{client_id}-bare", bare=True)
         async with managing(settings, folder, bus, bare_bus):
             await stop.wait()

@@ -59,7 +59,7 @@ class Learning:
             ),
             Route("GET", "/fl/rounds/{round_id}/complete", self._complete, "Is the round over?", errors=(404, 503)),
             Route("GET", "/fl/task", self._task, "What a participant of a round is to do", errors=(400, 404, 503)),
-            Route("POST", "/fl/update", self._update, "Hand in an update", errors=(403, 404, 409, 503)),
+            Route("POST", "/fl/update", self._update, "Hand in an update", errors=(403, 404, 409, 503), open=True),
         ]
 
     async def _experiments(self, request: web.Request) -> web.Response:
@@ -113,7 +113,7 @@ class Learning:
             raise UnavailableError(
                 f"the coordinator at {self._url} cannot do this now: {error.sentence}",
                 code="coordinator_unavailable",
-                hint="is the coordinator running? MANAGER_COORDINATOR_URL says where it is looked for",
+                hint=error.hint or "is the coordinator running? MANAGER_COORDINATOR_URL says where it is looked for",
             ) from error
         return content
 
@@ -149,7 +149,7 @@ class Learning:
             return
         where = {"proplet_id": spec.proplet_id, "round_id": spec.env.get("ROUND_ID")}
         if error.code == "proplet_not_found":
-            log.warning("skipping participant: proplet not found", error="not found", **where)
+            log.warning("skipping participant: proplet not found", error="not found", hint=error.hint, **where)
         elif error.code == "proplet_not_alive":
             log.warning("skipping participant: proplet not alive", error="not alive", **where)
 

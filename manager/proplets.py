@@ -15,7 +15,7 @@ from swashplate import logging, topics
 from swashplate.bus import Bus, Received
 from swashplate.database import Database
 from swashplate.errors import InvalidRequestError, NotFoundError
-from swashplate.messages import Alive, Announce, Capabilities, PropletCreate
+from swashplate.messages import PROPLET_IDS_HINT, Alive, Announce, Capabilities, PropletCreate
 
 log = logging.get("proplets")
 
@@ -103,7 +103,7 @@ class Proplets:
             return self._known[proplet_id]
         except KeyError:
             raise NotFoundError(
-                f"there is no proplet {proplet_id}", code="proplet_not_found", hint="GET /proplets lists the ids"
+                f"there is no proplet {proplet_id}", code="proplet_not_found", hint=PROPLET_IDS_HINT
             ) from None
 
     def alive(self, proplet: Proplet) -> bool:

@@ -85,6 +85,7 @@ class Agent:
         self._changed = asyncio.Event()
         self._background = Tasks(log)
         self._closing = False
+        self._first_connect = asyncio.Event()
 
     @property
     def running(self) -> int:
@@ -99,6 +100,8 @@ class Agent:
             result = result_message(ref, self._id, error=lost, code="proplet_restarted", retryable=True)
             await self._journal.finish(result)
         self._bus.on_connect(self._connected)
+        expecting = self._site.expect_manager(self._first_connect, self._topics.announce)
+        self._background.start(expecting, "expect the manager")
         self._outbox.on_settled = lambda _ref: self._changed.set()
         await self._bus.subscribe(self._topics.announce, self._announced)
         await self._bus.subscribe(self._topics.to_proplet(self._id, "start"), self._started)
@@ -124,7 +127,7 @@ class Agent:
         if announce.protocol != PROTOCOL:
             log.warning("the manager speaks another protocol", protocol=announce.protocol, ours=PROTOCOL)
         self._heartbeat_s = announce.heartbeat_s
-        self._site.announced = announce.urls
+        self._site.hear(announce.urls)
         if message.retain:
             self._changed.set()
         else:
@@ -254,6 +257,7 @@ class Agent:
 
     async def _connected(self) -> None:
         self._counters.connects += 1
+        self._first_connect.set()
         await self._say_hello()
 
     async def _say_hello(self) -> None:

@@ -22,7 +22,7 @@ from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.task_folder import TaskFolders, choose_root
 from swashplate import logging
-from swashplate.bus import BrokerAddress, Bus, MqttBus, Will
+from swashplate.bus import Bus, Will
 from swashplate.client import HttpClient
 from swashplate.service import stable_client_id, state_folder
 from swashplate.topics import Topics
@@ -45,25 +45,7 @@ class Proplet:
 
 
 def mqtt_bus(settings: PropletSettings) -> BusFactory:
-    address = BrokerAddress.parse(
-        settings.mqtt_address,
-        ca_cert=settings.mqtt_ca_cert,
-        client_cert=settings.mqtt_client_cert,
-        client_key=settings.mqtt_client_key,
-        insecure_skip_verify=settings.mqtt_insecure_skip_verify,
-    )
-
-    def make(client_id: str, will: Will) -> Bus:
-        return MqttBus(
-            address,
-            client_id=client_id,
-            username=settings.client_id,
-            password=settings.client_key,
-            will=will,
-            keep_alive=settings.mqtt_keep_alive,
-        )
-
-    return make
+    return lambda client_id, will: settings.bus(client_id, will=will)
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ from proplet.settings import DataStoreSettings
 from swashplate import logging, service
 from swashplate.errors import NotFoundError, from_validation
 from swashplate.http import HttpService, Route, answer, read_text
-from swashplate.settings import refuse_open_bind
 
 log = logging.get("data_store")
 
@@ -84,11 +83,11 @@ def seed(datasets: Datasets, names: list[str]) -> None:
 
 
 async def serve(settings: DataStoreSettings, stop: asyncio.Event) -> None:
-    refuse_open_bind(settings.http_host, settings.http_insecure, "DATA_STORE")
+    access = settings.access(settings.http_host)
     datasets = Datasets(settings.folder)
     seed(datasets, settings.seeded())
-    http = HttpService("data_store", DataStoreApi(datasets).routes())
-    async with http.serving(settings.http_host, settings.http_port):
+    http = HttpService("data_store", DataStoreApi(datasets).routes(), access=access)
+    async with http.serving(settings.http_host, settings.http_port, setting=settings.names("http_port")[0]):
         await stop.wait()
 
 

@@ -83,7 +83,7 @@ class InputCache:
     async def _fetch(self, url: str, known: Kept | None) -> Kept:
         headers = {"If-None-Match": known.etag} if known is not None and known.etag else {}
         try:
-            async with self._http.session.get(url, headers=headers, timeout=TIMEOUT) as response:
+            async with self._http.open("GET", url, headers=headers, timeout=TIMEOUT) as response:
                 if response.status == 304 and known is not None:
                     return known
                 if response.status >= 300:

@@ -14,9 +14,9 @@ from prometheus_client.registry import Collector
 from proplet.app import Proplet
 from proplet.settings import PropletSettings
 from swashplate import ports
+from swashplate.access import Access
 from swashplate.errors import ConfigurationError
 from swashplate.http import HttpService, must_be_connected
-from swashplate.settings import refuse_open_bind
 
 PORTS_TRIED = 100
 CGROUP = Path("/sys/fs/cgroup")
@@ -84,13 +84,13 @@ def _cgroup(name: str) -> int | None:
 @asynccontextmanager
 async def serving(settings: PropletSettings, proplet: Proplet) -> AsyncIterator[int]:
     """Serve on the first free port from the configured one; several proplets share a machine. Yields the port."""
-    refuse_open_bind(settings.http_host, settings.http_insecure, "PROPLET")
+    access = settings.access(settings.http_host)
     first = settings.metrics_port
     async with AsyncExitStack() as stack:
         for port in range(first, min(first + PORTS_TRIED, 65536)):
             if ports.is_free(port, settings.http_host):
                 try:
-                    await stack.enter_async_context(_service(proplet).serving(settings.http_host, port))
+                    await stack.enter_async_context(_service(proplet, access).serving(settings.http_host, port))
                 except ConfigurationError as error:  # another proplet took it since
                     if error.code != "port_taken":
                         raise
@@ -101,12 +101,13 @@ async def serving(settings: PropletSettings, proplet: Proplet) -> AsyncIterator[
         yield port
 
 
-def _service(proplet: Proplet) -> HttpService:
+def _service(proplet: Proplet, access: Access) -> HttpService:
     service = HttpService(
         "proplet",
         [],
-        checks={"mqtt": must_be_connected(lambda: proplet.bus.connected)},
+        checks={"mqtt": must_be_connected(lambda: proplet.bus.trouble)},
         health=lambda: {"status": "ok", "running_tasks": proplet.agent.running},
+        access=access,
     )
     service.registry.register(PropletCollector(proplet))
     return service

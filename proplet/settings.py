@@ -7,8 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from swashplate.access import NO_TOKEN, HttpSettings, Token
 from swashplate.errors import ConfigurationError
-from swashplate.settings import MQTT_IDENTITY, Seconds, Settings, setting
+from swashplate.mqtt_settings import MqttSettings
+from swashplate.settings import Seconds, named_after, setting
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -17,29 +19,15 @@ Bytes = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class PropletSettings(Settings):
+class PropletSettings(MqttSettings, HttpSettings):
     """How a proplet reaches its broker and its site's services, and what it allows a task."""
 
+    model_config = named_after("PROPLET")
     section: ClassVar[str] = "proplet"
-    identity: ClassVar[tuple[tuple[str, str, str], ...]] = MQTT_IDENTITY
 
     log_level: str = setting(
         "info", "PROPLET_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
     )
-    domain_id: str = setting(..., "PROPLET_TENANT_ID", "PROPLET_DOMAIN_ID", help="The domain of the broker's topics.")
-    channel_id: str = setting(..., "PROPLET_CHANNEL_ID", help="The channel of the broker's topics.")
-    client_id: str = setting(..., "PROPLET_ENTITY_ID", "PROPLET_CLIENT_ID", help="The proplet's id, its MQTT user.")
-    client_key: str = setting(..., "PROPLET_API_KEY", "PROPLET_CLIENT_KEY", help="Its key, its MQTT password.")
-
-    mqtt_address: str = setting("tcp://localhost:1883", "PROPLET_MQTT_ADDRESS", help="The MQTT broker.")
-    mqtt_keep_alive: int = setting(30, "PROPLET_MQTT_KEEP_ALIVE", help="Seconds between signs of life to the broker.")
-    mqtt_ca_cert: str = setting("", "PROPLET_MQTT_TLS_CA_CERT", help="Certificates that the broker is checked by.")
-    mqtt_client_cert: str = setting("", "PROPLET_MQTT_TLS_CLIENT_CERT", help="The certificate shown to the broker.")
-    mqtt_client_key: str = setting("", "PROPLET_MQTT_TLS_CLIENT_KEY", help="The file with that certificate's key.")
-    mqtt_insecure_skip_verify: bool = setting(
-        False, "PROPLET_MQTT_TLS_INSECURE_SKIP_VERIFY", help="Do not check the broker's certificate."
-    )
-
     data_store_url: str = setting("", "DATA_STORE_URL", help="The local data store, where datasets come from.")
     model_registry_url: str = setting(
         "", "MODEL_REGISTRY_URL", help="Where models come from; by default what the manager announces."
@@ -49,6 +37,19 @@ class PropletSettings(Settings):
         "COORDINATOR_URL",
         "MANAGER_COORDINATOR_URL",
         help="Where updates are posted; by default what the manager announces.",
+    )
+
+    data_store_token: Token = setting(
+        NO_TOKEN,
+        "DATA_STORE_HTTP_READ_TOKEN",
+        "DATA_STORE_HTTP_TOKEN",
+        help="The data store's token, when it demands one.",
+    )
+    model_registry_token: Token = setting(
+        NO_TOKEN,
+        "MODEL_REGISTRY_HTTP_READ_TOKEN",
+        "MODEL_REGISTRY_HTTP_TOKEN",
+        help="The model registry's token, when it demands one.",
     )
 
     state_dir: Path = setting(
@@ -88,9 +89,6 @@ class PropletSettings(Settings):
     metrics_port: Port = setting(
         9092, "PROPLET_METRICS_PORT", help="The port of /health and /metrics, or the next free one; 0 serves neither."
     )
-    http_insecure: bool = setting(
-        False, "PROPLET_HTTP_INSECURE", help="Allow HTTP without authentication beyond this machine."
-    )
 
     def label_map(self) -> dict[str, str]:
         """Raises ``ConfigurationError`` naming the label that is not of the form key=value."""
@@ -103,17 +101,16 @@ class PropletSettings(Settings):
         return labels
 
 
-class DataStoreSettings(Settings):
+class DataStoreSettings(HttpSettings):
     """Where the local data store keeps its datasets and whom it seeds."""
+
+    model_config = named_after("DATA_STORE")
 
     log_level: str = setting(
         "info", "DATA_STORE_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
     )
     http_host: str = setting("127.0.0.1", "DATA_STORE_HTTP_HOST", help="Where the data store is served.")
     http_port: Port = setting(8083, "DATA_STORE_PORT", help="The data store's port.")
-    http_insecure: bool = setting(
-        False, "DATA_STORE_HTTP_INSECURE", help="Allow HTTP without authentication beyond this machine."
-    )
     folder: Path = setting(Path(".swashplate/datasets"), "DATA_DIR", help="One file per dataset.")
     participants: str = setting(
         "", "FL_DATASET_PARTICIPANTS", help="Ids that get a small demo dataset at start, comma-separated."

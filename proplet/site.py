@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from proplet.settings import PropletSettings
@@ -13,6 +14,8 @@ from swashplate.messages import ProcessUrls
 log = logging.get("site")
 
 LIST_TIMEOUT_S = 2.0
+ANNOUNCE_WITHIN_S = 10.0
+"""The announce is retained: it comes with the subscription, unless no manager has ever been on this channel."""
 
 
 class Site:
@@ -23,13 +26,39 @@ class Site:
         self._http = http
         self.digests = digests
         self.announced = ProcessUrls()
+        http.trust(settings.data_store_url, settings.data_store_token.get_secret_value())
         self.datasets: list[str] = []
+        self._manager_heard = asyncio.Event()
+
+    def hear(self, urls: ProcessUrls) -> None:
+        """What the manager announces."""
+        self.announced = urls
+        self._manager_heard.set()
+
+    async def expect_manager(self, connected: asyncio.Event, topic: str) -> None:
+        """Say once when no manager shows itself: that is how a wrong channel looks from here."""
+        await connected.wait()
+        try:
+            async with asyncio.timeout(ANNOUNCE_WITHIN_S):
+                await self._manager_heard.wait()
+        except TimeoutError:
+            log.warning(
+                "no manager has announced itself",
+                topic=topic,
+                within_s=ANNOUNCE_WITHIN_S,
+                hint="is the manager running? PROPLET_DOMAIN_ID and PROPLET_CHANNEL_ID must be the same as MANAGER_DOMAIN_ID"
+                " and MANAGER_CHANNEL_ID",
+            )
+            await self._manager_heard.wait()
+            log.info("the manager has announced itself", topic=topic)
 
     def coordinator_url(self) -> str:
         return (self._settings.coordinator_url or self.announced.coordinator).rstrip("/")
 
     def model_registry_url(self) -> str:
-        return (self._settings.model_registry_url or self.announced.model_registry).rstrip("/")
+        url = (self._settings.model_registry_url or self.announced.model_registry).rstrip("/")
+        self._http.trust(url, self._settings.model_registry_token.get_secret_value())
+        return url
 
     async def learn_datasets(self) -> bool:
         """Ask the data store for its names; True when they are news."""

@@ -22,11 +22,10 @@ from proxy.transfer import Limits
 from proxy.uploads import ManagerBlobs
 from swashplate import logging, service
 from swashplate.blobs import BlobStore
-from swashplate.bus import BrokerAddress, Bus, MqttBus, Received
+from swashplate.bus import Bus, Received
 from swashplate.errors import ConfigurationError, InvalidRequestError, SwashplateError, UnavailableError
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import BlobInfo, BlobRequest, Resolve, Resolved
-from swashplate.settings import refuse_open_bind
 from swashplate.topics import Topics, last_level
 
 log = logging.get("proxy")
@@ -63,17 +62,12 @@ class Proxy:
     async def start(self) -> None:
         await self._bus.subscribe(self._topics.resolve_request, self._on_resolve)
         await self._bus.subscribe(self._topics.every_blob_request, self._on_blob_request)
-        self._bus.on_connect(self._say_subscribed)
 
     async def close(self) -> None:
         await self._tasks.close()
         await self._streams.close()
         await self._resolving.close()
         await self._cache.close()
-
-    async def _say_subscribed(self) -> None:
-        for topic in (self._topics.resolve_request, self._topics.every_blob_request):
-            log.info("successfully subscribed to topic", topic=topic)
 
     async def _on_resolve(self, received: Received) -> None:
         request = Resolve.decode(received.payload)
@@ -228,19 +222,13 @@ def credentials_of(settings: ProxySettings) -> Credentials:
     )
 
 
-def bus_of(settings: ProxySettings, folder: Path) -> MqttBus:
-    address = BrokerAddress.parse(
-        settings.mqtt_address,
-        ca_cert=settings.mqtt_ca_cert,
-        client_cert=settings.mqtt_client_cert,
-        client_key=settings.mqtt_client_key,
-        insecure_skip_verify=settings.mqtt_insecure_skip_verify,
-    )
-    return MqttBus(
-        address,
-        client_id=service.stable_client_id(folder, settings.client_id),
-        username=settings.client_id,
-        password=settings.client_key,
+def embedded_registry(settings: ProxySettings) -> Credentials:
+    """What is shown to our own registry: it takes its token as the password of any user."""
+    token = settings.oci_registry_token.get_secret_value()
+    if not (token and settings.oci_registry_url):
+        return Credentials()
+    return Credentials(
+        registry=references.registry_name(settings.oci_registry_url), username="swashplate", password=token
     )
 
 
@@ -253,14 +241,19 @@ async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncItera
         aliases=settings.registry_aliases, plain_http=settings.plain_http, registry_url=settings.registry_url
     )
     limits = Limits(max_bytes=settings.max_binary_bytes)
-    credentials = credentials_of(settings)
     async with AsyncExitStack() as open_things:
         session = await open_things.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         proxy = Proxy(
             bus,
             Topics(settings.domain_id, settings.channel_id),
-            images=OciClient(session, endpoints, credentials=credentials, limits=limits),
-            uploads=ManagerBlobs(session, settings.manager_url, limits),
+            images=OciClient(
+                session,
+                endpoints,
+                credentials=credentials_of(settings),
+                further=[embedded_registry(settings)],
+                limits=limits,
+            ),
+            uploads=ManagerBlobs(session, settings.manager_url, limits, settings.manager_token.get_secret_value()),
             cache=BlobCache(folder / "blobs", settings.cache_bytes),
             chunk_size=settings.chunk_size,
             fetch_timeout=settings.fetch_timeout,
@@ -272,14 +265,19 @@ async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncItera
 
 
 async def serve(settings: ProxySettings, stop: asyncio.Event) -> None:
-    refuse_open_bind(settings.http_host, settings.http_insecure, "PROXY")
+    access = settings.access(settings.http_host)
     with service.state_folder(settings.state_dir) as folder:
-        bus = bus_of(settings, folder)
+        bus = settings.bus(service.stable_client_id(folder, settings.client_id))
         http = HttpService(
             "proxy",
             [],
-            checks={"mqtt": must_be_connected(lambda: bus.connected)},
+            checks={"mqtt": must_be_connected(lambda: bus.trouble)},
             health=lambda: {"status": "ok", "service": "proxy"},
+            access=access,
         )
-        async with http.serving(settings.http_host, settings.http_port), running(settings, bus, folder):
+        setting = settings.names("http_port")[0]
+        async with (
+            http.serving(settings.http_host, settings.http_port, setting=setting),
+            running(settings, bus, folder),
+        ):
             await stop.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,12 +47,13 @@ class OciClient:
         endpoints: Endpoints,
         *,
         credentials: Credentials | None = None,
+        further: Sequence[Credentials] = (),
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._endpoints = endpoints
-        self._credentials = credentials or Credentials()
+        self._credentials = [each for each in (credentials, *further) if each is not None and each.registry]
         self._limits = limits or Limits(max_bytes=256 << 20)
         self._clock = clock
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
@@ -161,11 +162,9 @@ class OciClient:
         return value if value and self._clock() < end else None
 
     def _ours(self, reference: Reference) -> Credentials:
-        """The credentials, when this registry is the one that they are for."""
-        mine = self._credentials.registry
-        if mine and self._endpoints.url(mine) == self._endpoints.url(reference.registry):
-            return self._credentials
-        return Credentials()
+        """The credentials that are for this registry."""
+        wanted = self._endpoints.url(reference.registry)
+        return next((each for each in self._credentials if self._endpoints.url(each.registry) == wanted), Credentials())
 
     async def _answer(self, challenge: Challenge, reference: Reference) -> bool:
         """Get what the registry asks for; False when we have nothing (new) to show."""

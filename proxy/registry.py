@@ -1,6 +1,6 @@
 """An OCI registry for one machine: push and pull of the OCI Distribution Specification v1.1, content kept as plain files.
 
-Without users: it belongs on loopback. A blob that was pushed to one repository can be read through every other one.
+Without a token it belongs on loopback. A blob that was pushed to one repository can be read through every other one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from proxy.registry_uploads import Upload, Uploads
 from proxy.settings import RegistrySettings
 from swashplate import logging, service
 from swashplate.http import HttpService, Route, answer
-from swashplate.settings import refuse_open_bind
 
 log = logging.get("registry")
 
@@ -267,14 +266,17 @@ def _page(request: web.Request, name: str, entries: list[str], further: dict[str
 
 
 async def serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
-    refuse_open_bind(settings.host, settings.http_insecure, "OCI_REGISTRY")
+    access = settings.access(settings.host, basic=True)
     with service.state_folder(settings.folder) as folder:
         registry = Registry(RegistryStore(folder), max_blob_bytes=settings.max_blob_bytes)
         http = HttpService(
-            "oci_registry", registry.routes(), health=lambda: {"status": "ok", "service": "oci-registry"}
+            "oci_registry",
+            registry.routes(),
+            health=lambda: {"status": "ok", "service": "oci-registry"},
+            access=access,
         )
         try:
-            async with http.serving(settings.host, settings.port):
+            async with http.serving(settings.host, settings.port, setting=settings.names("port")[0]):
                 await stop.wait()
         finally:
             registry.close()

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swashplate.settings import MQTT_IDENTITY, Seconds, Settings, setting
+from swashplate.access import NO_TOKEN, HttpSettings, Token
+from swashplate.mqtt_settings import MqttSettings
+from swashplate.settings import Seconds, named_after, setting
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -16,33 +18,15 @@ Bytes = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class ProxySettings(Settings):
+class ProxySettings(MqttSettings, HttpSettings):
     """How the proxy reaches its broker, its registries and the manager."""
 
+    model_config = named_after("PROXY")
     section = "proxy"
-    identity = MQTT_IDENTITY
 
     log_level: str = setting("info", "PROXY_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error.")
-    domain_id: str = setting(..., "PROXY_TENANT_ID", "PROXY_DOMAIN_ID", help="The domain of the broker's topics.")
-    channel_id: str = setting(..., "PROXY_CHANNEL_ID", help="The channel of the broker's topics.")
-    client_id: str = setting(..., "PROXY_ENTITY_ID", "PROXY_CLIENT_ID", help="The proxy's identity, its MQTT user.")
-    client_key: str = setting(..., "PROXY_API_KEY", "PROXY_CLIENT_KEY", help="The proxy's key, its MQTT password.")
-
-    mqtt_address: str = setting("tcp://localhost:1883", "PROXY_MQTT_ADDRESS", help="The MQTT broker.")
-    mqtt_ca_cert: str = setting(
-        "", "PROXY_MQTT_TLS_CA_CERT", help="A file of certificates that the broker is checked by."
-    )
-    mqtt_client_cert: str = setting("", "PROXY_MQTT_TLS_CLIENT_CERT", help="The certificate shown to the broker.")
-    mqtt_client_key: str = setting("", "PROXY_MQTT_TLS_CLIENT_KEY", help="The file with the key of that certificate.")
-    mqtt_insecure_skip_verify: bool = setting(
-        False, "PROXY_MQTT_TLS_INSECURE_SKIP_VERIFY", help="Do not check the broker's certificate."
-    )
-
     http_host: str = setting("127.0.0.1", "PROXY_HTTP_HOST", help="Where /health is served.")
     http_port: Port = setting(9191, "PROXY_HTTP_PORT", help="The port of /health.")
-    http_insecure: bool = setting(
-        False, "PROXY_HTTP_INSECURE", help="Allow HTTP without authentication beyond this machine."
-    )
 
     state_dir: Path = setting(
         Path(".swashplate/proxy"), "PROXY_STATE_DIR", help="The cache of binaries and the client id."
@@ -55,6 +39,15 @@ class ProxySettings(Settings):
     fetch_timeout: Seconds = setting(600.0, "PROXY_FETCH_TIMEOUT", help="How long one binary may take to arrive.")
     manager_url: str = setting(
         "http://127.0.0.1:7070", "PROXY_MANAGER_URL", help="The manager, which holds the uploaded binaries."
+    )
+
+    manager_token: Token = setting(
+        NO_TOKEN, "MANAGER_HTTP_READ_TOKEN", "MANAGER_HTTP_TOKEN", help="The manager's token, when it demands one."
+    )
+
+    oci_registry_url: str = setting("", "OCI_REGISTRY_URL", help="Where `swashplate oci-registry` serves.")
+    oci_registry_token: Token = setting(
+        NO_TOKEN, "OCI_REGISTRY_HTTP_READ_TOKEN", "OCI_REGISTRY_HTTP_TOKEN", help="Its token, when it demands one."
     )
 
     registry_url: str = setting(
@@ -75,8 +68,10 @@ class ProxySettings(Settings):
     plain_http: str = setting("", "PROXY_PLAIN_HTTP", help="Registries without TLS, as host:port, comma-separated.")
 
 
-class RegistrySettings(Settings):
+class RegistrySettings(HttpSettings):
     """How the embedded OCI registry serves one machine."""
+
+    model_config = named_after("OCI_REGISTRY")
 
     log_level: str = setting(
         "info", "OCI_REGISTRY_LOG_LEVEL", "LOG_LEVEL", help="What is logged: debug, info, warn or error."
@@ -87,8 +82,3 @@ class RegistrySettings(Settings):
         Path(".swashplate/oci-registry"), "OCI_REGISTRY_DIR", help="Where layers, manifests and tags are kept."
     )
     max_blob_bytes: Bytes = setting(4 * GIB, "OCI_REGISTRY_MAX_BLOB_BYTES", help="A larger layer is refused.")
-    http_insecure: bool = setting(
-        False,
-        "OCI_REGISTRY_HTTP_INSECURE",
-        help="Allow pushes without authentication from beyond this machine.",
-    )

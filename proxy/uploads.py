@@ -17,10 +17,11 @@ from swashplate.errors import NotFoundError, UnavailableError
 class ManagerBlobs:
     """``GET {manager}/blobs/{digest}``."""
 
-    def __init__(self, session: aiohttp.ClientSession, manager_url: str, limits: Limits) -> None:
+    def __init__(self, session: aiohttp.ClientSession, manager_url: str, limits: Limits, token: str = "") -> None:
         self._session = session
         self._url = manager_url.rstrip("/")
         self._limits = limits
+        self._headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
     async def fetch(self, digest: str, store: BlobStore) -> None:
         """Raises ``NotFoundError`` (image_not_found) and ``UnavailableError`` (manager_unreachable)."""
@@ -30,7 +31,7 @@ class ManagerBlobs:
             url = f"{self._url}/blobs/{digest}"
             try:
                 response = await self._session.get(
-                    url, headers={"Accept-Encoding": "identity", **headers}, timeout=BLOB_TIMEOUT
+                    url, headers={**self._headers, **headers}, timeout=BLOB_TIMEOUT, allow_redirects=False
                 )
             except BROKEN as error:
                 raise UnavailableError(

@@ -43,9 +43,8 @@ MACHINES: list[tuple[str, Mapping[Any, Any]]] = [
 
 
 def shown_default(value: object) -> str:
-    if value in ("", None, ()):
-        return ""
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "" if value is None or value == () or not text else f"`{text}`"
 
 
 def settings_page() -> str:
@@ -55,7 +54,13 @@ def settings_page() -> str:
         "",
         "Every process reads its environment; the ids and keys may instead stand in `config.toml` (or the file that",
         "`SWASHPLATE_CONFIG_FILE` names). Where several names are given, the first that is set and not empty wins.",
-        "Durations are `30s`, `500ms`, `2m` or plain seconds. Made by `scripts/docs`; do not edit.",
+        "Durations are `30s`, `500ms`, `1m30s` or plain seconds. Made by `scripts/docs`; do not edit.",
+        "",
+        "A process whose ids and key are nowhere to be found waits for `config.toml`; any other wrong setting ends it.",
+        "",
+        "A service with a token lets nobody in without it: `Authorization: Bearer <token>`, or, at the OCI registry, the",
+        "token as the password of any user. Callers find the token of the service they call under the same name. `/health`",
+        "is open. Beyond this machine a service serves only with a token, or when its `…_HTTP_INSECURE` says so.",
     ]
     for process, kind in PROCESSES:
         lines += ["", f"## python -m {process}", "", "| setting | default | what it does |", "| --- | --- | --- |"]

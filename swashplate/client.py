@@ -8,10 +8,17 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import aiohttp
+from yarl import URL
 
-from swashplate.errors import BY_STATUS, SwashplateError, UnavailableError
+from swashplate.errors import BY_STATUS, SwashplateError, UnauthorizedError, UnavailableError
 
 LARGE_BODY_BYTES = 1 << 18
+
+
+class TokenRefusedError(UnavailableError):
+    """A service wants another token than ours. Whoever asked us cannot help it; once our operator has, it goes on."""
+
+    default_code = "token_refused"
 
 
 def error_of(status: int, text: str, url: str) -> SwashplateError:
@@ -19,10 +26,12 @@ def error_of(status: int, text: str, url: str) -> SwashplateError:
     kind = BY_STATUS.get(status, UnavailableError if status >= 500 else SwashplateError)
     try:
         body = json.loads(text)
-        sentence = str(body["error"])
-        return kind(sentence, code=str(body.get("code") or kind.default_code), hint=body.get("hint"))
+        error = kind(str(body["error"]), code=str(body.get("code") or kind.default_code), hint=body.get("hint"))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return kind(f"{url} answered {status}: {text.strip()[:200]}")
+        error = kind(f"{url} answered {status}: {text.strip()[:200]}")
+    if isinstance(error, UnauthorizedError):
+        return TokenRefusedError(f"{url} refuses us: {error.sentence}", hint=error.hint)
+    return error
 
 
 def _sendable(body: bytes | str | None) -> io.BytesIO | bytes | None:
@@ -32,10 +41,29 @@ def _sendable(body: bytes | str | None) -> io.BytesIO | bytes | None:
 
 
 class HttpClient:
-    """A pool of connections. A peer that does not answer is an ``UnavailableError`` naming its URL."""
+    """A pool of connections. A peer that does not answer is an ``UnavailableError`` naming its URL.
 
-    def __init__(self, *, timeout: float = 30) -> None:
+    ``tokens``: base URL → the token of the service there, which nobody else is shown; not even where it redirects to.
+    """
+
+    def __init__(self, *, timeout: float = 30, tokens: Mapping[str, str] | None = None) -> None:
         self._timeout = timeout
+        self._tokens: dict[URL, str] = {}
+        for url, token in (tokens or {}).items():
+            self.trust(url, token)
+
+    def trust(self, url: str, token: str) -> None:
+        """Show ``token`` to the service at the base URL ``url``; an empty URL or token changes nothing."""
+        if url and token:
+            self._tokens[URL(url.rstrip("/"))] = token
+
+    def _token(self, url: str) -> str | None:
+        target = URL(url)
+        for base, token in self._tokens.items():
+            below = base.path in {"/", target.path} or target.path.startswith(base.path + "/")
+            if below and base.origin() == target.origin():
+                return token
+        return None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -46,9 +74,13 @@ class HttpClient:
     async def __aexit__(self, *exc: object) -> None:
         await self._session.close()
 
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        return self._session
+    def open(self, method: str, url: str, **options: Any) -> Any:
+        """The request as aiohttp makes it, with the token that belongs to ``url``: for whoever streams."""
+        token = self._token(url) if self._tokens else None
+        if token:
+            options["headers"] = {**(options.get("headers") or {}), "Authorization": f"Bearer {token}"}
+            options["allow_redirects"] = False
+        return self._session.request(method, url, **options)
 
     async def request(
         self,
@@ -64,7 +96,7 @@ class HttpClient:
         if body is not None:
             sent.setdefault("Content-Type", "application/json")
         try:
-            async with self._session.request(
+            async with self.open(
                 method,
                 url,
                 data=_sendable(body),

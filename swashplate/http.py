@@ -18,10 +18,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from pydantic import BaseModel, ValidationError
 
 from swashplate import __version__, logging, openapi, ports
+from swashplate.access import Access
 from swashplate.errors import (
     InvalidRequestError,
     SwashplateError,
     TooLargeError,
+    UnauthorizedError,
     UnavailableError,
     from_validation,
 )
@@ -50,6 +52,8 @@ class Route:
     query: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     example: Any = None
+    open: bool = False
+    """Needs no token of the service: its handler demands a proof of its own."""
 
 
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -126,8 +130,11 @@ class HttpService:
         checks: Mapping[str, Check] | None = None,
         health: Callable[[], dict[str, Any]] = lambda: {"status": "ok"},
         body_limit: int = 100 * MIB,
+        access: Access | None = None,
     ) -> None:
         self.name = name
+        self._access = access or Access()
+        self._open: set[web.AbstractRoute] = set()
         self.registry = CollectorRegistry()
         self._routes = list(routes)
         self._checks = dict(checks or {})
@@ -141,8 +148,10 @@ class HttpService:
         self.app = web.Application(middlewares=[self._middleware], client_max_size=body_limit)
         self._body_limit = body_limit
         for route in (*self._routes, *self._own_routes()):
-            self.app.router.add_route(route.method, route.path, route.handler)
-        self._document = openapi.document(name, __version__, self._routes)
+            added = self.app.router.add_route(route.method, route.path, route.handler)
+            if route.open:
+                self._open.add(added)
+        self._document = openapi.document(name, __version__, self._routes, secured=bool(self._access.token))
 
     def _own_routes(self) -> list[Route]:
         return [
@@ -192,10 +201,18 @@ class HttpService:
 
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            if request.match_info.route not in self._open:
+                self._access.check(request.method, request.path, request.headers)
             return await handler(request)
+        except UnauthorizedError as error:
+            response = refusal(error)
+            response.headers["WWW-Authenticate"] = self._access.challenge
+            return response
         except SwashplateError as error:
             if error.status >= 500:
-                log.warning("request failed", method=request.method, path=request.path, error=error.sentence)
+                log.warning(
+                    "request failed", method=request.method, path=request.path, error=error.sentence, hint=error.hint
+                )
             return refusal(error)
         except web.HTTPRequestEntityTooLarge:
             return refusal(TooLargeError(f"the body is over the limit of {self._body_limit} bytes"))
@@ -214,10 +231,12 @@ class HttpService:
             return refusal(SwashplateError("internal error", hint="the service's log has the details"))
 
     @asynccontextmanager
-    async def serving(self, host: str, port: int, *, also: Iterable[int] = ()) -> AsyncIterator[HttpService]:
+    async def serving(
+        self, host: str, port: int, *, also: Iterable[int] = (), setting: str = ""
+    ) -> AsyncIterator[HttpService]:
         """Serve until the context ends; ``also`` are further ports that are taken only when free.
 
-        Raises ``ConfigurationError`` naming the port and, when it can be known, who holds it.
+        Raises ``ConfigurationError`` naming the port, its ``setting`` and, when it can be known, who holds it.
         """
         runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=2)
         await runner.setup()
@@ -225,7 +244,7 @@ class HttpService:
             try:
                 await web.TCPSite(runner, host, port, reuse_address=True).start()
             except OSError as error:
-                raise ports.taken(port, error) from error
+                raise ports.taken(port, error, service=self.name, setting=setting) from error
             for extra in also:
                 try:
                     await web.TCPSite(runner, host, extra, reuse_address=True).start()
@@ -237,11 +256,12 @@ class HttpService:
             await runner.cleanup()
 
 
-def must_be_connected(connected: Callable[[], bool]) -> Check:
-    """A health check of the broker connection."""
+def must_be_connected(trouble: Callable[[], str | None]) -> Check:
+    """A health check of the broker connection: ``trouble`` answers why it does not stand."""
 
     async def check() -> None:
-        if not connected():
-            raise UnavailableError("not connected to the MQTT broker")
+        reason = trouble()
+        if reason:
+            raise UnavailableError(reason)
 
     return check

@@ -50,12 +50,25 @@ BROKER_ADDRESSES = ("MANAGER_MQTT_ADDRESS", "PROPLET_MQTT_ADDRESS", "PROXY_MQTT_
 # What belongs to one role alone: nobody inherits another's key.
 _ROLE_SETTING = re.compile(r"(MANAGER|COORDINATOR|PROXY|PROPLET(_[0-9]+)?|MQTT|IDENTITY)_")
 _IDENTITY = re.compile(r".*_(DOMAIN_ID|CHANNEL_ID|CLIENT_ID|CLIENT_KEY|TENANT_ID|ENTITY_ID|API_KEY)")
+_TOKEN = re.compile(r".*_HTTP_(READ_)?TOKEN")
+# Whose token a process needs, besides the ones that its own HTTP demands.
+_TOKENS_OF_OTHERS = {
+    "manager": ("COORDINATOR_HTTP_TOKEN",),
+    "coordinator": ("MANAGER_HTTP_TOKEN", "MODEL_REGISTRY_HTTP_TOKEN", "AGGREGATOR_HTTP_TOKEN"),
+    "proxy": ("MANAGER_HTTP_READ_TOKEN", "OCI_REGISTRY_HTTP_READ_TOKEN"),
+    "proplet": ("MODEL_REGISTRY_HTTP_READ_TOKEN", "DATA_STORE_HTTP_READ_TOKEN"),
+}
 _NEWER_DIALECT = ("_TENANT_ID", "_ENTITY_ID", "_API_KEY")
 
 
 def without_roles(environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` less what is meant for one role."""
-    return {name: value for name, value in environ.items() if not _ROLE_SETTING.match(name)}
+    """``environ`` less what is meant for one role, and less every token."""
+    return {k: v for k, v in environ.items() if not _ROLE_SETTING.match(k) and not _TOKEN.fullmatch(k)}
+
+
+def token_for_reading(values: Mapping[str, str], service: str) -> str:
+    """The least token of ``service``, such as MANAGER, that can read; empty when it has none."""
+    return values.get(f"{service}_HTTP_READ_TOKEN") or values.get(f"{service}_HTTP_TOKEN") or ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,8 @@ class Layout:
         # Ids and keys come from the env file alone, where the broker's users come from too: a shell may well have other
         # ones exported, to name participants with.
         self._values = {**{k: v for k, v in environ.items() if not _IDENTITY.fullmatch(k)}, **values}
-        self._values |= {k: v for k, v in environ.items() if _ROLE_SETTING.match(k) and not _IDENTITY.fullmatch(k)}
+        own = {k: v for k, v in environ.items() if _ROLE_SETTING.match(k) or _TOKEN.fullmatch(k)}
+        self._values |= {k: v for k, v in own.items() if not _IDENTITY.fullmatch(k)}
         self._state = options.state_dir
         self.logs = options.state_dir / "logs"
         self._common = without_roles(environ)
@@ -147,11 +161,14 @@ class Layout:
         return not any(self._values.get(name) for name in BROKER_ADDRESSES)
 
     @property
-    def ports(self) -> list[int]:
-        """Every port that must be free."""
-        return [
-            port + self._options.port_offset for port in ALL_PORTS if self.own_broker or port not in OWN_BROKER_PORTS
-        ]
+    def ports(self) -> dict[int, str]:
+        """Every port that must be free, and who will listen there."""
+        whose = {**dict.fromkeys(IDENTITY_PORTS.values(), "identity"), **{port: name for name, port in PORTS.items()}}
+        return {
+            port + self._options.port_offset: whose[port]
+            for port in ALL_PORTS
+            if self.own_broker or port not in OWN_BROKER_PORTS
+        }
 
     @property
     def broker(self) -> str:
@@ -165,6 +182,25 @@ class Layout:
     @property
     def proplets(self) -> dict[str, str]:
         return {f"proplet-{n}": self._proplet(n)["PROPLET_CLIENT_ID"] for n in range(1, self._options.proplets + 1)}
+
+    @property
+    def manager_url(self) -> str:
+        return f"http://{HOST}:{self._options.port('manager')}"
+
+    @property
+    def manager_access(self) -> dict[str, str]:
+        """The manager's URL → what reading from it takes; an empty token when it demands none."""
+        return {self.manager_url: token_for_reading(self._values, "MANAGER")}
+
+    def _tokens(self, name: str) -> dict[str, str]:
+        """The tokens that one process demands, and those that it needs of others: to read only, if there is such a one."""
+        service = name.upper().replace("-", "_")
+        own = (f"{service}_HTTP_TOKEN", f"{service}_HTTP_READ_TOKEN")
+        others = (
+            other if self._values.get(other) else other.replace("_READ_", "_")
+            for other in _TOKENS_OF_OTHERS.get(name, ())
+        )
+        return {key: self._values[key] for key in (*own, *others) if self._values.get(key)}
 
     def _own(self, role: str) -> dict[str, str]:
         """Every setting of one role; of the proplets, what they share."""
@@ -187,7 +223,7 @@ class Layout:
         return Child(
             name=name,
             command=[sys.executable, "-m", module],
-            env={**self._common, **env},
+            env={**self._common, **self._tokens(name), **env},
             log_file=self.logs / f"{name}.log",
             ready_url=f"http://{HOST}:{port}/health",
             address=self._options.url(name),
@@ -274,6 +310,7 @@ class Layout:
                 "coordinator",
                 {
                     **self._own("COORDINATOR"),
+                    **self._own("MQTT"),
                     "COORDINATOR_DOMAIN_ID": self._values.get("MANAGER_DOMAIN_ID", ""),
                     "COORDINATOR_CHANNEL_ID": self._values.get("MANAGER_CHANNEL_ID", ""),
                     "COORDINATOR_PORT": str(options.port("coordinator")),
@@ -295,6 +332,7 @@ class Layout:
                     "PROXY_HTTP_PORT": str(options.port("proxy")),
                     "PROXY_MQTT_ADDRESS": self._addresses["PROXY_MQTT_ADDRESS"],
                     "PROXY_MANAGER_URL": urls["manager"],
+                    "OCI_REGISTRY_URL": registry,
                     "PROXY_REGISTRY_ALIASES": aliases,
                     "PROXY_STATE_DIR": str(state / "proxy"),
                 },
@@ -309,6 +347,7 @@ class Layout:
         own = self._proplet(number)
         env = {
             **self._own("PROPLET"),
+            **self._tokens("proplet"),
             **own,
             "PROPLET_NAME": name,
             "PROPLET_MQTT_ADDRESS": self._addresses["PROPLET_MQTT_ADDRESS"],

@@ -32,6 +32,13 @@ def _reference(model: type[Any]) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
 
 
+def _failure(status: int) -> dict[str, Any]:
+    return {
+        "description": _REASONS.get(status, "Failed"),
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+
+
 def _operation(route: Route) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "Done"}
     if route.answer is not None:
@@ -41,10 +48,7 @@ def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {"summary": route.summary, "responses": {str(route.status): success}}
     failures = {*route.errors, *((400, 413) if route.body else ())}
     for status in sorted(failures):
-        operation["responses"][str(status)] = {
-            "description": _REASONS.get(status, "Failed"),
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-        }
+        operation["responses"][str(status)] = _failure(status)
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"{(\w+)(?::[^}]*)?}", route.path)
@@ -60,8 +64,8 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
-def document(name: str, version: str, routes: Iterable[Route]) -> dict[str, Any]:
-    """The OpenAPI document of a service."""
+def document(name: str, version: str, routes: Iterable[Route], *, secured: bool = False) -> dict[str, Any]:
+    """The OpenAPI document of a service; ``secured`` when it demands a token."""
     routes = list(routes)
     takes = {(r.body, "validation") for r in routes if r.body}
     gives = {(r.answer, "validation") for r in routes if r.answer}
@@ -70,13 +74,19 @@ def document(name: str, version: str, routes: Iterable[Route]) -> dict[str, Any]
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = re.sub(r"{(\w+):[^}]*}", r"{\1}", route.path)
-        paths.setdefault(path, {})[route.method.lower()] = _operation(route)
-    return {
+        operation = paths.setdefault(path, {})[route.method.lower()] = _operation(route)
+        if secured and not route.open:
+            operation["security"] = [{"token": []}]
+            operation["responses"]["401"] = _failure(401)
+    described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": f"Swashplate {name}", "version": version},
         "paths": paths,
         "components": {"schemas": {**schemas.get("$defs", {}), "Error": _ERROR}},
     }
+    if secured:
+        described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return described
 
 
 def page(described: dict[str, Any]) -> str:

@@ -50,13 +50,16 @@ def holder(port: int) -> str | None:
     return None
 
 
-def taken(port: int, error: OSError | None = None) -> SwashplateError:
-    """The error to raise when ``port`` could not be bound."""
+def taken(port: int, error: OSError | None = None, *, service: str = "", setting: str = "") -> SwashplateError:
+    """The error to raise when ``service`` could not bind ``port``, which ``setting`` chooses; without, ``up`` does."""
+    whose = f"{service.replace('_', '-')} cannot listen: " if service else ""
+    move = f"set {setting} to another port" if setting else "move every port with --port-offset N"
     if error is not None and error.errno not in {errno.EADDRINUSE, None}:
-        return ConfigurationError(f"cannot listen on port {port}: {error.strerror or error}", code="port_unusable")
+        reason = f"{whose}port {port} cannot be used: {error.strerror or error}"
+        return ConfigurationError(reason, code="port_unusable", hint=move)
     who = holder(port)
     return ConfigurationError(
-        f"port {port} is taken" + (f" by {who}" if who else ""),
+        f"{whose}port {port} is taken" + (f" by {who}" if who else ""),
         code="port_taken",
-        hint="stop it, or move every port with --port-offset N",
+        hint=f"stop it, or {move}",
     )

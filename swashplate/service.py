@@ -17,32 +17,52 @@ import uvloop
 
 from swashplate import logging
 from swashplate.errors import ConfigurationError, SwashplateError
-from swashplate.settings import Settings
+from swashplate.settings import MissingIdentityError, Settings
 
 Chosen = TypeVar("Chosen", bound=Settings)
+
+
+IDENTITY_AGAIN_S, IDENTITY_AGAIN_MOST_S = 1.0, 60.0
 
 
 def run(settings_type: type[Chosen], serve: Callable[[Chosen, asyncio.Event], Awaitable[None]], *, name: str) -> None:
     """Load the settings and run ``serve`` until it returns; the event it is given is set when a signal asks to stop.
 
-    Exits 1 with one log line for a known error.
+    Waits while the service has no ids and key, which provisioning may bring at any time. Exits 1 with one log line for
+    another known error.
     """
     logging.configure(service=name)
 
-    async def guarded(settings: Chosen) -> None:
+    async def guarded() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await serve(settings, stop)
+        settings = await _settings(settings_type, stop, name)
+        if settings is not None:
+            logging.configure(settings.log_level, service=name)
+            await serve(settings, stop)
 
     try:
-        settings = settings_type.load()
-        logging.configure(settings.log_level, service=name)
-        uvloop.run(guarded(settings))
+        uvloop.run(guarded())
     except SwashplateError as error:
         logging.get(name).error(error.sentence, code=error.code, hint=error.hint)
         sys.exit(1)
+
+
+async def _settings(kind: type[Chosen], stop: asyncio.Event, name: str) -> Chosen | None:
+    """The settings once they are complete, None when asked to stop before."""
+    delay = IDENTITY_AGAIN_S
+    while not stop.is_set():
+        try:
+            return kind.load()
+        except MissingIdentityError as error:
+            logging.get(name).error(error.sentence, code=error.code, hint=error.hint, again_s=delay)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await stop.wait()
+        delay = min(delay * 2, IDENTITY_AGAIN_MOST_S)
+    return None
 
 
 @contextlib.contextmanager

@@ -93,9 +93,9 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
     with state_folder(options.state_dir) as state:
         (state / STATE_FILE).unlink(missing_ok=True)
         before = Layout(options, read_env(options.env_file), os.environ)
-        for port in before.ports:
+        for port, service in before.ports.items():
             if not ports.is_free(port):
-                raise ports.taken(port)
+                raise ports.taken(port, service=service)
         running = Running(options, {}, "", {}, before.logs)
 
         async def prepare(asked: Options) -> Plan:
@@ -129,8 +129,7 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
 
 
 async def _start(plan: Plan, supervisor: Supervisor, notify: Callable[[str], None]) -> None:
-    options = plan.options
-    async with HttpClient(timeout=5) as client:
+    async with HttpClient(timeout=5, tokens=plan.layout.manager_access) as client:
         ready = Readiness(supervisor.children, client)
         for child in plan.children:
             if child.name == "broker":
@@ -138,14 +137,14 @@ async def _start(plan: Plan, supervisor: Supervisor, notify: Callable[[str], Non
                 await supervisor.start(child)
                 await ready.wait(child)
         services = sum(child.name not in {"broker", *plan.layout.proplets} for child in plan.children)
-        notify(f"starting {services} services and {options.proplets} proplets")
+        notify(f"starting {services} services and {plan.options.proplets} proplets")
         for child in plan.children:
             await supervisor.start(child)
         for child in plan.children:
             if child.ready_url:
                 await ready.wait(child)
         notify("waiting for the proplets")
-        await ready.proplets_alive(f"http://{HOST}:{options.port('manager')}", set(plan.layout.proplets.values()))
+        await ready.proplets_alive(plan.layout.manager_url, set(plan.layout.proplets.values()))
 
 
 def described(state_dir: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -37,13 +38,17 @@ def _all_well(description: dict[str, Any]) -> dict[str, str]:
 
 
 async def _health(description: dict[str, Any]) -> dict[str, str]:
+    import os
     from urllib.parse import urlsplit
 
     from swashplate.client import HttpClient
     from swashplate.errors import SwashplateError
+    from swashplate.layout import read_env, token_for_reading
 
     found: dict[str, str] = {}
-    async with HttpClient(timeout=5) as client:
+    known = {**read_env(Path(description["env_file"])), **os.environ}
+    tokens = {description["urls"]["manager"]: token_for_reading(known, "MANAGER")}
+    async with HttpClient(timeout=5, tokens=tokens) as client:
 
         async def look(name: str, url: str) -> None:
             try:
@@ -62,8 +67,9 @@ async def _health(description: dict[str, Any]) -> dict[str, str]:
             found["broker"] = f"down: {error}"
         alive: set[str] = set()
         if found["manager"] == "ok":
-            known = await client.get_json(f"{description['urls']['manager']}/proplets?status=active&limit=10000")
-            alive = {proplet["id"] for proplet in known["proplets"]}
+            url = f"{description['urls']['manager']}/proplets?status=active&limit=10000"
+            with contextlib.suppress(SwashplateError):  # its token has changed, say: then nobody is known to be alive
+                alive = {proplet["id"] for proplet in (await client.get_json(url))["proplets"]}
         for name, proplet_id in description["proplets"].items():
             found[name] = "alive" if proplet_id in alive else "offline"
     return found

@@ -10,7 +10,7 @@ from typing import Any
 from swashplate.client import HttpClient
 from swashplate.control import Request, Say
 from swashplate.errors import ConfigurationError, ConflictError, InvalidRequestError
-from swashplate.layout import HOST, Layout, Options, chosen
+from swashplate.layout import Layout, Options, chosen
 from swashplate.readiness import READY_WITHIN_S, Readiness
 from swashplate.supervisor import Child, Supervisor
 
@@ -124,12 +124,10 @@ class Transitions:
 
     async def _until_ready(self, begun: Sequence[Child]) -> None:
         assert self._plan is not None
-        async with HttpClient(timeout=5) as client:
+        async with HttpClient(timeout=5, tokens=self._plan.layout.manager_access) as client:
             ready = Readiness(begun, client, READY_WITHIN_S)
             for child in begun:
                 if child.ready_url or child.ready_port:
                     await ready.wait(child)
             if begun:
-                await ready.proplets_alive(
-                    f"http://{HOST}:{self._plan.options.port('manager')}", set(self._plan.layout.proplets.values())
-                )
+                await ready.proplets_alive(self._plan.layout.manager_url, set(self._plan.layout.proplets.values()))

@@ -133,13 +133,19 @@ class Bus(ABC):
         """True while the broker has accepted us and every subscription stands."""
         return self._connected.is_set()
 
+    @property
+    def trouble(self) -> str | None:
+        """Why this bus cannot be used now, in one sentence; None when it can."""
+        return None if self.connected else "not connected to the MQTT broker"
+
     async def wait_connected(self, timeout: float) -> None:
         """Raises ``BusError`` when the broker does not answer within ``timeout`` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 await self._connected.wait()
         except TimeoutError as error:
-            raise BusError(f"the MQTT broker did not answer within {timeout:g} s", retryable=True) from error
+            reason = self.trouble or "not connected to the MQTT broker"
+            raise BusError(f"no connection within {timeout:g} s: {reason}", retryable=True) from error
 
     def on_connect(self, hook: Callable[[], Awaitable[None]]) -> None:
         """Run ``hook`` after every (re)connect, once the subscriptions stand again."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
+import sys
+import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from swashplate import logging
+from swashplate.bus.address import BrokerAddress
 from swashplate.bus.base import (
     Bus,
     BusError,
@@ -28,38 +28,11 @@ from swashplate.bus.base import (
     SubscriptionRefusedError,
     Will,
 )
-from swashplate.errors import ConfigurationError
+from swashplate.bus.link import STEADY_S, Backoff, Link, LinkHints
 
 log = logging.get("bus")
 
-_TLS_SCHEMES = {"ssl", "tls", "mqtts", "tcps"}
 _REFUSED = 128
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
-    host: str
-    port: int
-    tls: bool = False
-    ca_cert: str = ""
-    client_cert: str = ""
-    client_key: str = ""
-    insecure_skip_verify: bool = False
-
-    @classmethod
-    def parse(cls, url: str, **tls: Any) -> BrokerAddress:
-        """``tcp://host:1883``, ``ssl://host:8883`` or ``host:port``; raises ``ConfigurationError``."""
-        parts = urlsplit(url if "://" in url else f"tcp://{url}")
-        secure = parts.scheme in _TLS_SCHEMES
-        if not secure and parts.scheme not in {"tcp", "mqtt"}:
-            raise ConfigurationError(f"MQTT address {url!r}: unknown scheme {parts.scheme!r}", hint="tcp:// or ssl://")
-        try:
-            port = parts.port or (8883 if secure else 1883)
-        except ValueError as error:
-            raise ConfigurationError(f"MQTT address {url!r}: {error}") from error
-        if not parts.hostname:
-            raise ConfigurationError(f"MQTT address {url!r} names no host", hint="for example tcp://localhost:1883")
-        return cls(host=parts.hostname, port=port, tls=secure, **tls)
 
 
 def _send_at_once(_: Any, __: Any, sock: Any) -> None:
@@ -73,7 +46,11 @@ class _NotConnectedError(BusError):
 
 
 class MqttBus(Bus):
-    """One connection to a broker; reconnects for ever, subscribes again, and keeps unacknowledged QoS 1 publishes."""
+    """One connection to a broker; reconnects for ever, subscribes again, and keeps unacknowledged publishes.
+
+    ``publish_qos`` 2 raises what is published at QoS 1. What is read stays at QoS 1: the acknowledgement of QoS 2 is split,
+    and a crash between its halves loses the message.
+    """
 
     def __init__(
         self,
@@ -87,20 +64,30 @@ class MqttBus(Bus):
         keep_alive: int = 30,
         max_payload: int = Bus.max_payload,
         publish_timeout: float = Bus.publish_timeout,
+        publish_qos: int = 1,
+        hints: LinkHints | None = None,
     ) -> None:
         super().__init__()
         self.max_payload = max_payload
         self.publish_timeout = publish_timeout
+        self._publish_qos = publish_qos
+        self._link = Link(str(address), tls=address.tls, hints=hints or LinkHints())
+        self._backoff = Backoff()
+        self._accepted_at: float | None = None
+        """When the broker accepted the present connection. This and the backoff belong to paho's thread."""
         self._address = address
         self._keep_alive = keep_alive
         self._published: dict[int, asyncio.Future[None]] = {}
+        self._asked: dict[int, str] = {}
+        """What the broker has been asked and has not answered, by message id."""
         self._written: dict[int, asyncio.Future[None]] = {}
         self._suback: dict[int, asyncio.Future[int]] = {}
         self._unsettled: deque[list[Any]] = deque()
         self._generation = 0
         self._joining: asyncio.Task[None] | None = None
-        self._ready_once = False
+        self._settling: asyncio.TimerHandle | None = None
         self._linked = False
+        self._refused = False
         self._closing = False
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -110,26 +97,24 @@ class MqttBus(Bus):
             manual_ack=True,
         )
         client.username_pw_set(username, password)
-        client.reconnect_delay_set(min_delay=0.1, max_delay=5)  # type: ignore[arg-type]  # seconds; fractions work
         client.max_inflight_messages_set(1000)
         client.max_queued_messages_set(10_000)
         if will is not None:
             client.will_set(will.topic, will.payload, qos=will.qos)
         if address.tls:
-            context = ssl.create_default_context(cafile=address.ca_cert or None)
-            if address.client_cert:
-                context.load_cert_chain(address.client_cert, address.client_key or None)
-            if address.insecure_skip_verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            client.tls_set_context(context)
+            client.tls_set_context(address.tls_context())
         client.on_socket_open = _send_at_once
         client.on_connect = self._thread_connect
+        client.on_connect_fail = self._thread_connect_fail
         client.on_disconnect = self._thread_disconnect
         client.on_publish = self._thread_publish
         client.on_subscribe = self._thread_subscribe
         client.on_message = self._thread_message
         self._client = client
+
+    @property
+    def trouble(self) -> str | None:
+        return self._link.trouble or super().trouble
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -142,6 +127,8 @@ class MqttBus(Bus):
         await self._close_subscriptions()
         if self._joining is not None:
             self._joining.cancel()
+        if self._settling is not None:
+            self._settling.cancel()
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
         self._release_written()
@@ -152,6 +139,7 @@ class MqttBus(Bus):
                 waiting.exception()
 
     async def _publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, timeout: float) -> None:
+        qos = max(qos, self._publish_qos) if qos else 0
         info = self._client.publish(topic, payload, qos=qos, retain=retain)
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
             raise BusError("too many messages wait for the broker", code="queue_full", retryable=True)
@@ -162,6 +150,7 @@ class MqttBus(Bus):
         # The acknowledgement is handed to this loop by a callback, so it cannot be handled before this line.
         acknowledged: asyncio.Future[None] = self._loop.create_future()
         self._published[info.mid] = acknowledged
+        self._asked[info.mid] = f"publish {topic}"
         try:
             async with asyncio.timeout(timeout):
                 await acknowledged
@@ -169,6 +158,7 @@ class MqttBus(Bus):
             raise PublishTimeoutError(f"the MQTT broker did not acknowledge {topic} within {timeout:g} s") from error
         finally:
             self._published.pop(info.mid, None)
+            self._asked.pop(info.mid, None)
 
     async def _wait_written(self, mid: int, timeout: float) -> None:
         """Until the socket took it: a sender that is faster than the broker must not fill our memory."""
@@ -199,6 +189,7 @@ class MqttBus(Bus):
             raise _NotConnectedError("the connection to the MQTT broker is gone", retryable=True)
         granted: asyncio.Future[int] = self._loop.create_future()
         self._suback[mid] = granted
+        self._asked[mid] = f"subscribe {subscription.pattern}"
         try:
             async with asyncio.timeout(10):
                 if await granted >= _REFUSED:
@@ -210,6 +201,7 @@ class MqttBus(Bus):
             raise BusError(f"no answer to the subscription {subscription.pattern}", retryable=True) from error
         finally:
             self._suback.pop(mid, None)
+            self._asked.pop(mid, None)
 
     async def _unsubscribe(self, pattern: str) -> None:
         self._client.unsubscribe(pattern)
@@ -223,8 +215,8 @@ class MqttBus(Bus):
                 asked.add(subscription)
                 try:
                     await self._ask(subscription)
-                except SubscriptionRefusedError as error:
-                    log.error("subscription refused", pattern=subscription.pattern, hint=error.hint)
+                except SubscriptionRefusedError:
+                    log.error("subscription refused", pattern=subscription.pattern, hint=self._link.hints.topics)
                 except _NotConnectedError:
                     return
                 except BusError as error:
@@ -232,16 +224,12 @@ class MqttBus(Bus):
                     self._cut()
                     return
                 else:
-                    log.debug("successfully subscribed to topic", topic=subscription.pattern)
+                    if not self._link.dropping:
+                        log.info("successfully subscribed to topic", topic=subscription.pattern)
         if not self._linked:
             return
         self._connected.set()
-        log.info(
-            "connected to MQTT broker" if not self._ready_once else "reconnected to MQTT broker",
-            address=f"{self._address.host}:{self._address.port}",
-            subscribed=list(self._subscriptions),
-        )
-        self._ready_once = True
+        self._link.joined()
         await self._run_hooks()
 
     def _cut(self) -> None:
@@ -258,10 +246,27 @@ class MqttBus(Bus):
             self._loop.call_soon_threadsafe(function, *args)
 
     def _thread_connect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
-        self._hand_over(self._on_connect, reason.is_failure, str(reason))
+        if reason.is_failure:
+            self._hand_over(self._on_refused, str(reason))
+        else:
+            self._accepted_at = time.monotonic()
+            self._hand_over(self._on_connect)
+
+    def _thread_connect_fail(self, _: Any, __: Any) -> None:
+        self._try_again_later()
+        self._hand_over(self._link.unreachable, sys.exception())
 
     def _thread_disconnect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
-        self._hand_over(self._on_disconnect, str(reason))
+        lasted = None if self._accepted_at is None else time.monotonic() - self._accepted_at
+        self._accepted_at = None
+        if lasted is not None and lasted >= STEADY_S:
+            self._backoff.worked()
+        self._try_again_later()
+        self._hand_over(self._on_disconnect, str(reason), lasted)
+
+    def _try_again_later(self) -> None:
+        delay: Any = self._backoff.failed()  # seconds; paho says whole ones, fractions work
+        self._client.reconnect_delay_set(min_delay=delay, max_delay=delay)
 
     def _thread_publish(self, _: Any, __: Any, mid: int, ___: Any, ____: Any) -> None:
         self._hand_over(self._on_publish, mid)
@@ -274,20 +279,28 @@ class MqttBus(Bus):
 
     # And this is what they hand over, in the loop's thread.
 
-    def _on_connect(self, failed: bool, reason: str) -> None:
-        if failed:
-            log.error("MQTT broker refused the connection", reason=reason, hint="check the client id and key")
-            return
+    def _on_refused(self, reason: str) -> None:
+        self._refused = True
+        self._link.refused(reason)
+
+    def _on_connect(self) -> None:
         self._generation += 1
         self._linked = True
         self._unsettled.clear()
         if self._joining is not None:
             self._joining.cancel()
         self._joining = self._loop.create_task(self._join(), name="bus:join")
+        self._settling = self._loop.call_later(STEADY_S, self._link.steady)
 
-    def _on_disconnect(self, reason: str) -> None:
-        if self._connected.is_set() and not self._closing:
-            log.warning("lost the MQTT broker", reason=reason)
+    def _on_disconnect(self, reason: str, lasted: float | None) -> None:
+        """``lasted``: seconds since the broker accepted us, None when it did not."""
+        if self._settling is not None:
+            self._settling.cancel()
+        if lasted is not None and not self._closing:
+            self._link.lost(reason, after_s=lasted, doing=list(self._asked.values())[:5])
+        elif not self._refused and not self._closing:
+            self._link.unanswered(reason)
+        self._refused = False
         self._connected.clear()
         self._linked = False
         for waiting in self._suback.values():

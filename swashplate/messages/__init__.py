@@ -15,6 +15,7 @@ from swashplate.messages.control import (
     Stop,
 )
 from swashplate.messages.learning import (
+    PROPLET_IDS_HINT,
     ExperimentAnswer,
     ExperimentConfig,
     Launched,
@@ -28,6 +29,7 @@ from swashplate.messages.registry import BlobInfo, BlobRequest, Resolve, Resolve
 from swashplate.messages.tasks import TaskCreate
 
 __all__ = [
+    "PROPLET_IDS_HINT",
     "Ack",
     "Alive",
     "Announce",

@@ -8,6 +8,12 @@ from pydantic import ConfigDict, Field, model_validator
 
 from swashplate.messages.base import Identifier, JsonObject, Message
 
+PROPLET_IDS_HINT = (
+    "a proplet goes by its client id, the UUID in PROPLET_CLIENT_ID, PROPLET_2_CLIENT_ID, … of the env file;"
+    " proplet-1 and the like are only labels. GET /proplets of the manager lists the ids"
+)
+"""For whoever names a proplet that is not there."""
+
 Participants = Annotated[list[Identifier], Field(min_length=1, max_length=10_000)]
 
 

@@ -104,6 +104,7 @@ async def test_a_round_that_nobody_takes_part_in_is_cancelled(world):
     assert (status, told["code"]) == (409, "no_participants")
     assert "p-1 (p-1 is not alive)" in told["error"]
     assert "p-9 (not found)" in told["error"]
+    assert "PROPLET_CLIENT_ID" in told["hint"]
     assert (await world.over(wait=0))["status"] == "cancelled"
     requests = list(world.manager.requests)
     assert await world.configure(participants=["p-1", "p-9"], k_of_n=1) == (status, told)

@@ -192,11 +192,13 @@ def test_instance_ids_are_skipped_with_the_guides_log_line_and_no_round_stays_op
     status, answer = stack.post("manager", "/fl/experiments", body)
     assert 400 <= status < 500
     assert "proplet-1" in answer["error"]
+    assert "PROPLET_CLIENT_ID" in answer["hint"]
     skipped = [json.loads(each) for each in stack.log("manager").splitlines() if "skipping participant" in each]
     assert {"level": "WARN", "msg": "skipping participant: proplet not found", "error": "not found"}.items() <= skipped[
         -1
     ].items()
     assert skipped[-1]["proplet_id"].startswith("proplet-")
+    assert "only labels" in skipped[-1]["hint"]
     found, state = stack.call("GET", f"{stack.url('coordinator')}/rounds/{body['round_id']}/complete")
     assert found == 404 or (not state["completed"] and state["status"] == "cancelled")
 

@@ -222,6 +222,7 @@ async def test_launched_and_skipped_participants_are_logged_as_the_guide_says(wo
     assert [(line["proplet_id"], line["error"], line["log_level"]) for line in skipped] == [
         ("proplet-1", "not found", "warning")
     ]
+    assert "PROPLET_CLIENT_ID" in skipped[0]["hint"]
 
 
 async def test_tokens_of_a_task_are_never_shown(world):

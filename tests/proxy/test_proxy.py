@@ -178,7 +178,6 @@ async def test_the_log_tells_the_story_in_the_words_of_the_guide(world, registry
                 await asyncio.sleep(0)
     said = [line["event"] for line in logged]
     for phrase in (
-        "successfully subscribed to topic",
         "Received container request",
         "fetching container from registry",
         "successfully fetched container, sending chunks",

@@ -184,9 +184,12 @@ async def test_a_taken_port_names_itself_and_its_holder():
     first, second = HttpService("one", []), HttpService("two", [])
     port = ports.free_port()
     async with first.serving("127.0.0.1", port):
-        with pytest.raises(ConfigurationError, match=rf"port {port} is taken by .*pid \d+"):
-            async with second.serving("127.0.0.1", port):
+        with pytest.raises(
+            ConfigurationError, match=rf"two cannot listen: port {port} is taken by .*pid \d+"
+        ) as caught:
+            async with second.serving("127.0.0.1", port, setting="TWO_PORT"):
                 pass
+    assert "TWO_PORT" in caught.value.hint
 
 
 async def test_a_peer_that_is_not_there_is_unavailable_and_named():

@@ -63,6 +63,45 @@ def test_any_setting_of_a_role_reaches_it_from_the_environment_or_the_env_file()
     assert all(child.env["PATH"] == "/bin" for child in found.values())
 
 
+SERVICES = ["MANAGER", "COORDINATOR", "MODEL_REGISTRY", "AGGREGATOR", "DATA_STORE", "PROPLET", "PROXY", "OCI_REGISTRY"]
+FULL = {f"{service}_HTTP_TOKEN": f"{service}-full" for service in SERVICES}
+READ = {f"{service}_HTTP_READ_TOKEN": f"{service}-read" for service in SERVICES}
+NEEDS = {
+    "manager": {"COORDINATOR-full"},
+    "coordinator": {"MANAGER-full", "MODEL_REGISTRY-full", "AGGREGATOR-full"},
+    "proxy": {"MANAGER-read", "OCI_REGISTRY-read"},
+    "proplet-1": {"MODEL_REGISTRY-read", "DATA_STORE-read"},
+    "proplet-2": {"MODEL_REGISTRY-read", "DATA_STORE-read"},
+}
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_each_process_gets_its_own_tokens_and_the_least_of_those_that_it_calls(exported):
+    tokens = {**FULL, **READ}
+    found = children(tokens) if exported else children(file={**FILE, **tokens})
+    assert len(found) == 9
+    for name, child in found.items():
+        service = "PROPLET" if name.startswith("proplet") else name.upper().replace("-", "_")
+        held = set(tokens.values()) & set(child.env.values())
+        assert held == NEEDS.get(name, set()) | {f"{service}-full", f"{service}-read"}, name
+        assert not [part for part in child.command if part in tokens.values()]
+
+
+def test_without_a_token_for_reading_callers_get_the_other_one():
+    found = children(file={**FILE, **FULL})
+    assert found["proplet-1"].env["DATA_STORE_HTTP_TOKEN"] == "DATA_STORE-full"
+
+
+def test_a_demonstration_gets_no_tokens():
+    assert without_roles({**FULL, **READ, "HOME": "/root"}) == {"HOME": "/root"}
+
+
+def test_the_coordinators_broker_settings_carry_no_role_and_reach_it_alone():
+    found = children(file={**FILE, "MQTT_QOS": "2", "MQTT_TLS_CA_CERT": "/ca"})
+    assert [name for name, child in found.items() if "MQTT_TLS_CA_CERT" in child.env] == ["coordinator"]
+    assert found["coordinator"].env["MQTT_QOS"] == "2"
+
+
 @pytest.mark.parametrize("name", ["MANAGER_MQTT_ADDRESS", "PROPLET_MQTT_ADDRESS", "PROXY_MQTT_ADDRESS", "MQTT_BROKER"])
 def test_with_an_address_of_a_broker_neither_a_broker_nor_its_identity_service_is_started(name):
     own, foreign = Layout(OPTIONS, FILE, {}), Layout(OPTIONS, FILE, {name: "tcp://elsewhere:1883"})

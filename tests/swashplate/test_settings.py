@@ -37,7 +37,7 @@ def test_without_environment_and_file_the_error_is_the_one_of_the_guide(tmp_path
     with pytest.raises(ConfigurationError) as caught:
         Example.load({})
     assert caught.value.sentence == "failed to load TOML configuration: stat config.toml: no such file or directory"
-    assert "X_TENANT_ID" in str(caught.value.hint)
+    assert "X_DOMAIN_ID" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("keys", [("domain_id", "client_id", "client_key"), ("tenant_id", "entity_id", "api_key")])
