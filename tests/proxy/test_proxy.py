@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 
 from proxy.app import running
+from proxy.chunks import LOGGED_EVERY
 from proxy.settings import ProxySettings
 from swashplate.blobs import sha256_digest
 from swashplate.bus import MemoryBroker, MemoryBus
@@ -80,7 +81,10 @@ class World:
         self.folder.mkdir(exist_ok=True)
         identity = {"DOMAIN_ID": "domain", "CHANNEL_ID": "channel", "CLIENT_ID": "proxy", "CLIENT_KEY": "key"}
         settings = ProxySettings.load(
-            {f"PROXY_{k}": v for k, v in ({"CHUNK_SIZE": str(CHUNK)} | identity | environ).items()}
+            {
+                f"PROXY_{k}": v
+                for k, v in ({"CHUNK_SIZE": str(CHUNK), "REGISTRY_PATIENCE": "300ms"} | identity | environ).items()
+            }
         )
         async with running(settings, MemoryBus(self.broker, client_id="proxy"), self.folder):
             yield
@@ -190,7 +194,9 @@ async def test_the_log_tells_the_story_in_the_words_of_the_guide(world, registry
     assert by_event["Received container request"]["app_name"] == image
     assert by_event["successfully sent all chunks"]["total_chunks"] == COUNT
     assert by_event["successfully sent all chunks"]["container"] == image
-    assert said.count("sent container chunk to MQTT stream") == COUNT
+    chunks = [line for line in logged if line["event"] == "sent container chunk to MQTT stream"]
+    assert [line["index"] for line in chunks] == list(range(COUNT))
+    assert [line["index"] for line in chunks if line["log_level"] == "info"] == list(range(0, COUNT, LOGGED_EVERY))
 
 
 async def test_what_is_no_wasm_is_refused_to_the_proplet_and_told_to_the_manager(world, registry, logged):
