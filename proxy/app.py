@@ -180,13 +180,14 @@ class Proxy:
             log.info("fetching container from registry", container=container)
 
             async def once() -> None:
-                if request.image:
-                    await self._images.fetch(references.parse(request.image), request.digest, size, store)
-                else:
-                    await self._uploads.fetch(request.digest, store)
+                async with self._fetching:
+                    if request.image:
+                        await self._images.fetch(references.parse(request.image), request.digest, size, store)
+                    else:
+                        await self._uploads.fetch(request.digest, store)
 
             try:
-                async with self._fetching, asyncio.timeout(self._fetch_timeout):
+                async with asyncio.timeout(self._fetch_timeout):
                     await patiently(once, seconds=self._patience, container=container)
             except TimeoutError as error:
                 raise UnavailableError(

@@ -245,6 +245,7 @@ class OciClient:
             address=str(response.url.origin()),
             login_hint=self._login_hint(reference),
             anonymous=not self._ours(reference).registry,
+            advice=self._advice,
         )
 
     def _unreachable(self, reference: Reference, error: BaseException) -> UnavailableError:

@@ -56,7 +56,7 @@ class _TokenAuth(oras.auth.TokenAuth):  # type: ignore[misc]  # oras has no type
     def request_token(self, challenge: oras.auth.utils.authHeader) -> Any:
         realm = challenge.realm or ""
         if not realm:
-            raise refusals.forbidden(f"{self._base} names no token service", refusals.COMMAND.login_refused)
+            raise refusals.forbidden(f"{self._base} names no token service", _login_hint(self._credentials))
         if not may_see_password(realm, self._base, self._credentials.token_services):
             raise refusals.forbidden(
                 f"{self._base} wants the password sent to {realm!r}, which is not known to be its token service",
@@ -84,6 +84,10 @@ class _Registry(oras.provider.Registry):  # type: ignore[misc]
         if response.status_code in {401, 403}:
             raise requests.HTTPError(response=response)
         return response
+
+
+def _login_hint(credentials: Credentials) -> str:
+    return refusals.COMMAND.login_refused if credentials.username else refusals.COMMAND.no_login
 
 
 def read_wasm(path: Path) -> bytes:
@@ -125,7 +129,7 @@ def push(
         manifest_digest = _push(registry, container, path, media_type)
     except (requests.RequestException, ValueError, AttributeError, oras.auth.AuthenticationException) as error:
         # An AttributeError is how oras meets a challenge that it does not understand.
-        raise _refused(base, reference, error, anonymous=not credentials.username) from error
+        raise _refused(base, reference, error, _login_hint(credentials)) from error
     return Pushed(reference, manifest_digest, sha256_digest(content), len(content))
 
 
@@ -173,7 +177,7 @@ def _check(response: requests.Response) -> requests.Response:
     return response
 
 
-def _refused(base: str, reference: Reference, error: Exception, *, anonymous: bool) -> SwashplateError:
+def _refused(base: str, reference: Reference, error: Exception, login_hint: str) -> SwashplateError:
     """Some refusals oras tells only in words."""
     response = error.response if isinstance(error, requests.RequestException) else None
     if response is None and isinstance(error, requests.RequestException):
@@ -182,7 +186,7 @@ def _refused(base: str, reference: Reference, error: Exception, *, anonymous: bo
     said = refusals.complaint(response.text, response.reason or "") if response is not None else str(error)
     sentence = f"{base} refuses the push of {reference}: {status} {said}"
     if status in {401, 403}:
-        return refusals.forbidden(sentence, refusals.COMMAND.no_login if anonymous else refusals.COMMAND.login_refused)
+        return refusals.forbidden(sentence, login_hint)
     if status == 404:
         return NotFoundError(sentence, code="image_not_found")
     if status == 413:

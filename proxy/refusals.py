@@ -26,6 +26,7 @@ class Advice:
     login_refused: str
     bearer_refused: str
     plain_http: str
+    tls: str
     stranger: str
 
 
@@ -37,6 +38,7 @@ PROXY = Advice(
     bearer_refused="PROXY_REGISTRY_TOKEN is not accepted; ghcr.io wants PROXY_REGISTRY_USERNAME and"
     " PROXY_REGISTRY_PASSWORD",
     plain_http="if it speaks plain HTTP, set PROXY_PLAIN_HTTP={registry}",
+    tls="if it speaks TLS, write https:// into PROXY_REGISTRY_URL, and do not name it in PROXY_PLAIN_HTTP",
     stranger="if that is its token service, add it to PROXY_REGISTRY_TOKEN_SERVICES",
 )
 COMMAND = Advice(
@@ -44,15 +46,16 @@ COMMAND = Advice(
     login_refused=f"check the user (at ghcr.io in lower case) and the password or the token's scopes; {_EXACT}",
     bearer_refused="",
     plain_http="use --plain-http if it speaks plain HTTP",
+    tls="leave --plain-http away if it speaks TLS",
     stranger="if that is its token service, name it with --token-service",
 )
 
 
 def unreachable(registry: str, address: str, error: BaseException, advice: Advice) -> UnavailableError:
     """``address`` is what was connected to: the registry itself, or its token service."""
-    hint = None
-    if address.startswith("https:") and isinstance(error, aiohttp.ClientSSLError | aiohttp.ServerDisconnectedError):
-        hint = advice.plain_http.format(registry=registry)
+    hint, other_protocol = None, isinstance(error, aiohttp.ClientSSLError | aiohttp.ServerDisconnectedError)
+    if other_protocol:
+        hint = advice.plain_http.format(registry=registry) if address.startswith("https:") else advice.tls
     elif is_loopback(registry):
         hint = LOOPBACK_HINT
     number = error.errno if isinstance(error, OSError) else None
@@ -80,7 +83,15 @@ def forbidden(what: str, hint: str) -> ForbiddenError:
 
 
 def refused(
-    status: int, reason: str, said: str, reference: Reference, *, address: str, login_hint: str, anonymous: bool
+    status: int,
+    reason: str,
+    said: str,
+    reference: Reference,
+    *,
+    address: str,
+    login_hint: str,
+    anonymous: bool,
+    advice: Advice,
 ) -> SwashplateError:
     """An answer that is no success, given by ``address``. ``login_hint`` says what to do about our login; ``anonymous``
     when none was shown.
@@ -94,5 +105,6 @@ def refused(
     return UnavailableError(
         f"{address} answered {words} for {reference}",
         code="registry_unreachable",
+        hint=advice.tls if status == 400 and address.startswith("http:") else None,  # what TLS servers say to HTTP
         retryable=status >= 500 or status in {408, 429},
     )

@@ -41,6 +41,27 @@ def mosquitto() -> str:
     return found
 
 
+def debian_program(name: str, package: str) -> str:
+    """Where a program of a system package is; without it the test is skipped, and fails when CI=true."""
+    found = shutil.which(name)
+    if found is None:
+        reason = f"{name} is not installed; on Debian or Ubuntu: apt-get install {package}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture
+def skopeo() -> str:
+    return debian_program("skopeo", "skopeo")
+
+
+@pytest.fixture(scope="session")
+def docker_registry_program() -> str:
+    return debian_program("docker-registry", "docker-registry")
+
+
 @pytest.fixture
 def make_broker(request: pytest.FixtureRequest, tmp_path: Path):
     """Call with a kind of broker, options of ``Place`` and, as ``env``, the text of an env file to begin with."""

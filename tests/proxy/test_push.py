@@ -187,17 +187,6 @@ async def test_oras_pushes_and_pulls(registry, wasm, tmp_path, chunked):
     assert [Path(path).read_bytes() for path in pulled] == [BINARY]
 
 
-@pytest.fixture
-def skopeo() -> str:
-    found = shutil.which("skopeo")
-    if found is None:
-        reason = "skopeo is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
-
-
 async def run(*arguments: str) -> str:
     child = await asyncio.create_subprocess_exec(
         *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
