@@ -59,7 +59,11 @@ def unreachable(registry: str, address: str, error: BaseException, advice: Advic
     elif is_loopback(registry):
         hint = LOOPBACK_HINT
     number = error.errno if isinstance(error, OSError) else None
-    reason = os.strerror(number) if number and number > 0 else str(error) or type(error).__name__
+    reason = str(error) or type(error).__name__
+    if number and number > 0:
+        reason = os.strerror(number)
+    elif isinstance(error, aiohttp.ClientConnectorDNSError):
+        reason = error.os_error.strerror or reason
     return UnavailableError(
         f"cannot reach {address}: {reason}",
         code="registry_unreachable",

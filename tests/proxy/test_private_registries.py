@@ -20,7 +20,7 @@ from proxy.references import endpoints, parse
 from swashplate.blobs import BlobStore, sha256_digest
 from swashplate.errors import ForbiddenError, NotFoundError, SwashplateError
 from tests.support.docker_registry import PASSWORD, USER, DockerRegistry
-from tests.support.ghcr import READ, WRITE, Ghcr
+from tests.support.ghcr import Ghcr
 
 BINARY = b"\0asm" + bytes(range(256)) * 400
 DIGEST = sha256_digest(BINARY)
@@ -41,17 +41,6 @@ def nobody_is_logged_in(tmp_path, monkeypatch):
 
 
 # GitHub's manners
-
-
-@pytest.fixture
-async def ghcr(tmp_path):
-    users = {
-        "octocat": ("ghp_both", frozenset({READ, WRITE})),
-        "reader": ("ghp_read", frozenset({READ})),
-        "narrow": ("ghp_none", frozenset()),
-    }
-    async with Ghcr(users).serving(tmp_path / "ghcr") as running:
-        yield running
 
 
 def login(ghcr: Ghcr, user: str = "octocat") -> Credentials:

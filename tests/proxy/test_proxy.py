@@ -12,7 +12,10 @@ import structlog
 from aiohttp import web
 
 from proxy.app import running
+from proxy.auth import Credentials
 from proxy.chunks import LOGGED_EVERY
+from proxy.push import push
+from proxy.references import endpoints, parse
 from proxy.settings import ProxySettings
 from swashplate.blobs import sha256_digest
 from swashplate.bus import MemoryBroker, MemoryBus
@@ -543,3 +546,24 @@ async def test_credentials_that_nobody_uses_are_noticed(world, logged):
     noticed = next(line for line in logged if line["event"] == "registry credentials are set but not used")
     assert "PROXY_AUTHENTICATE=true" in noticed["hint"]
     assert "secret" not in str(logged)
+
+
+async def test_a_private_package_is_served_while_its_tokens_come_and_go(world, ghcr, tmp_path):
+    wasm = tmp_path / "fl-client.wasm"
+    wasm.write_bytes(BINARY)
+    image, login = f"{ghcr.host}/octocat/app:v1", Credentials(ghcr.host, "octocat", "ghp_both")
+    await asyncio.to_thread(push, wasm, parse(image), endpoints=endpoints(), credentials=login)
+    settings = {"REGISTRY_URL": ghcr.host, "REGISTRY_USERNAME": "octocat", "REGISTRY_PASSWORD": "ghp_both"}
+    manager, proplet = await world.manager(), await world.proplet("p1")
+    async with world.proxy(**settings, AUTHENTICATE="true"):
+        for _ in range(2):
+            assert (await manager.resolve(image)).digest == DIGEST
+            ghcr.expire_tokens()
+        await proplet.ask(image, indexes=range(COUNT))
+        assert sha256_digest(await proplet.whole(COUNT)) == DIGEST
+    settings["REGISTRY_PASSWORD"] = "ghp_wrong"
+    async with world.proxy(**settings, AUTHENTICATE="true"):
+        refused = await manager.resolve(image)
+        assert (refused.code, refused.retryable) == ("image_forbidden", False)
+        assert "403 Forbidden" in refused.error
+        assert "read:packages" in refused.error
