@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy import references
 from proxy.auth import Credentials
-from proxy.references import DOCKER_HUB, is_loopback
+from proxy.references import DOCKER_HUB, LOCAL_REGISTRY, is_loopback
 from proxy.settings import ProxySettings
 from swashplate import logging
 from swashplate.errors import ConfigurationError
@@ -53,7 +53,8 @@ def of_proxy(settings: ProxySettings) -> Credentials:
 def of_command(
     registry: str, *, username: str, password: str, token_services: str, environ: Mapping[str, str] | None = None
 ) -> Credentials:
-    """The login that was given, else the one that docker or oras stored for this registry, else none.
+    """The login that was given, else the one that docker or oras stored for this registry, else for a registry of this
+    machine the embedded one's token, else none.
 
     Raises ``ConfigurationError`` for half a login, and when the stored ones cannot be read.
     """
@@ -65,7 +66,11 @@ def of_command(
             f"a user without a password: {username}" if username else "a password without a user",
             hint="give both: --username NAME --password-stdin, or REGISTRY_USERNAME and REGISTRY_PASSWORD",
         )
-    found = _stored(registry, os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    found = _stored(registry, environ)
+    token = environ.get("OCI_REGISTRY_HTTP_TOKEN")
+    if found is None and token and (is_loopback(registry) or registry.partition(":")[0] == LOCAL_REGISTRY):
+        found = ("swashplate", token)
     return Credentials(registry, *found, token_services=services) if found else Credentials()
 
 

@@ -76,7 +76,8 @@ def unreachable(registry: str, address: str, error: BaseException, advice: Advic
 def complaint(body: str, reason: str) -> str:
     """The first error that a registry gives, in its own words; ``reason`` when it gives none."""
     try:
-        first = json.loads(body)["errors"][0]
+        said = json.loads(body)
+        first = said["errors"][0] if "errors" in said else {"code": said["error"]}
         return str(first.get("message") or first["code"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return body.strip()[:200] or reason
