@@ -41,25 +41,20 @@ def mosquitto() -> str:
     return found
 
 
-def debian_program(name: str, package: str) -> str:
-    """Where a program of a system package is; without it the test is skipped, and fails when CI=true."""
-    found = shutil.which(name)
-    if found is None:
-        reason = f"{name} is not installed; on Debian or Ubuntu: apt-get install {package}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def skopeo() -> str:
-    return debian_program("skopeo", "skopeo")
+    found = shutil.which("skopeo")
+    if found is None:
+        missing("skopeo is not installed; on Debian and Ubuntu: apt-get install skopeo")
+    return found
 
 
 @pytest.fixture(scope="session")
 def docker_registry_program() -> str:
-    return debian_program("docker-registry", "docker-registry")
+    found = shutil.which("docker-registry")
+    if found is None:
+        missing("docker-registry is not installed; on Debian and Ubuntu: apt-get install docker-registry")
+    return found
 
 
 @pytest.fixture
