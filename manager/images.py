@@ -66,6 +66,7 @@ class Images:
                 f"the registry proxy did not say within {self._timeout:g} s what {image} is",
                 code="proxy_unreachable",
                 hint="is the proxy running and connected to the broker?",
+                retryable=False,  # it was asked again all the time; a further attempt would only hide the reason longer
             ) from error
         finally:
             self._asked.pop(request.request_id, None)

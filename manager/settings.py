@@ -36,5 +36,5 @@ class ManagerSettings(MqttSettings, HttpSettings):
         5.0, "MANAGER_HEARTBEAT_S", help="How often every proplet reports; after three missed reports it is offline."
     )
     image_timeout: Seconds = setting(
-        60.0, "MANAGER_IMAGE_TIMEOUT", help="How long the proxy may take to say what an image reference means."
+        25.0, "MANAGER_IMAGE_TIMEOUT", help="How long the proxy may take to say what an image reference means."
     )

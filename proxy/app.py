@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from proxy import references
-from proxy.auth import Credentials
+from proxy import logins, references
 from proxy.cache import BlobCache
 from proxy.chunks import ChunkStreams, Sendable, check_indexes
 from proxy.manifests import WASM_MAGIC, Binary
 from proxy.oci import OciClient
+from proxy.patience import patiently
 from proxy.settings import ProxySettings
 from proxy.single_flight import SingleFlight
 from proxy.transfer import Limits
@@ -46,6 +46,7 @@ class Proxy:
         cache: BlobCache,
         chunk_size: int,
         fetch_timeout: float,
+        registry_patience: float,
     ) -> None:
         self._bus = bus
         self._topics = topics
@@ -54,10 +55,15 @@ class Proxy:
         self._cache = cache
         self._chunk_size = chunk_size
         self._fetch_timeout = fetch_timeout
+        self._patience = registry_patience
         self._streams = ChunkStreams(bus, topics)
         self._resolving: SingleFlight[Binary] = SingleFlight()
         self._tasks = service.Tasks(log)
         self._fetching = asyncio.Semaphore(FETCHES_AT_ONCE)
+        self._asked: set[str] = set()
+        """Request ids of the manager that are being answered."""
+        self._wanted: dict[tuple[str, str, str], set[int]] = {}
+        """(proplet, digest, image) → chunks that it asked for so far, while the binary is being fetched."""
 
     async def start(self) -> None:
         await self._bus.subscribe(self._topics.resolve_request, self._on_resolve)
@@ -71,6 +77,10 @@ class Proxy:
 
     async def _on_resolve(self, received: Received) -> None:
         request = Resolve.decode(received.payload)
+        if request.request_id in self._asked:
+            return  # asked again because the answer takes long; it is under way
+        self._asked.add(request.request_id)
+        log.info("Received container request", app_name=request.image, asked_by="manager")
         self._tasks.start(self._answer_resolve(request), f"resolve {request.image}")
 
     async def _on_blob_request(self, received: Received) -> None:
@@ -83,16 +93,22 @@ class Proxy:
             digest=request.digest,
             chunks=len(request.indexes),
         )
+        key = (proplet, request.digest, request.image)
+        if key in self._wanted:
+            self._wanted[key].update(request.indexes)
+            return
+        self._wanted[key] = set(request.indexes)
         self._tasks.start(self._answer_blob_request(request, proplet), f"binary {request.digest} for {proplet}")
 
     async def _answer_resolve(self, request: Resolve) -> None:
         try:
-            reference = references.parse(request.image)
-            binary = await self._resolving.do(str(reference), lambda: self._images.resolve(reference))
+            binary = await self._resolve(request.image)
         except SwashplateError as error:
-            log.warning("failed to resolve image", image=request.image, error=error.sentence, code=error.code)
+            _log_failure(error, container=request.image)
             await self._report(request.request_id, request.image, error)
             return
+        finally:
+            self._asked.discard(request.request_id)
         resolved = Resolved(
             request_id=request.request_id,
             image=request.image,
@@ -103,17 +119,28 @@ class Proxy:
         await self._bus.publish(self._topics.resolve_reply, resolved.encode())
         await self._fetch_ahead(request.image, binary)
 
+    async def _resolve(self, image: str) -> Binary:
+        reference = references.parse(image)
+
+        async def ask() -> Binary:
+            return await patiently(lambda: self._images.resolve(reference), seconds=self._patience, container=image)
+
+        return await self._resolving.do(str(reference), ask)
+
     async def _fetch_ahead(self, image: str, binary: Binary) -> None:
         """The proplets will ask for it in a moment; when it cannot be had, they are told then."""
         try:
             async with self._holding(BlobRequest(request_id="", digest=binary.digest, image=image), binary.size):
                 pass
         except SwashplateError as error:
-            log.warning("failed to fetch container", container=image, error=error.sentence, code=error.code)
+            _log_failure(error, container=image)
 
     async def _answer_blob_request(self, request: BlobRequest, proplet: str) -> None:
+        key = (proplet, request.digest, request.image)
+        indexes = self._wanted[key]
         try:
             async with self._holding(request, None) as path:
+                self._gathered(key, indexes)
                 binary = Sendable(
                     digest=request.digest,
                     path=path,
@@ -122,38 +149,43 @@ class Proxy:
                     container=request.image or request.digest,
                 )
                 check_wasm(binary)
-                check_indexes(request.indexes, binary.chunks)
+                check_indexes(indexes, binary.chunks)
                 await self._describe(request, proplet, binary)
-                if request.indexes:
+                if indexes:
                     log.info("successfully fetched container, sending chunks", container=binary.container)
-                    await self._streams.send(binary, request.indexes)
+                    await self._streams.send(binary, sorted(indexes))
         except SwashplateError as error:
-            log.error(
-                "failed to fetch container",
-                container=request.image or request.digest,
-                proplet_id=proplet,
-                error=error.sentence,
-                code=error.code,
-                hint=error.hint,
-            )
+            _log_failure(error, container=request.image or request.digest, proplet_id=proplet)
             await self._refuse(request, proplet, error)
+        finally:
+            self._gathered(key, indexes)
+
+    def _gathered(self, key: tuple[str, str, str], indexes: set[int]) -> None:
+        """From now on, who asks for this starts anew."""
+        if self._wanted.get(key) is indexes:
+            del self._wanted[key]
 
     @asynccontextmanager
     async def _holding(self, request: BlobRequest, size: int | None) -> AsyncIterator[Path]:
         """The binary's file, fetched when it is not here. ``size`` when the manifest announced it."""
 
         async def fetch(store: BlobStore) -> None:
-            log.info("fetching container from registry", container=request.image or request.digest)
-            try:
-                async with self._fetching, asyncio.timeout(self._fetch_timeout):
+            container = request.image or request.digest
+            log.info("fetching container from registry", container=container)
+
+            async def once() -> None:
+                async with self._fetching:
                     if request.image:
                         await self._images.fetch(references.parse(request.image), request.digest, size, store)
                     else:
                         await self._uploads.fetch(request.digest, store)
+
+            try:
+                async with asyncio.timeout(self._fetch_timeout):
+                    await patiently(once, seconds=self._patience, container=container)
             except TimeoutError as error:
                 raise UnavailableError(
-                    f"fetching {request.image or request.digest} took longer than {self._fetch_timeout:g} s",
-                    code="registry_unreachable",
+                    f"fetching {container} took longer than {self._fetch_timeout:g} s", code="registry_unreachable"
                 ) from error
 
         async with self._cache.holding(request.digest, request.image, fetch) as path:
@@ -175,7 +207,7 @@ class Proxy:
         info = BlobInfo(
             request_id=request.request_id,
             digest=request.digest,
-            error=error.sentence,
+            error=_with_hint(error),
             code=error.code,
             retryable=error.retryable,
         )
@@ -183,11 +215,19 @@ class Proxy:
         await self._report(request.request_id, request.image or request.digest, error)
 
     async def _report(self, request_id: str, image: str, error: SwashplateError) -> None:
-        sentence = f"{error.sentence} ({error.hint})" if error.hint else error.sentence
         resolved = Resolved(
-            request_id=request_id, image=image, error=sentence, code=error.code, retryable=error.retryable
+            request_id=request_id, image=image, error=_with_hint(error), code=error.code, retryable=error.retryable
         )
         await self._bus.publish(self._topics.resolve_reply, resolved.encode())
+
+
+def _with_hint(error: SwashplateError) -> str:
+    """For a task's and a round's error, which have one line."""
+    return f"{error.sentence} ({error.hint})" if error.hint else error.sentence
+
+
+def _log_failure(error: SwashplateError, **fields: str) -> None:
+    log.error("failed to fetch container", **fields, error=error.sentence, code=error.code, hint=error.hint)
 
 
 def check_wasm(binary: Sendable) -> None:
@@ -202,36 +242,6 @@ def check_wasm(binary: Sendable) -> None:
         )
 
 
-def credentials_of(settings: ProxySettings) -> Credentials:
-    if not settings.authenticate:
-        return Credentials()
-    if not settings.registry_url:
-        raise ConfigurationError(
-            "PROXY_AUTHENTICATE is set, but PROXY_REGISTRY_URL does not say for which registry", hint="such as ghcr.io"
-        )
-    if not (settings.registry_username and settings.registry_password) and not settings.registry_token:
-        raise ConfigurationError(
-            "PROXY_AUTHENTICATE is set, but there are no credentials",
-            hint="set PROXY_REGISTRY_USERNAME and PROXY_REGISTRY_PASSWORD, or PROXY_REGISTRY_TOKEN",
-        )
-    return Credentials(
-        registry=references.registry_name(settings.registry_url),
-        username=settings.registry_username,
-        password=settings.registry_password,
-        token=settings.registry_token,
-    )
-
-
-def embedded_registry(settings: ProxySettings) -> Credentials:
-    """What is shown to our own registry: it takes its token as the password of any user."""
-    token = settings.oci_registry_token.get_secret_value()
-    if not (token and settings.oci_registry_url):
-        return Credentials()
-    return Credentials(
-        registry=references.registry_name(settings.oci_registry_url), username="swashplate", password=token
-    )
-
-
 @asynccontextmanager
 async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncIterator[Proxy]:
     """The proxy on this bus, which must not be entered yet: no message may arrive before its handler."""
@@ -241,6 +251,7 @@ async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncItera
         aliases=settings.registry_aliases, plain_http=settings.plain_http, registry_url=settings.registry_url
     )
     limits = Limits(max_bytes=settings.max_binary_bytes)
+    credentials = logins.of_proxy(settings)
     async with AsyncExitStack() as open_things:
         session = await open_things.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         proxy = Proxy(
@@ -249,14 +260,20 @@ async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncItera
             images=OciClient(
                 session,
                 endpoints,
-                credentials=credentials_of(settings),
-                further=[embedded_registry(settings)],
+                credentials=credentials,
+                further=[logins.of_embedded_registry(settings)],
                 limits=limits,
             ),
             uploads=ManagerBlobs(session, settings.manager_url, limits, settings.manager_token.get_secret_value()),
             cache=BlobCache(folder / "blobs", settings.cache_bytes),
             chunk_size=settings.chunk_size,
             fetch_timeout=settings.fetch_timeout,
+            registry_patience=settings.registry_patience,
+        )
+        log.info(
+            "successfully initialized MQTT and HTTP config",
+            registry_url=settings.registry_url,
+            registry_login=credentials.username or ("token" if credentials.token else ""),
         )
         await proxy.start()
         await open_things.enter_async_context(bus)

@@ -22,6 +22,9 @@ GATHER_SECONDS = 0.01
 REPEAT_SECONDS = 0.1
 """A chunk is not published again before this time has passed; who asks in between gets it together afterwards."""
 
+LOGGED_EVERY = 16
+"""One of so many chunks of a stream is logged for everybody."""
+
 
 def chunk_count(size: int, chunk_size: int) -> int:
     return -(-size // chunk_size)
@@ -130,7 +133,7 @@ class ChunkStreams:
         await asyncio.shield(stream)
 
     async def _stream(self, binary: Sendable, plan: ChunkPlan) -> None:
-        topic_of, hexadecimal = self._topics.chunk, digest_hex(binary.digest)
+        topic_of, hexadecimal, sent = self._topics.chunk, digest_hex(binary.digest), 0
         with binary.path.open("rb") as file:
             while (due := plan.due) is not None:
                 if due > self._clock():
@@ -139,12 +142,14 @@ class ChunkStreams:
                 index = plan.take(self._clock())
                 content = await asyncio.to_thread(_read, file.fileno(), binary, index)
                 await self._bus.publish(topic_of(hexadecimal, index), content, qos=0)
-                log.info(
+                # Every chunk is a line for whoever debugs; people who look for life need the first and few more.
+                (log.debug if sent % LOGGED_EVERY else log.info)(
                     "sent container chunk to MQTT stream",
                     index=index,
                     total_chunks=binary.chunks,
                     container=binary.container,
                 )
+                sent += 1
         log.info("successfully sent all chunks", container=binary.container, total_chunks=binary.chunks)
 
     async def _wait_until(self, due: float) -> None:

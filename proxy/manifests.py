@@ -18,6 +18,15 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+ARTIFACT_TYPE = "application/vnd.unknown.artifact.v1"
+"""What an artifact is whose maker did not say; as the oras command writes it."""
+EMPTY_CONFIG = {
+    "mediaType": "application/vnd.oci.empty.v1+json",
+    "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+    "size": 2,
+    "data": "e30=",
+}
+"""``{}``, for artifacts without a configuration (OCI image manifest specification)."""
 ACCEPTED = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
 
 _WASM_TYPES = ("application/wasm", "application/vnd.wasm", "application/vnd.bytecodealliance.wasm")
@@ -31,6 +40,10 @@ class Binary:
     digest: str
     size: int
     media_type: str
+
+    @property
+    def says_wasm(self) -> bool:
+        return self.media_type.startswith(_WASM_TYPES)
 
 
 def _invalid(image: str, reason: str, hint: str | None = None) -> InvalidRequestError:
@@ -81,7 +94,7 @@ def binary_of(manifest: dict[str, Any], image: str) -> Binary:
     layers = [_layer(entry, image) for entry in _objects(manifest.get("layers"))]
     if not layers:
         raise _invalid(image, "it has no layers")
-    return max([b for b in layers if b.media_type.startswith(_WASM_TYPES)] or layers, key=lambda b: b.size)
+    return max([layer for layer in layers if layer.says_wasm] or layers, key=lambda layer: layer.size)
 
 
 def _layer(entry: dict[str, Any], image: str) -> Binary:

@@ -7,39 +7,40 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
-from proxy.auth import Challenge, Credentials, choose
+from proxy import refusals
+from proxy.auth import Challenge, Credentials, choose, may_see_password
 from proxy.manifests import ACCEPTED, MAX_MANIFEST_BYTES, Binary, binary_of, decode, entry_of, is_index
 from proxy.references import Endpoints, Reference, is_digest
 from proxy.transfer import BROKEN, Limits, Transfer
 from swashplate.blobs import BlobStore, sha256_digest
-from swashplate.errors import ForbiddenError, IntegrityError, NotFoundError, SwashplateError, UnavailableError
+from swashplate.errors import IntegrityError, SwashplateError, UnavailableError
 
-MANIFEST_TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+MANIFEST_TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5)
 BLOB_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=30)
 REMEMBERED = 1000
 TOKEN_MARGIN = 10
 """Seconds before its end at which a token is no longer used."""
 
 
-def unreachable(address: str, error: BaseException) -> UnavailableError:
-    secure = isinstance(error, aiohttp.ClientSSLError | aiohttp.ServerDisconnectedError) and address.startswith(
-        "https:"
-    )
-    host = address.partition("://")[2]
-    return UnavailableError(
-        f"cannot reach {address}: {error or type(error).__name__}",
-        code="registry_unreachable",
-        hint=f"if it speaks plain HTTP, set PROXY_PLAIN_HTTP={host}" if secure else None,
-    )
+@dataclass(frozen=True)
+class Manifest:
+    """What a registry has under a tag or a digest, byte for byte."""
+
+    digest: str
+    media_type: str
+    content: bytes
 
 
 class OciClient:
-    """Resolves and fetches. Credentials are shown to their own registry only, and to the token service it names."""
+    """Resolves and fetches. Credentials are shown to their own registry only, and to a token service that it names and
+    that ``may_see_password``.
+    """
 
     def __init__(
         self,
@@ -49,12 +50,14 @@ class OciClient:
         credentials: Credentials | None = None,
         further: Sequence[Credentials] = (),
         limits: Limits | None = None,
+        advice: refusals.Advice = refusals.PROXY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._endpoints = endpoints
         self._credentials = [each for each in (credentials, *further) if each is not None and each.registry]
         self._limits = limits or Limits(max_bytes=256 << 20)
+        self._advice = advice
         self._clock = clock
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
         self._binaries: OrderedDict[str, Binary] = OrderedDict()
@@ -70,15 +73,20 @@ class OciClient:
         known = self._binaries.get(f"{self._endpoints.base(reference)}@{digest}") if digest else None
         if known is not None:
             return known
-        digest, manifest = await self._manifest(reference, reference.selector)
-        top = digest
-        if is_index(manifest):
-            _, manifest = await self._manifest(reference, entry_of(manifest, str(reference)))
-        binary = binary_of(manifest, str(reference))
-        _remember(self._binaries, f"{self._endpoints.base(reference)}@{top}", binary)
+        found = await self.manifest(reference)
+        binary = await self.binary_in(reference, found)
+        _remember(self._binaries, f"{self._endpoints.base(reference)}@{found.digest}", binary)
         if reference.digest is None:
-            _remember(self._tags, str(reference), top)
+            _remember(self._tags, str(reference), found.digest)
         return binary
+
+    async def binary_in(self, reference: Reference, found: Manifest) -> Binary:
+        """The binary of a manifest, or of the WASM image in an index. Raises as ``resolve`` does."""
+        manifest = decode(found.content, str(reference))
+        if is_index(manifest):
+            inner = await self.manifest(reference, entry_of(manifest, str(reference)))
+            manifest = decode(inner.content, str(reference))
+        return binary_of(manifest, str(reference))
 
     async def fetch(self, reference: Reference, digest: str, size: int | None, store: BlobStore) -> None:
         """Put the blob ``digest`` of the reference's repository into ``store``, verified; see ``Transfer.run``."""
@@ -101,27 +109,31 @@ class OciClient:
         ) as response:
             return before if response.headers.get("Docker-Content-Digest") == before else None
 
-    async def _manifest(self, reference: Reference, selector: str) -> tuple[str, dict[str, Any]]:
-        """The digest and the content of a manifest, verified when ``selector`` is a digest."""
+    async def manifest(self, reference: Reference, digest: str | None = None) -> Manifest:
+        """The manifest of the reference, or another one of its repository by ``digest``; verified when a digest says what
+        it must be. Raises as ``resolve`` does.
+        """
+        selector = digest or reference.selector
         async with self._ask(
             "GET", reference, f"/manifests/{selector}", MANIFEST_TIMEOUT, {"Accept": ACCEPTED}
         ) as response:
             try:
                 content = await _read(response, MAX_MANIFEST_BYTES)
             except BROKEN as error:
-                raise unreachable(self._endpoints.url(reference.registry), error) from error
+                raise self._unreachable(reference, error) from error
+            media_type = response.content_type
         if content is None:
             raise IntegrityError(
                 f"the manifest of {reference} is larger than {MAX_MANIFEST_BYTES} bytes",
                 code="invalid_manifest",
                 retryable=False,
             )
-        digest = sha256_digest(content)
-        if is_digest(selector) and digest != selector:
+        found = Manifest(sha256_digest(content), media_type, content)
+        if is_digest(selector) and found.digest != selector:
             raise IntegrityError(
-                f"the manifest of {reference} has digest {digest}, but {selector} was asked for", retryable=False
+                f"the manifest of {reference} has digest {found.digest}, but {selector} was asked for", retryable=False
             )
-        return digest, decode(content, str(reference))
+        return found
 
     @asynccontextmanager
     async def _ask(
@@ -142,13 +154,15 @@ class OciClient:
             try:
                 response = await self._session.request(method, f"{base}{path}", headers=sent, timeout=timeout)
             except BROKEN as error:
-                raise unreachable(self._endpoints.url(reference.registry), error) from error
+                raise self._unreachable(reference, error) from error
             async with response:
                 if response.status == 401 and not last and self._same_origin(response, base):
                     challenge = choose(response.headers.getall("WWW-Authenticate", []))
                     if challenge is not None and await self._answer(challenge, reference):
                         continue
                 if response.status not in {200, 206} and response.status not in tolerate:
+                    if response.status in {401, 403}:  # perhaps a right that is granted any moment
+                        self._tokens.pop((reference.registry, reference.repository), None)
                     raise await self._refusal(response, reference)
                 yield response
                 return
@@ -187,19 +201,23 @@ class OciClient:
 
     async def _token(self, challenge: Challenge, reference: Reference, ours: Credentials) -> tuple[str, float]:
         """A token for pulling, and how many seconds it lives (Docker Registry v2 token authentication)."""
-        registry = self._endpoints.url(reference.registry)
+        registry, basic = self._endpoints.url(reference.registry), ours.basic()
         if not challenge.realm.startswith(("https://", "http://")):
-            raise ForbiddenError(f"{registry} names no token service", code="image_forbidden")
-        basic = ours.basic()
-        if basic and challenge.realm.startswith("http://") and registry.startswith("https://"):
-            raise ForbiddenError(
-                f"{registry} wants the password sent to {challenge.realm} without TLS", code="image_forbidden"
+            raise refusals.forbidden(f"{registry} names no token service", self._login_hint(reference))
+        if basic and not may_see_password(challenge.realm, registry, ours.token_services):
+            raise refusals.forbidden(
+                f"{registry} wants the password sent to {challenge.realm}, which is not known to be its token service",
+                self._advice.stranger,
             )
         scope = challenge.scope or f"repository:{self._endpoints.base(reference).partition('/v2/')[2]}:pull"
         query = {"scope": scope, **({"service": challenge.service} if challenge.service else {})}
         try:
+            url = URL(challenge.realm).update_query(query)
+        except ValueError as error:
+            raise refusals.forbidden(f"{registry} names {challenge.realm!r} as token service", "") from error
+        try:
             async with self._session.get(
-                URL(challenge.realm).update_query(query),
+                url,
                 headers={"Authorization": basic} if basic else {},
                 timeout=MANIFEST_TIMEOUT,
             ) as response:
@@ -207,45 +225,36 @@ class OciClient:
                     raise await self._refusal(response, reference)
                 content = await _read(response, MAX_MANIFEST_BYTES)
         except BROKEN as error:
-            raise unreachable(challenge.realm, error) from error
+            raise refusals.unreachable(reference.registry, challenge.realm, error, self._advice) from error
         try:
             body = json.loads(content or b"")
             token = body.get("token") or body["access_token"]
             lifetime = float(body.get("expires_in") or 60)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ForbiddenError(f"{challenge.realm} gave no token", code="image_forbidden") from error
+            raise refusals.forbidden(f"{challenge.realm} gave no token", self._login_hint(reference)) from error
         return str(token), lifetime
 
     async def _refusal(self, response: aiohttp.ClientResponse, reference: Reference) -> SwashplateError:
         """What an answer that is no success means."""
-        status = response.status
-        said = await _complaint(response)
-        if status in {401, 403}:
-            return ForbiddenError(
-                f"the registry does not let us have {reference}: {status} {said}",
-                code="image_forbidden",
-                hint=self._forbidden_hint(reference),
-            )
-        if status == 404:
-            return NotFoundError(
-                f"the registry does not have {reference}: {said}",
-                code="image_not_found",
-                hint="check the name; registries tell upper from lower case",
-            )
-        retryable = status >= 500 or status in {408, 429}
-        return UnavailableError(
-            f"{response.url.origin()} answered {status} for {reference}: {said}",
-            code="registry_unreachable",
-            retryable=retryable,
+        return refusals.refused(
+            response.status,
+            response.reason or "",
+            await _complaint(response),
+            reference,
+            address=str(response.url.origin()),
+            login_hint=self._login_hint(reference),
+            anonymous=not self._ours(reference).registry,
+            advice=self._advice,
         )
 
-    def _forbidden_hint(self, reference: Reference) -> str:
-        if self._ours(reference).registry:
-            return "check PROXY_REGISTRY_USERNAME and PROXY_REGISTRY_PASSWORD, and that they may read this repository"
-        return (
-            f"a private image needs PROXY_AUTHENTICATE=true, PROXY_REGISTRY_URL={reference.registry},"
-            " PROXY_REGISTRY_USERNAME and PROXY_REGISTRY_PASSWORD"
-        )
+    def _unreachable(self, reference: Reference, error: BaseException) -> UnavailableError:
+        return refusals.unreachable(reference.registry, self._endpoints.url(reference.registry), error, self._advice)
+
+    def _login_hint(self, reference: Reference) -> str:
+        ours = self._ours(reference)
+        if not ours.registry:
+            return self._advice.no_login.format(registry=reference.registry)
+        return self._advice.login_refused if ours.username else self._advice.bearer_refused
 
 
 def _remember(table: OrderedDict[str, Any], key: str, value: Any) -> None:
@@ -266,13 +275,8 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
 
 
 async def _complaint(response: aiohttp.ClientResponse) -> str:
-    """The first error that a registry gives, in its own words."""
     try:
         text = (await response.content.read(4096)).decode(errors="replace")
     except BROKEN:
-        return response.reason or ""
-    try:
-        first = json.loads(text)["errors"][0]
-        return str(first.get("message") or first["code"])
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return text.strip()[:200] or response.reason or ""
+        text = ""
+    return refusals.complaint(text, response.reason or "")

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import functools
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import oras.auth
+import oras.auth.utils
 import oras.defaults
 import oras.oci
 import oras.provider
 import requests
 from oras.container import Container
 
-from proxy.auth import choose
-from proxy.manifests import WASM_MAGIC
-from proxy.references import Endpoints, Reference
+from proxy import refusals
+from proxy.auth import Challenge, Credentials, choose, may_see_password
+from proxy.manifests import ARTIFACT_TYPE, EMPTY_CONFIG, OCI_MANIFEST, WASM_MAGIC
+from proxy.references import Endpoints, Reference, is_loopback
 from swashplate.blobs import sha256_digest
 from swashplate.errors import (
-    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     SwashplateError,
@@ -29,8 +30,6 @@ from swashplate.errors import (
 
 PROBE_SECONDS = 3
 REQUEST_SECONDS = 60
-LOGIN_HINT = "give --username and --password, or log in with docker or oras first"
-LOCAL_REGISTRY = "local-registry"
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,43 @@ class Pushed:
     size: int
 
 
-class _Registry(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
+class _TokenAuth(oras.auth.TokenAuth):  # type: ignore[misc]  # oras has no types
+    """oras' token exchange, but every challenge gets a token of its own scope (one for pulling does not push), and the
+    password goes only where it may.
+    """
+
+    def __init__(self, base: str, credentials: Credentials) -> None:
+        super().__init__()
+        self._base = base
+        self._credentials = credentials
+
+    def authenticate_request(self, original: requests.Response, headers: Any, refresh: bool = False) -> Any:
+        return super().authenticate_request(original, headers, refresh=True)
+
+    def request_token(self, challenge: oras.auth.utils.authHeader) -> Any:
+        realm = challenge.realm or ""
+        if not realm:
+            raise refusals.forbidden(f"{self._base} names no token service", _login_hint(self._credentials))
+        if not may_see_password(realm, self._base, self._credentials.token_services):
+            raise refusals.forbidden(
+                f"{self._base} wants the password sent to {realm!r}, which is not known to be its token service",
+                refusals.COMMAND.stranger,
+            )
+        return super().request_token(challenge)
+
+
+class _Registry(oras.provider.Registry):  # type: ignore[misc]
     """oras' client, without its repetitions: they sleep for up to 131 s, also when the password is wrong."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, base: str, challenge: Challenge | None, credentials: Credentials) -> None:
+        scheme, _, host = base.partition("://")
+        basic = challenge is not None and challenge.scheme == "basic"
+        super().__init__(hostname=host, insecure=scheme == "http", auth_backend="basic" if basic else "token")
+        if not basic:
+            self.auth = _TokenAuth(base, credentials)
+            self.auth.session, self.auth.prefix, self.auth._tls_verify = self.session, scheme, True  # noqa: SLF001
+        if credentials.username:
+            self.auth.set_basic_auth(credentials.username, credentials.password)
         self.session.request = functools.partial(self.session.request, timeout=(PROBE_SECONDS, REQUEST_SECONDS))
 
     def do_request(self, *args: Any, **kwargs: Any) -> requests.Response:
@@ -53,6 +84,10 @@ class _Registry(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         if response.status_code in {401, 403}:
             raise requests.HTTPError(response=response)
         return response
+
+
+def _login_hint(credentials: Credentials) -> str:
+    return refusals.COMMAND.login_refused if credentials.username else refusals.COMMAND.no_login
 
 
 def read_wasm(path: Path) -> bytes:
@@ -68,89 +103,69 @@ def read_wasm(path: Path) -> bytes:
     return content
 
 
-def address_of(reference: Reference, endpoints: Endpoints) -> tuple[str, bool]:
-    """``host[:port]`` to connect to, and whether without TLS. The demo's name for the registry of this machine is
-    understood also where no name server knows it.
-    """
-    url = endpoints.url(reference.registry)
-    scheme, _, host = url.partition("://")
-    name, colon, port = host.partition(":")
-    if name == LOCAL_REGISTRY and reference.registry not in endpoints.aliases and not _resolves(name):
-        return f"127.0.0.1{colon}{port}", True
-    return host, scheme == "http"
-
-
-def _resolves(name: str) -> bool:
-    try:
-        socket.getaddrinfo(name, None)
-    except OSError:
-        return False
-    return True
-
-
 def push(
     path: Path,
     reference: Reference,
     *,
     endpoints: Endpoints,
+    credentials: Credentials | None = None,
     media_type: str = "application/wasm",
-    username: str = "",
-    password: str = "",
 ) -> Pushed:
-    """Push and return the digests. Without a user, docker's stored logins are used, as by other clients.
+    """Push and return the digests.
 
     Raises ``InvalidRequestError``, ``ForbiddenError`` and, within seconds, ``UnavailableError``.
     """
     if reference.digest:
         raise InvalidRequestError("push to a tag, not to a digest", code="invalid_reference")
+    credentials = credentials or Credentials()
     content = read_wasm(path)
-    host, plain = address_of(reference, endpoints)
-    base = f"{'http' if plain else 'https'}://{host}"
-    asks_for = _probe(base)
-    registry = _Registry(hostname=host, insecure=plain, auth_backend=asks_for)
-    container = Container(f"{reference.repository}:{reference.tag}", registry=host)
-    if username:
-        registry.auth.set_basic_auth(username, password)
-    else:
-        registry.auth.load_configs(container)
-    if asks_for == "basic" and not getattr(registry.auth, "_basic_auth", None):
-        raise ForbiddenError(f"{base} wants a user and a password", code="image_forbidden", hint=LOGIN_HINT)
+    base = endpoints.url(reference.registry)
+    challenge = _probe(reference, base)
+    if challenge is not None and challenge.scheme == "basic" and not credentials.username:
+        raise refusals.forbidden(f"{base} wants a user and a password", refusals.COMMAND.no_login)
+    registry = _Registry(base, challenge, credentials)
+    container = Container(f"{reference.repository}:{reference.tag}", registry=registry.hostname)
     try:
         manifest_digest = _push(registry, container, path, media_type)
     except (requests.RequestException, ValueError, AttributeError, oras.auth.AuthenticationException) as error:
         # An AttributeError is how oras meets a challenge that it does not understand.
-        raise _refused(base, reference, error) from error
+        raise _refused(base, reference, error, _login_hint(credentials)) from error
     return Pushed(reference, manifest_digest, sha256_digest(content), len(content))
 
 
-def _probe(base: str) -> str:
-    """Is it there, and which of oras' ways to authenticate does it want: basic or token?"""
+def _probe(reference: Reference, base: str) -> Challenge | None:
+    """Is it there, and how does it want to be told who we are?"""
     try:
         response = requests.get(f"{base}/v2/", timeout=PROBE_SECONDS, allow_redirects=False)
     except requests.exceptions.SSLError as error:
         raise UnavailableError(
             f"cannot speak TLS with {base}: {error}",
             code="registry_unreachable",
-            hint="use --plain-http when the registry speaks plain HTTP",
+            hint=refusals.COMMAND.plain_http,
         ) from error
     except requests.RequestException as error:
+        hint = "is it running? `swashplate oci-registry` starts one on this machine"
         raise UnavailableError(
             f"cannot reach the registry at {base}",
             code="registry_unreachable",
-            hint="is it running? `swashplate oci-registry` starts one on this machine",
+            hint=hint if is_loopback(reference.registry) or base.startswith("http:") else None,
         ) from error
-    challenge = choose([response.headers.get("WWW-Authenticate", "")])
-    return "basic" if challenge is not None and challenge.scheme == "basic" else "token"
+    return choose([response.headers.get("WWW-Authenticate", "")])
 
 
 def _push(registry: _Registry, container: Container, path: Path, media_type: str) -> str:
     layer = oras.oci.NewLayer(str(path), media_type=media_type)
     layer["annotations"] = {oras.defaults.annotation_title: path.name}
-    config, _ = oras.oci.ManifestConfig()
     with oras.provider.temporary_empty_config() as empty:
-        for file, part in ((str(path), layer), (empty, config)):
+        for file, part in ((str(path), layer), (empty, EMPTY_CONFIG)):
             _check(registry.upload_blob(file, container, part))
-    manifest = {**oras.oci.NewManifest(), "config": config, "layers": [layer]}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": ARTIFACT_TYPE,
+        "config": EMPTY_CONFIG,
+        "layers": [layer],
+    }
     response = _check(registry.upload_manifest(manifest, container))
     body = response.request.body
     return sha256_digest(body if isinstance(body, bytes) else str(body).encode())
@@ -162,16 +177,16 @@ def _check(response: requests.Response) -> requests.Response:
     return response
 
 
-def _refused(base: str, reference: Reference, error: Exception) -> SwashplateError:
+def _refused(base: str, reference: Reference, error: Exception, login_hint: str) -> SwashplateError:
     """Some refusals oras tells only in words."""
     response = error.response if isinstance(error, requests.RequestException) else None
     if response is None and isinstance(error, requests.RequestException):
         return UnavailableError(f"the push to {base} broke: {error}", code="registry_unreachable")
     status = response.status_code if response is not None else 401
-    said = (response.text.strip()[:200] if response is not None else "") or str(error)
+    said = refusals.complaint(response.text, response.reason or "") if response is not None else str(error)
     sentence = f"{base} refuses the push of {reference}: {status} {said}"
     if status in {401, 403}:
-        return ForbiddenError(sentence, code="image_forbidden", hint=LOGIN_HINT)
+        return refusals.forbidden(sentence, login_hint)
     if status == 404:
         return NotFoundError(sentence, code="image_not_found")
     if status == 413:

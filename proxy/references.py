@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 from swashplate.errors import ConfigurationError, InvalidRequestError
 
 DEFAULT_TAG = "latest"
+LOCAL_REGISTRY = "local-registry"
+"""The demo's registry among containers: a name that only their network knows, so nobody could certify it for TLS."""
+DOCKER_HUB = {"docker.io", "index.docker.io"}
 MAX_NAME = 255
 
 # OCI Distribution Specification v1.1, section "Pulling manifests".
@@ -78,7 +81,12 @@ def parse(text: str) -> Reference:
     if colon and not is_tag(tag):
         raise _invalid(text, f"invalid tag {tag!r}: letters, digits, '_', '.' and '-', at most 128")
     if not is_repository(repository):
-        raise _invalid(text, f"invalid repository {repository!r}: {_repository_problem(repository)}")
+        problem = _repository_problem(repository)
+        hint = None
+        if is_repository(repository.lower()):
+            rest = text[len(f"{registry}/{repository}") :]
+            hint = f"write {registry}/{repository.lower()}{rest}"
+        raise _invalid(text, f"invalid repository {repository!r}: {problem}", hint)
     return Reference(registry.lower(), repository, tag or DEFAULT_TAG, digest or None)
 
 
@@ -144,28 +152,28 @@ class Endpoints:
         """Scheme and authority, without a slash at the end."""
         if registry in self.aliases:
             return self.aliases[registry]
-        if registry == "docker.io":
+        if registry in DOCKER_HUB:
             return "https://registry-1.docker.io"
-        scheme = "http" if registry in self.plain or is_loopback(registry) else "https"
-        return f"{scheme}://{registry}"
+        plain = registry in self.plain or is_loopback(registry) or _split(registry)[0] == LOCAL_REGISTRY
+        return f"{'http' if plain else 'https'}://{registry}"
 
     def base(self, reference: Reference) -> str:
         """The URL that ``/manifests/…`` and ``/blobs/…`` of this repository are appended to."""
         repository = reference.repository
-        if reference.registry == "docker.io" and "/" not in repository:
+        if reference.registry in DOCKER_HUB and "/" not in repository:
             repository = f"library/{repository}"
         return f"{self.url(reference.registry)}/v2/{repository}"
 
 
 def endpoints(*, aliases: str = "", plain_http: str = "", registry_url: str = "") -> Endpoints:
     """Out of the settings' texts; raises ``ConfigurationError`` naming the setting."""
-    plain = {_host_of(entry, "PROXY_PLAIN_HTTP")[1] for entry in _entries(plain_http)}
+    plain = frozenset(_host_of(entry, "PROXY_PLAIN_HTTP")[1] for entry in _entries(plain_http))
+    table: dict[str, str] = {}
     if registry_url:
         scheme, host = _host_of(registry_url, "PROXY_REGISTRY_URL")
-        if scheme == "http":
-            plain.add(host)
-    known = Endpoints(plain=frozenset(plain))
-    table: dict[str, str] = {}
+        if scheme and host not in DOCKER_HUB:
+            table[host] = f"{scheme}://{host}"
+    known = Endpoints(aliases=dict(table), plain=plain)
     for entry in _entries(aliases):
         name, equals, target = entry.partition("=")
         if not equals or host_problem(name.strip()):
@@ -176,6 +184,12 @@ def endpoints(*, aliases: str = "", plain_http: str = "", registry_url: str = ""
         scheme, host = _host_of(target.strip(), "PROXY_REGISTRY_ALIASES")
         table[name.strip().lower()] = f"{scheme}://{host}" if scheme else known.url(host)
     return Endpoints(aliases=table, plain=known.plain)
+
+
+def origins(text: str, name: str) -> frozenset[str]:
+    """Hosts, or URLs for those without TLS, as the origins they stand for; ``name`` is the setting's."""
+    found = (_host_of(entry, name) for entry in _entries(text))
+    return frozenset(f"{scheme or 'https'}://{host}" for scheme, host in found)
 
 
 def registry_name(registry_url: str) -> str:

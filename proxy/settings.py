@@ -37,6 +37,11 @@ class ProxySettings(MqttSettings, HttpSettings):
         512_000, "PROXY_CHUNK_SIZE", help="Bytes of a binary in one MQTT message."
     )
     fetch_timeout: Seconds = setting(600.0, "PROXY_FETCH_TIMEOUT", help="How long one binary may take to arrive.")
+    registry_patience: Annotated[Seconds, Field(ge=0)] = setting(
+        5.0,
+        "PROXY_REGISTRY_PATIENCE",
+        help="How long a registry that does not answer is asked again before an attempt fails.",
+    )
     manager_url: str = setting(
         "http://127.0.0.1:7070", "PROXY_MANAGER_URL", help="The manager, which holds the uploaded binaries."
     )
@@ -58,7 +63,15 @@ class ProxySettings(MqttSettings, HttpSettings):
     authenticate: bool = setting(False, "PROXY_AUTHENTICATE", help="Use the credentials at PROXY_REGISTRY_URL.")
     registry_username: str = setting("", "PROXY_REGISTRY_USERNAME", help="The user at PROXY_REGISTRY_URL.")
     registry_password: str = setting("", "PROXY_REGISTRY_PASSWORD", help="That user's password or access token.")
-    registry_token: str = setting("", "PROXY_REGISTRY_TOKEN", help="A bearer token, used when no user is set.")
+    registry_token: str = setting(
+        "", "PROXY_REGISTRY_TOKEN", help="A bearer token, used when user and password are not both set."
+    )
+    registry_token_services: str = setting(
+        "",
+        "PROXY_REGISTRY_TOKEN_SERVICES",
+        help="Hosts besides the registry's own that may be sent the password for a token, comma-separated;"
+        " with http:// also without TLS.",
+    )
     registry_aliases: str = setting(
         "",
         "PROXY_REGISTRY_ALIASES",

@@ -41,6 +41,22 @@ def mosquitto() -> str:
     return found
 
 
+@pytest.fixture(scope="session")
+def skopeo() -> str:
+    found = shutil.which("skopeo")
+    if found is None:
+        missing("skopeo is not installed; on Debian and Ubuntu: apt-get install skopeo")
+    return found
+
+
+@pytest.fixture(scope="session")
+def docker_registry_program() -> str:
+    found = shutil.which("docker-registry")
+    if found is None:
+        missing("docker-registry is not installed; on Debian and Ubuntu: apt-get install docker-registry")
+    return found
+
+
 @pytest.fixture
 def make_broker(request: pytest.FixtureRequest, tmp_path: Path):
     """Call with a kind of broker, options of ``Place`` and, as ``env``, the text of an env file to begin with."""

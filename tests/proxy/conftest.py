@@ -20,6 +20,7 @@ from proxy.registry_store import RegistryStore
 from swashplate.blobs import sha256_digest
 from swashplate.http import HttpService
 from swashplate.ports import free_port
+from tests.support.ghcr import READ, WRITE, Ghcr
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -177,3 +178,14 @@ async def make_upstream() -> AsyncIterator[Callable[..., Awaitable[Upstream]]]:
             return upstream
 
         yield make
+
+
+@pytest.fixture
+async def ghcr(tmp_path: Path) -> AsyncIterator[Ghcr]:
+    users = {
+        "octocat": ("ghp_both", frozenset({READ, WRITE})),
+        "reader": ("ghp_read", frozenset({READ})),
+        "narrow": ("ghp_none", frozenset()),
+    }
+    async with Ghcr(users).serving(tmp_path / "ghcr") as running:
+        yield running

@@ -109,6 +109,15 @@ async def test_a_registry_without_tls_where_tls_is_the_rule_says_what_to_set(mak
     assert "PROXY_PLAIN_HTTP" in (gone.value.hint or "")
 
 
+async def test_a_registry_with_tls_where_plain_http_is_spoken_says_what_to_set(make_upstream, client):
+    upstream = await make_upstream(BINARY)
+    upstream.guard = lambda _: web.Response(status=400, text="Client sent an HTTP request to an HTTPS server.")
+    with pytest.raises(UnavailableError, match="HTTPS server") as gone:
+        await client.resolve(parse(upstream.image))
+    assert gone.value.retryable is False
+    assert "https:// into PROXY_REGISTRY_URL" in (gone.value.hint or "")
+
+
 @pytest.mark.parametrize(("status", "retryable"), [(500, True), (503, True), (429, True), (418, False)])
 async def test_other_refusals_are_unreachable_and_tell_whether_to_try_again(make_upstream, client, status, retryable):
     upstream = await make_upstream(BINARY)

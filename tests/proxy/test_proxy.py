@@ -12,6 +12,10 @@ import structlog
 from aiohttp import web
 
 from proxy.app import running
+from proxy.auth import Credentials
+from proxy.chunks import LOGGED_EVERY
+from proxy.push import push
+from proxy.references import endpoints, parse
 from proxy.settings import ProxySettings
 from swashplate.blobs import sha256_digest
 from swashplate.bus import MemoryBroker, MemoryBus
@@ -80,7 +84,10 @@ class World:
         self.folder.mkdir(exist_ok=True)
         identity = {"DOMAIN_ID": "domain", "CHANNEL_ID": "channel", "CLIENT_ID": "proxy", "CLIENT_KEY": "key"}
         settings = ProxySettings.load(
-            {f"PROXY_{k}": v for k, v in ({"CHUNK_SIZE": str(CHUNK)} | identity | environ).items()}
+            {
+                f"PROXY_{k}": v
+                for k, v in ({"CHUNK_SIZE": str(CHUNK), "REGISTRY_PATIENCE": "300ms"} | identity | environ).items()
+            }
         )
         async with running(settings, MemoryBus(self.broker, client_id="proxy"), self.folder):
             yield
@@ -189,7 +196,9 @@ async def test_the_log_tells_the_story_in_the_words_of_the_guide(world, registry
     assert by_event["Received container request"]["app_name"] == image
     assert by_event["successfully sent all chunks"]["total_chunks"] == COUNT
     assert by_event["successfully sent all chunks"]["container"] == image
-    assert said.count("sent container chunk to MQTT stream") == COUNT
+    chunks = [line for line in logged if line["event"] == "sent container chunk to MQTT stream"]
+    assert [line["index"] for line in chunks] == list(range(COUNT))
+    assert [line["index"] for line in chunks if line["log_level"] == "info"] == list(range(0, COUNT, LOGGED_EVERY))
 
 
 async def test_what_is_no_wasm_is_refused_to_the_proplet_and_told_to_the_manager(world, registry, logged):
@@ -206,6 +215,129 @@ async def test_what_is_no_wasm_is_refused_to_the_proplet_and_told_to_the_manager
         assert (told.request_id, told.image, told.code, told.digest) == ("q-7", image, "not_wasm", None)
     assert proplet.chunks == {}
     assert any(line["event"] == "failed to fetch container" and line["error"] for line in logged)
+
+
+# Registries that are away, and what is said about those that refuse
+
+
+async def test_a_registry_that_comes_back_within_the_patience_costs_nothing(world, make_upstream, logged):
+    upstream = await make_upstream(BINARY)
+    upstream.guard = lambda _: web.Response(status=503) if len(upstream.seen) < 4 else None
+    manager = await world.manager()
+    async with world.proxy(REGISTRY_PATIENCE="30s"):
+        assert (await manager.resolve(upstream.image)).digest == DIGEST
+    waits = [line["again_in_s"] for line in logged if line["event"] == "no answer from the registry, trying again"]
+    assert waits == [0.25, 0.5, 1.0]
+
+
+async def test_a_registry_that_stays_away_is_an_error_when_the_patience_is_over(world, make_upstream, logged):
+    upstream = await make_upstream(BINARY)
+    upstream.guard = lambda _: web.Response(status=503, text="closed")
+    manager = await world.manager()
+    async with world.proxy():
+        resolved = await manager.resolve(upstream.image)
+    assert (resolved.code, resolved.retryable) == ("registry_unreachable", True)
+    assert len(upstream.seen) == 3
+    failed = [line for line in logged if line["event"] == "failed to fetch container"]
+    assert [line["container"] for line in failed] == [upstream.image]
+    assert "closed" in failed[0]["error"]
+
+
+async def test_a_refusal_is_said_at_once_however_patient_the_proxy_is(world, make_upstream):
+    upstream = await make_upstream(BINARY)
+    upstream.guard = lambda _: web.Response(status=403)
+    manager = await world.manager()
+    async with world.proxy(REGISTRY_PATIENCE="1h"):
+        assert (await manager.resolve(upstream.image)).code == "image_forbidden"
+    assert len(upstream.seen) == 1
+
+
+async def test_a_blob_whose_registry_comes_back_within_the_patience_is_sent(world, make_upstream):
+    upstream = await make_upstream(BINARY)
+
+    async def away_at_first(_, before):
+        return web.Response(body=BINARY) if before > 1 else web.Response(status=502)
+
+    upstream.blob = away_at_first
+    proplet = await world.proplet("p1")
+    async with world.proxy(REGISTRY_PATIENCE="30s"):
+        await proplet.ask(upstream.image, indexes=range(COUNT))
+        assert sha256_digest(await proplet.whole(COUNT)) == DIGEST
+
+
+async def test_who_asks_again_while_the_answer_takes_long_is_answered_once(world, make_upstream, logged):
+    upstream = await make_upstream(BINARY)
+    release = asyncio.Event()
+
+    async def stall(_, __):
+        await release.wait()
+        return web.Response(body=BINARY)
+
+    upstream.blob = stall
+    proplet = await world.proplet("p1")
+    async with world.proxy():
+        for index in range(5):
+            await proplet.ask(upstream.image, indexes=[index], request_id=f"q-{index}")
+        async with asyncio.timeout(5):
+            while sum(line["event"] == "Received container request" for line in logged) < 5:
+                await asyncio.sleep(0)
+        release.set()
+        assert (await proplet.info()).request_id == "q-0"
+        async with asyncio.timeout(5):
+            while set(proplet.chunks) != set(range(5)):
+                await asyncio.sleep(0)
+        await proplet.ask(upstream.image, request_id="last")
+        assert (await proplet.info()).request_id == "last"
+
+
+async def test_a_manager_that_asks_again_while_the_registry_is_away_is_answered_once(world, make_upstream):
+    upstream = await make_upstream(BINARY)
+    upstream.guard = lambda _: web.Response(status=503)
+    manager = await world.manager()
+    async with world.proxy():
+        for _ in range(4):
+            await manager.bus.publish(TOPICS.resolve_request, Resolve(request_id="same", image=upstream.image).encode())
+        assert (await manager.resolved()).request_id == "same"
+        assert (await manager.resolve("127.0.0.1:1/app:v1", "other")).request_id == "other"
+
+
+@pytest.mark.parametrize(
+    ("image", "environ", "code", "parts"),
+    [
+        ("{host}/App/fl:v1", {}, "invalid_reference", ["must be lower case", "write {host}/app/fl:v1"]),
+        ("{host}/app:none", {}, "image_not_found", ["404", "exactly", "PROXY_AUTHENTICATE=true"]),
+        ("localhost:1/app:v1", {}, "registry_unreachable", ["Connection refused", "local-registry:5000"]),
+        (
+            "lab:1/app:v1",
+            {"REGISTRY_ALIASES": "lab:1=https://{host}"},
+            "registry_unreachable",
+            ["PROXY_PLAIN_HTTP=lab:1"],
+        ),
+    ],
+)
+async def test_the_reason_and_the_way_out_reach_the_log_and_the_manager(
+    world, make_upstream, logged, image, environ, code, parts
+):
+    host = (await make_upstream(BINARY)).host
+    manager = await world.manager()
+    image = image.format(host=host)
+    async with world.proxy(**{name: value.format(host=host) for name, value in environ.items()}):
+        told = await manager.resolve(image)
+    assert told.code == code
+    failed = next(line for line in logged if line["event"] == "failed to fetch container")
+    assert failed["container"] == image
+    for part in (part.format(host=host) for part in parts):
+        assert part in told.error
+        assert part in f"{failed['error']} {failed['hint']}"
+
+
+async def test_a_manager_question_is_a_container_request_too(world, registry, logged):
+    await registry.push("app", "v1", BINARY)
+    manager = await world.manager()
+    async with world.proxy():
+        await manager.resolve(f"{registry.host}/app:v1")
+    asked = next(line for line in logged if line["event"] == "Received container request")
+    assert asked["app_name"] == f"{registry.host}/app:v1"
 
 
 @pytest.mark.parametrize("index", [-1, COUNT, 10**9])
@@ -329,7 +461,18 @@ async def test_an_answer_goes_to_the_topic_of_the_one_who_asked(world, registry)
     ("environ", "named"),
     [
         ({"AUTHENTICATE": "true"}, "PROXY_REGISTRY_URL"),
-        ({"AUTHENTICATE": "true", "REGISTRY_URL": "ghcr.io"}, "PROXY_REGISTRY_PASSWORD"),
+        (
+            {"AUTHENTICATE": "true", "REGISTRY_URL": "ghcr.io"},
+            "PROXY_REGISTRY_USERNAME and PROXY_REGISTRY_PASSWORD are",
+        ),
+        (
+            {"AUTHENTICATE": "true", "REGISTRY_URL": "ghcr.io", "REGISTRY_USERNAME": "me"},
+            "PROXY_REGISTRY_PASSWORD is not",
+        ),
+        (
+            {"AUTHENTICATE": "true", "REGISTRY_URL": "ghcr.io", "REGISTRY_PASSWORD": "ghp"},
+            "PROXY_REGISTRY_USERNAME is not",
+        ),
         ({"REGISTRY_URL": "ftp://x"}, "PROXY_REGISTRY_URL"),
         ({"MANAGER_URL": "localhost:7070"}, "PROXY_MANAGER_URL"),
         ({"CHUNK_SIZE": "0"}, "PROXY_CHUNK_SIZE"),
@@ -362,3 +505,64 @@ async def test_credentials_are_used_only_when_authenticate_is_set(world, make_up
         assert "PROXY_AUTHENTICATE=true" in refused.error
     async with world.proxy(**login, AUTHENTICATE="true"):
         assert (await manager.resolve(upstream.image)).digest == DIGEST
+
+
+@pytest.mark.parametrize("url", ["{host}", "http://{host}", "http://{host}/"])
+async def test_the_registry_url_may_be_written_with_and_without_scheme(world, make_upstream, url):
+    upstream = await make_upstream(BINARY)
+    wanted = {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "secret"}
+    upstream.guard = lambda request: (
+        None
+        if "Authorization" in request.headers
+        else web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    )
+    manager = await world.manager()
+    async with world.proxy(**wanted, REGISTRY_URL=url.format(host=upstream.host), AUTHENTICATE="true"):
+        assert (await manager.resolve(upstream.image)).digest == DIGEST
+
+
+async def test_a_token_is_used_when_user_and_password_are_not_both_set(world, make_upstream):
+    upstream = await make_upstream(BINARY)
+    upstream.guard = lambda request: (
+        None
+        if request.headers.get("Authorization") == "Bearer fixed"
+        else web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{upstream.host}/token"'})
+    )
+    manager = await world.manager()
+    token = {
+        "REGISTRY_USERNAME": "me",
+        "REGISTRY_TOKEN": "fixed",
+        "REGISTRY_URL": upstream.host,
+        "AUTHENTICATE": "true",
+    }
+    async with world.proxy(**token):
+        assert (await manager.resolve(upstream.image)).digest == DIGEST
+
+
+async def test_credentials_that_nobody_uses_are_noticed(world, logged):
+    async with world.proxy(REGISTRY_URL="ghcr.io", REGISTRY_USERNAME="me", REGISTRY_PASSWORD="secret"):
+        pass
+    noticed = next(line for line in logged if line["event"] == "registry credentials are set but not used")
+    assert "PROXY_AUTHENTICATE=true" in noticed["hint"]
+    assert "secret" not in str(logged)
+
+
+async def test_a_private_package_is_served_while_its_tokens_come_and_go(world, ghcr, tmp_path):
+    wasm = tmp_path / "fl-client.wasm"
+    wasm.write_bytes(BINARY)
+    image, login = f"{ghcr.host}/octocat/app:v1", Credentials(ghcr.host, "octocat", "ghp_both")
+    await asyncio.to_thread(push, wasm, parse(image), endpoints=endpoints(), credentials=login)
+    settings = {"REGISTRY_URL": ghcr.host, "REGISTRY_USERNAME": "octocat", "REGISTRY_PASSWORD": "ghp_both"}
+    manager, proplet = await world.manager(), await world.proplet("p1")
+    async with world.proxy(**settings, AUTHENTICATE="true"):
+        for _ in range(2):
+            assert (await manager.resolve(image)).digest == DIGEST
+            ghcr.expire_tokens()
+        await proplet.ask(image, indexes=range(COUNT))
+        assert sha256_digest(await proplet.whole(COUNT)) == DIGEST
+    settings["REGISTRY_PASSWORD"] = "ghp_wrong"
+    async with world.proxy(**settings, AUTHENTICATE="true"):
+        refused = await manager.resolve(image)
+        assert (refused.code, refused.retryable) == ("image_forbidden", False)
+        assert "403 Forbidden" in refused.error
+        assert "read:packages" in refused.error

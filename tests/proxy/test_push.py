@@ -15,7 +15,10 @@ import oras.client
 import pytest
 from aiohttp import web
 
-from proxy.push import address_of, push
+from proxy.auth import Credentials
+from proxy.cli import PASSWORD_NAMES, USER_NAMES
+from proxy.push import push
+from proxy.reach import endpoints_for
 from proxy.references import endpoints, parse
 from swashplate.blobs import sha256_digest
 from swashplate.errors import ForbiddenError, InvalidRequestError, UnavailableError
@@ -54,7 +57,11 @@ async def test_the_command_pushes_from_anywhere_and_prints_the_digests(registry,
     status, out, said = await command("push", str(wasm), image, cwd=Path("/"))
     assert status == 0, said
     headers = (await registry.ask("HEAD", "/v2/fl-client-wasm/manifests/latest"))[1]
-    assert out.splitlines()[:2] == [f"Pushed [registry] {image}", f"Digest: {headers['Docker-Content-Digest']}"]
+    assert out.splitlines()[:3] == [
+        f"Pushed [registry] {image}",
+        "ArtifactType: application/vnd.unknown.artifact.v1",
+        f"Digest: {headers['Docker-Content-Digest']}",
+    ]
     assert sha256_digest(BINARY) in out
     manifest = json.loads((await registry.ask("GET", "/v2/fl-client-wasm/manifests/latest"))[2])
     assert manifest["layers"] == [
@@ -107,7 +114,7 @@ def test_an_unreachable_registry_is_said_within_seconds(wasm):
 def no_stored_login(tmp_path, monkeypatch):
     for name in ("HOME", "DOCKER_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path))
-    for name in ("ORAS_USER", "ORAS_PASS"):
+    for name in (*USER_NAMES, *PASSWORD_NAMES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -117,10 +124,10 @@ async def test_a_registry_that_wants_a_login_is_not_asked_for_minutes(make_upstr
     headers = {"WWW-Authenticate": challenge.format(host=upstream.host)}
     upstream.guard = lambda _: web.Response(status=401, headers=headers)
     began = time.monotonic()
-    for login in ({}, {"username": "me", "password": "wrong"}):
+    for login, hint in ((Credentials(), "--username"), (Credentials(upstream.host, "me", "wrong"), "check the user")):
         with pytest.raises(ForbiddenError) as refused:
-            await asyncio.to_thread(push, wasm, parse(upstream.image), endpoints=endpoints(), **login)
-        assert "--username" in (refused.value.hint or "")
+            await asyncio.to_thread(push, wasm, parse(upstream.image), endpoints=endpoints(), credentials=login)
+        assert hint in (refused.value.hint or "")
     assert time.monotonic() - began < 15
 
 
@@ -136,7 +143,11 @@ async def test_a_push_shows_the_password_when_the_registry_wants_it(make_upstrea
 
     upstream.guard = guard
     pushed = await asyncio.to_thread(
-        push, wasm, parse(upstream.image), endpoints=endpoints(), username="me", password="secret"
+        push,
+        wasm,
+        parse(upstream.image),
+        endpoints=endpoints(),
+        credentials=Credentials(upstream.host, "me", "secret"),
     )
     assert pushed.binary_digest == sha256_digest(BINARY)
 
@@ -147,10 +158,14 @@ async def test_a_push_to_a_digest_is_refused(wasm):
 
 
 def test_local_registry_is_this_machine_where_no_name_server_knows_it():
-    assert address_of(parse("local-registry:5000/app"), endpoints()) == ("127.0.0.1:5000", True)
-    known = endpoints(aliases="local-registry:5000=https://elsewhere:1")
-    assert address_of(parse("local-registry:5000/app"), known) == ("elsewhere:1", False)
-    assert address_of(parse("ghcr.io/app"), endpoints()) == ("ghcr.io", False)
+    local = parse("local-registry:5000/app")
+    assert endpoints_for(local, plain_http=False, environ={}).url(local.registry) == "http://127.0.0.1:5000"
+    known = endpoints_for(
+        local, plain_http=False, environ={"PROXY_REGISTRY_ALIASES": "local-registry:5000=https://a:1"}
+    )
+    assert known.url(local.registry) == "https://a:1"
+    hub = parse("ghcr.io/app")
+    assert endpoints_for(hub, plain_http=False, environ={}).url(hub.registry) == "https://ghcr.io"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -170,17 +185,6 @@ async def test_oras_pushes_and_pulls(registry, wasm, tmp_path, chunked):
 
     pulled = await asyncio.to_thread(round_trip)
     assert [Path(path).read_bytes() for path in pulled] == [BINARY]
-
-
-@pytest.fixture
-def skopeo() -> str:
-    found = shutil.which("skopeo")
-    if found is None:
-        reason = "skopeo is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
 
 
 async def run(*arguments: str) -> str:

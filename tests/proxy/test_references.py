@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import references
-from proxy.references import Reference, endpoints, parse
+from proxy.references import Reference, endpoints, parse, registry_name
 from swashplate.errors import ConfigurationError, InvalidRequestError
 
 DIGEST = "sha256:" + "0a" * 32
@@ -104,9 +104,33 @@ def test_tls_is_the_rule_except_on_this_machine(registry, url):
 
 
 def test_a_registry_url_with_http_is_spoken_to_without_tls():
-    known = endpoints(registry_url="http://local-registry:5000")
-    assert known.url("local-registry:5000") == "http://local-registry:5000"
-    assert known.url("local-registry:5001") == "https://local-registry:5001"
+    known = endpoints(registry_url="http://lab:5000")
+    assert known.url("lab:5000") == "http://lab:5000"
+    assert known.url("lab:5001") == "https://lab:5001"
+
+
+def test_a_registry_url_with_https_is_spoken_to_with_tls_whatever_else_is_said():
+    known = endpoints(registry_url="https://localhost:5443/", plain_http="localhost:5443")
+    assert known.url("localhost:5443") == "https://localhost:5443"
+
+
+def test_the_registry_among_containers_speaks_plain_http_unless_its_url_says_otherwise():
+    assert endpoints(registry_url="ghcr.io").url("local-registry:5000") == "http://local-registry:5000"
+    known = endpoints(registry_url="https://local-registry:5000")
+    assert known.url("local-registry:5000") == "https://local-registry:5000"
+
+
+@pytest.mark.parametrize("url", ["docker.io", "https://index.docker.io/v1/"])
+def test_docker_hub_has_one_address_under_all_its_names(url):
+    known = endpoints(registry_url=url)
+    assert known.url(registry_name(url)) == known.url("docker.io") == "https://registry-1.docker.io"
+
+
+def test_upper_case_is_answered_with_the_spelling_that_works():
+    for rest in ("", ":v1", "@sha256:" + "0" * 64):
+        with pytest.raises(InvalidRequestError) as refused:
+            parse(f"ghcr.io/YourName/fl-client-wasm{rest}")
+        assert refused.value.hint == f"write ghcr.io/yourname/fl-client-wasm{rest}"
 
 
 def test_plain_http_hosts_are_named_one_by_one():

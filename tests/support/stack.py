@@ -52,10 +52,21 @@ def poll(question: Callable[[], T], *, within: float = PATIENCE) -> T:
 
 
 class Stack:
-    def __init__(self, folder: Path, *, proplets: int = 3, offset: int | None = None, broker: str = "embedded") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        proplets: int = 3,
+        offset: int | None = None,
+        broker: str = "embedded",
+        env: str = "",
+    ) -> None:
+        """``env`` is what its env file says before the first start."""
         self.folder = folder
         self.state = folder / "state"
         self.env_file = folder / "env"
+        if env:
+            self.env_file.write_text(env)
         self.offset = free_offset() if offset is None else offset
         self.proplet_count = proplets
         self.broker = broker

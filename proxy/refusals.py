@@ -1,0 +1,115 @@
+"""What it means when a registry does not give what was asked for, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+import aiohttp
+
+from proxy.references import Reference, is_loopback
+from swashplate.errors import ForbiddenError, NotFoundError, SwashplateError, UnavailableError
+
+LOOPBACK_HINT = (
+    "is it running? Inside a container, localhost is the container itself: name the registry by its service,"
+    " such as local-registry:5000"
+)
+_EXACT = "the repository must be spelled exactly as it was pushed"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Hints for whoever chose the image: the proxy has settings, a command has options. ``{registry}`` is filled in."""
+
+    no_login: str
+    login_refused: str
+    bearer_refused: str
+    plain_http: str
+    tls: str
+    stranger: str
+
+
+PROXY = Advice(
+    no_login="a private image needs PROXY_AUTHENTICATE=true, PROXY_REGISTRY_URL={registry}, PROXY_REGISTRY_USERNAME (at"
+    f" ghcr.io in lower case) and PROXY_REGISTRY_PASSWORD (at ghcr.io a token with read:packages); {_EXACT}",
+    login_refused="check that PROXY_REGISTRY_USERNAME is right (at ghcr.io in lower case), that PROXY_REGISTRY_PASSWORD may"
+    f" read this repository (at ghcr.io a token with read:packages), and that {_EXACT}",
+    bearer_refused="PROXY_REGISTRY_TOKEN is not accepted; ghcr.io wants PROXY_REGISTRY_USERNAME and"
+    " PROXY_REGISTRY_PASSWORD",
+    plain_http="if it speaks plain HTTP, set PROXY_PLAIN_HTTP={registry}",
+    tls="if it speaks TLS, write https:// into PROXY_REGISTRY_URL, and do not name it in PROXY_PLAIN_HTTP",
+    stranger="if that is its token service, add it to PROXY_REGISTRY_TOKEN_SERVICES",
+)
+COMMAND = Advice(
+    no_login="give --username and --password-stdin, or log in with docker or oras first",
+    login_refused=f"check the user (at ghcr.io in lower case) and the password or the token's scopes; {_EXACT}",
+    bearer_refused="",
+    plain_http="use --plain-http if it speaks plain HTTP",
+    tls="leave --plain-http away if it speaks TLS",
+    stranger="if that is its token service, name it with --token-service",
+)
+
+
+def unreachable(registry: str, address: str, error: BaseException, advice: Advice) -> UnavailableError:
+    """``address`` is what was connected to: the registry itself, or its token service."""
+    hint, other_protocol = None, isinstance(error, aiohttp.ClientSSLError | aiohttp.ServerDisconnectedError)
+    if other_protocol:
+        hint = advice.plain_http.format(registry=registry) if address.startswith("https:") else advice.tls
+    elif is_loopback(registry):
+        hint = LOOPBACK_HINT
+    number = error.errno if isinstance(error, OSError) else None
+    reason = str(error) or type(error).__name__
+    if number and number > 0:
+        reason = os.strerror(number)
+    elif isinstance(error, aiohttp.ClientConnectorDNSError):
+        reason = error.os_error.strerror or reason
+    return UnavailableError(
+        f"cannot reach {address}: {reason}",
+        code="registry_unreachable",
+        hint=hint,
+        # A registry that speaks the other protocol will do so in a second, too.
+        retryable=not isinstance(error, aiohttp.ClientSSLError),
+    )
+
+
+def complaint(body: str, reason: str) -> str:
+    """The first error that a registry gives, in its own words; ``reason`` when it gives none."""
+    try:
+        said = json.loads(body)
+        first = said["errors"][0] if "errors" in said else {"code": said["error"]}
+        return str(first.get("message") or first["code"])
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return body.strip()[:200] or reason
+
+
+def forbidden(what: str, hint: str) -> ForbiddenError:
+    return ForbiddenError(what, code="image_forbidden", hint=hint)
+
+
+def refused(
+    status: int,
+    reason: str,
+    said: str,
+    reference: Reference,
+    *,
+    address: str,
+    login_hint: str,
+    anonymous: bool,
+    advice: Advice,
+) -> SwashplateError:
+    """An answer that is no success, given by ``address``. ``login_hint`` says what to do about our login; ``anonymous``
+    when none was shown.
+    """
+    words = f"{status} {reason}" + (f": {said}" if said and said != reason else "")
+    if status in {401, 403}:
+        return forbidden(f"the registry does not let us have {reference}: {words}", login_hint)
+    if status == 404:
+        hint = f"check the tag; {_EXACT}" + (f"; registries hide private images: {login_hint}" if anonymous else "")
+        return NotFoundError(f"the registry does not have {reference}: {words}", code="image_not_found", hint=hint)
+    return UnavailableError(
+        f"{address} answered {words} for {reference}",
+        code="registry_unreachable",
+        hint=advice.tls if status == 400 and address.startswith("http:") else None,  # what TLS servers say to HTTP
+        retryable=status >= 500 or status in {408, 429},
+    )
