@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +19,12 @@ BEFORE_THE_ROUND = ("data-store", "oci-registry", "proxy", "aggregator")
 """What the launch does not need, or must wait for."""
 DURING_THE_ROUND = ("manager", "coordinator", "model-registry")
 """What takes the request for the round: stopped when all tasks are launched and no proplet has begun."""
+
+
+def lose(stack, service: str) -> None:
+    """Killed, and not started again by the supervisor."""
+    stack.kill(service)
+    ask(stack, "stop", service)
 
 
 def ask(stack, do: str, service: str) -> None:
@@ -64,22 +69,15 @@ def outage(stack, line: str, service: str, seconds: float, folder: Path) -> floa
         status, answer = stack.post("manager", "/fl/experiments", body)
         assert (status, len(answer["launched"])) == (200, 3), answer
 
-    def away(work: Callable[[], None]) -> None:
-        ask(stack, "stop", service)
-        try:
-            gone = time.monotonic()
-            work()
-            time.sleep(max(0.0, gone + seconds - time.monotonic()))
-        finally:
-            ask(stack, "start", service)
-
-    if service in BEFORE_THE_ROUND:
-        away(post)
-    else:
+    if service in DURING_THE_ROUND:
         with frozen_proplets(stack):
             post()
-            ask(stack, "stop", service)
-        away(lambda: None)
+            lose(stack, service)
+    else:
+        lose(stack, service)
+        post()
+    time.sleep(seconds)  # the outage itself
+    ask(stack, "start", service)
     back = time.monotonic()
     status = stack.complete(body["round_id"])
     took = time.monotonic() - back
