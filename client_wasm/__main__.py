@@ -1,11 +1,11 @@
-"""``python -m client_wasm build [--check]``: build the guest from its source, or prove that it was."""
+"""``python -m client_wasm build``: build the guest from its source, or with ``--check`` prove that it was."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from client_wasm import build
+from client_wasm import build, build_go
 from swashplate.errors import SwashplateError
 
 
@@ -14,18 +14,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m client_wasm", description="The federated learning guest.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("build", help="build fl-client.wasm from its C source")
-    command.add_argument(
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--go", action="store_true", help="build the guest in Go, go/fl-client.wasm, instead")
+    which.add_argument(
         "--check", action="store_true", help="build elsewhere and compare with the fl-client.wasm that is here"
     )
     options = parser.parse_args(arguments)
     try:
-        digest = build.check() if options.check else build.build(build.GUEST)
+        if options.go:
+            guest, digest = build_go.GUEST, build_go.build(build_go.GUEST)
+        else:
+            guest, digest = build.GUEST, build.check() if options.check else build.build(build.GUEST)
     except SwashplateError as error:
         print(f"error: {error.sentence}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 1
-    print(f"{build.GUEST.name} sha256:{digest} {build.GUEST.stat().st_size} bytes")
+    print(f"{guest.name} sha256:{digest} {guest.stat().st_size} bytes")
     return 0
 
 

@@ -32,6 +32,8 @@ OFFER_AGAIN_S = 2.0
 OFFER_AGAIN_MOST_S = 30.0
 RECORD_AGAIN_S = 1.0
 TOLD_AGAIN_S = 600.0
+AWAY_S = 15.0
+"""How long a registry that does not answer is waited for, before it costs an attempt."""
 LEASE_GRACE_S = 5.0
 """How much longer than the proplet's own deadline the manager waits before it calls an attempt lost."""
 
@@ -135,7 +137,8 @@ class Attempts:
     async def _resolve_and_offer(self, task: Task, attempt: Attempt, offer: _Offer) -> None:
         """Resolve the image once, then offer the start until it is settled."""
         if task.digest is None:
-            binary = await self._images.resolve(task.spec.image_url)
+            patience = min(AWAY_S, task.spec.timeout_s / 4)
+            binary = await self._images.resolve(task.spec.image_url, patience=patience)
             task = task.changed(digest=binary.digest, size=binary.size)
         if attempt.state is AttemptState.RESOLVING:
             opened = await self._resolved(task, attempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from swashplate.messages import Resolve, Resolved
 log = logging.get("images")
 
 ASK_AGAIN_S = 2.0
+AWAY = frozenset({"registry_unreachable", "proxy_unreachable"})
+"""The codes of a peer that does not answer, which may be back in a moment."""
+AWAY_AGAIN_S, AWAY_AGAIN_MOST_S = 0.25, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,23 @@ class Images:
     async def open(self) -> None:
         await self._bus.subscribe(self._topics.resolve_reply, self._answered)
 
-    async def resolve(self, image: str) -> Binary:
-        """Raises ``ImageError`` with the proxy's code, ``UnavailableError`` when the proxy does not answer in time."""
+    async def resolve(self, image: str, *, patience: float = 0.0) -> Binary:
+        """Raises ``ImageError`` with the proxy's code, ``UnavailableError`` when the proxy does not answer in time.
+
+        A registry that does not answer is asked again for ``patience`` seconds.
+        """
+        until, pause = time.monotonic() + patience, AWAY_AGAIN_S
+        while True:
+            try:
+                return await self._resolve(image)
+            except SwashplateError as error:
+                if not error.retryable or error.code not in AWAY or time.monotonic() + pause > until:
+                    raise
+                log.warning("image not resolved, trying again", image=image, error=error.sentence, code=error.code)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, AWAY_AGAIN_MOST_S)
+
+    async def _resolve(self, image: str) -> Binary:
         asking = self._underway.get(image)
         if asking is None:
             asking = asyncio.get_running_loop().create_task(self._ask(image), name=f"resolve {image}")

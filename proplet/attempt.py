@@ -168,6 +168,10 @@ class Runner:
                 answer = await self._pool.run(job, guest_log.feed)
             finally:
                 guest_log.close()
+        if answer.compiled:
+            log.info(
+                "Compiled the module of %s", start.image_url or start.digest, task_id=start.id, digest=start.digest
+            )
         if answer.error:
             if answer.code == "digest_mismatch":
                 self._binaries.drop(start.digest)

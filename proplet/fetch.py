@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ WINDOW = 16
 """Chunks that may be on their way at once."""
 QUIET_S, QUIET_MOST_S = 0.5, 2.0
 """Time without progress after which missing chunks are asked for again."""
+AWAY = frozenset({"registry_unreachable", "manager_unreachable"})
+"""The codes of a peer that does not answer the proxy, and may be back in a moment."""
+AWAY_S, AWAY_AGAIN_S = 15.0, 0.5
+"""How long it is waited for, before it costs an attempt, and the pause between requests."""
 MAGIC = b"\0asm"
 
 
@@ -258,9 +263,14 @@ class Fetcher:
 
     async def _receive(self, fetch: Fetch) -> None:
         quiet, again = QUIET_S, False
+        until = time.monotonic() + AWAY_S
         while not fetch.assembly.complete:
             if fetch.failure is not None:
-                raise fetch.failure
+                if fetch.failure.code not in AWAY or not fetch.failure.retryable or time.monotonic() > until:
+                    raise fetch.failure
+                log.warning("no binary yet, trying again", digest=fetch.wanted.digest, error=fetch.failure.sentence)
+                await asyncio.sleep(AWAY_AGAIN_S)
+                fetch.failure, again = None, True
             window = fetch.next_window(again=again)
             if window:
                 await self._ask(fetch, window)

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,16 @@ from weakref import WeakValueDictionary
 import aiohttp
 from pydantic_core import from_json
 
+from swashplate import logging
 from swashplate.client import HttpClient, error_of
 from swashplate.errors import InvalidRequestError, UnavailableError
 
+log = logging.get("inputs")
+
 SMALL_BYTES = 4 << 20
 """Up to here the JSON is checked in full, and given to the guest in its environment too."""
-TRIES_AFTER_S = (0.1, 0.3)
-"""Pauses between tries when the server does not answer."""
+AGAIN_S, AGAIN_MOST_S = 0.1, 2.0
+"""Pauses between tries when the server does not answer: the first, and what it doubles up to."""
 MOST_FILES = 64
 PIECE = 1 << 18
 TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=30)
@@ -56,29 +60,33 @@ class InputCache:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Each lives as long as somebody holds it or waits for it."""
 
-    async def get(self, url: str, *, immutable: bool = False) -> Kept:
+    async def get(self, url: str, *, immutable: bool = False, patience: float = 0.0) -> Kept:
         """What ``url`` serves now; the file may be dropped at the caller's next await, so link it before.
 
-        Raises ``UnavailableError`` when it does not answer, ``InvalidRequestError`` when that is no JSON object, and what
+        Raises ``UnavailableError`` when it does not answer for ``patience`` seconds, ``InvalidRequestError`` when that is no JSON object, and what
         the server's own refusal means.
         """
         lock = self._locks.setdefault(url, asyncio.Lock())
         async with lock:
             kept = self._kept.get(url)
             if kept is None or not immutable:
-                kept = await self._persistently(url, kept)
+                kept = await self._persistently(url, kept, patience)
             if not kept.path.exists():  # "not changed" was said about what has been dropped meanwhile
-                kept = await self._persistently(url, None)
+                kept = await self._persistently(url, None, patience)
             self._keep(url, kept)
             return kept
 
-    async def _persistently(self, url: str, known: Kept | None) -> Kept:
-        for pause in TRIES_AFTER_S:
+    async def _persistently(self, url: str, known: Kept | None, patience: float) -> Kept:
+        until, pause = time.monotonic() + patience, AGAIN_S
+        while True:
             try:
                 return await self._fetch(url, known)
-            except UnavailableError:
-                await asyncio.sleep(pause)
-        return await self._fetch(url, known)
+            except UnavailableError as error:
+                if time.monotonic() + pause > until:
+                    raise
+                log.warning("no answer, trying again", url=url, error=error.sentence)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, AGAIN_MOST_S)
 
     async def _fetch(self, url: str, known: Kept | None) -> Kept:
         headers = {"If-None-Match": known.etag} if known is not None and known.etag else {}

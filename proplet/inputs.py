@@ -19,6 +19,8 @@ from swashplate.topics import level
 log = logging.get("inputs")
 
 MODEL, DATASET = "model.json", "data/dataset.json"
+AWAY_S = 15.0
+"""How long a service of the site that does not answer is waited for, before it costs an attempt."""
 VARIABLES = {MODEL: "MODEL_DATA", DATASET: "DATASET_DATA"}
 
 First = TypeVar("First")
@@ -77,7 +79,7 @@ class Inputs:
         url = base + reference.path
         log.info("Fetching model from registry: %s", url)
         # Version 0 may be replaced until a round has used it; every later version is immutable.
-        kept = await self._named(url, "model", "model_registry_unreachable", immutable=reference.version > 0)
+        kept = await self._named(url, "model", "model_registry_unreachable", start, immutable=reference.version > 0)
         folder.give(MODEL, kept.path)
         return kept
 
@@ -91,7 +93,7 @@ class Inputs:
             )
         url = f"{self._data_store_url}/datasets/{level(name, 'dataset')}"
         log.info("Fetching dataset from Local Data Store: %s", url)
-        kept = await self._named(url, "dataset", "data_store_unreachable")
+        kept = await self._named(url, "dataset", "data_store_unreachable", start)
         folder.give(DATASET, kept.path)
         if kept.rows == 0 or (kept.rows is None and kept.small):
             raise InvalidRequestError(f"{url} has no samples", code="dataset_invalid")
@@ -99,10 +101,10 @@ class Inputs:
         log.info("Successfully fetched dataset with %s samples and passed to client", samples, size=kept.size)
         return kept
 
-    async def _named(self, url: str, what: str, unreachable: str, *, immutable: bool = False) -> Kept:
-        """``InputCache.get`` with codes that say which input it was."""
+    async def _named(self, url: str, what: str, unreachable: str, start: Start, *, immutable: bool = False) -> Kept:
+        """``InputCache.get`` with codes that say which input it was, and with the patience that the task's time allows."""
         try:
-            return await self._cache.get(url, immutable=immutable)
+            return await self._cache.get(url, immutable=immutable, patience=min(AWAY_S, start.timeout_s / 4))
         except UnavailableError as error:
             raise UnavailableError(error.sentence, code=unreachable) from error
         except NotFoundError as error:

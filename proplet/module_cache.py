@@ -7,6 +7,7 @@ when its content has the sha256 that its name carries.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -85,10 +86,13 @@ class ModuleCache:
             return known, False
         with binary.open("rb") as file:
             kind: Kind = component.Component if file.read(len(COMPONENT)) == COMPONENT else wasmtime.Module
-        module = self._from_disk(kind, digest)
-        compiled = module is None
-        if module is None:
-            module = self._compile(kind, digest, binary)
+            module = self._from_disk(kind, digest)
+            if module is None:
+                fcntl.flock(file, fcntl.LOCK_EX)  # a worker of another slot may be compiling it just now
+                module = self._from_disk(kind, digest)
+            compiled = module is None
+            if module is None:
+                module = self._compile(kind, digest, binary)
         loaded = self._prepare(module)
         self._loaded[digest] = loaded
         if len(self._loaded) > KEPT_LOADED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,6 +107,9 @@ class Transitions:
             for child in new.children
             if child.name in down or child.name not in {kept.name for kept in self._supervisor.children}
         ]
+        for child in recreated:  # what a reader greps for is said by the one that runs, as with a new container
+            with contextlib.suppress(FileNotFoundError):
+                child.log_file.replace(child.log_file.with_suffix(".log.1"))
         self._plan = new
         self._changed(new)
         for child in removed:

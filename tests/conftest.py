@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from client_wasm import build_go
 from provision.brokers import MAX_PAYLOAD, Kind, Place, write_broker_files
 from provision.identity import access
 from provision.identity.records import Records
@@ -55,6 +57,26 @@ def docker_registry_program() -> str:
     if found is None:
         missing("docker-registry is not installed; on Debian and Ubuntu: apt-get install docker-registry")
     return found
+
+
+@pytest.fixture(scope="session")
+def go_command() -> str:
+    found = build_go.go()
+    if found is None:
+        missing("Go is neither beside the Python interpreter nor on PATH; install the extra `go`")
+    return found
+
+
+@pytest.fixture(scope="session")
+def go_guest(go_command: str, tmp_path_factory) -> Path:
+    """The Go guest as the guide's command builds it, in a copy of its folder."""
+    folder = tmp_path_factory.mktemp("go")
+    for name in (build_go.SOURCE, "go.mod"):
+        shutil.copy(build_go.FOLDER / name, folder)
+    path = f"{Path(go_command).parent}:{os.environ['PATH']}"
+    command = "GOOS=wasip1 GOARCH=wasm go build -o fl-client.wasm fl-client.go"
+    subprocess.run(command, shell=True, cwd=folder, env={**os.environ, "PATH": path, "GOPROXY": "off"}, check=True)
+    return folder / "fl-client.wasm"
 
 
 @pytest.fixture

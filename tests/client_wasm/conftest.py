@@ -36,10 +36,14 @@ class RunGuest(Protocol):
 
 @pytest.fixture(scope="session")
 def run_guest() -> RunGuest:
+    return runner(GUEST)
+
+
+def runner(guest: Path) -> RunGuest:
     config = wasmtime.Config()
     config.max_wasm_stack = STACK_LIMIT
     engine = wasmtime.Engine(config)
-    module = wasmtime.Module.from_file(engine, str(GUEST))
+    module = wasmtime.Module.from_file(engine, str(guest))
     linker = wasmtime.Linker(engine)
     linker.define_wasi()
 

@@ -112,8 +112,10 @@ def test_up_with_a_new_channel_takes_everybody_there_and_the_broker_too(backgrou
     assert done.returncode == 0, done.stderr
     changed = {name for name, pid in background.pids().items() if before[name] != pid}
     assert changed == {"manager", "coordinator", "proxy", "proplet-1"}
-    subscribed = [line for line in (background.run("logs", "proplet").stdout.splitlines()) if "subscribe" in line]
-    assert channel in subscribed[-1]
+    subscribed = [line for line in background.run("logs", "proplet").stdout.splitlines() if "subscribe" in line]
+    assert subscribed
+    assert all(channel in line for line in subscribed)  # the guide looks at the first of them
+    assert (background.state / "logs" / "proplet-1.log.1").exists()
 
 
 def test_up_with_other_ports_than_the_running_ones_is_refused_with_the_reason(background):

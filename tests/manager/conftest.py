@@ -30,6 +30,7 @@ class FakeProxy:
         self.images: dict[str, str] = {"registry/image:1": DIGEST}
         self.asked: list[str] = []
         self.size = 10
+        self.registry_away = False
 
     async def answer(self, message: Received) -> None:
         request = Resolve.decode(message.payload)
@@ -38,6 +39,8 @@ class FakeProxy:
         found = (
             {"digest": digest, "size": self.size} if digest else {"error": "no such image", "code": "image_not_found"}
         )
+        if self.registry_away:
+            found = {"error": "no route to the registry", "code": "registry_unreachable", "retryable": True}
         said = Resolved(request_id=request.request_id, image=request.image, **found)
         await self.bus.publish(NAMES.resolve_reply, said.encode())
 

@@ -183,6 +183,25 @@ async def test_an_uploaded_file_travels_as_a_digest_only(world):
         assert world.proxy.asked == []
 
 
+async def test_a_registry_that_is_away_for_a_while_costs_no_attempt(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        world.proxy.registry_away = True
+        await world.launch()
+        async with asyncio.timeout(10):
+            while len(world.proxy.asked) < 2:
+                await asyncio.sleep(0.01)
+        world.proxy.registry_away = False
+        assert (await p1.started()).attempt == 1
+
+
+async def test_a_registry_that_stays_away_is_the_tasks_error(world):
+    async with world.manager(), world.proplet("p1"):
+        world.proxy.registry_away = True
+        ended = await world.ended((await world.launch(timeout_s=1))["id"])
+        assert (ended["status"], ended["code"]) == ("failed", "registry_unreachable")
+        assert "no route to the registry" in ended["error"]
+
+
 async def test_a_retryable_failure_is_tried_again_and_a_final_one_is_not(world):
     async with world.manager(), world.proplet("p1") as p1:
         task = await world.launch(retries=2)

@@ -165,7 +165,9 @@ class FakeProxy(Heard):
         known = {"request_id": request.request_id, "digest": request.digest}
         if request.digest not in self.blobs:
             error, code = self.errors.get(request.digest, ("no such image", "image_not_found"))
-            await self.bus.publish(reply, BlobInfo(**known, error=error, code=code).encode())
+            await self.bus.publish(
+                reply, BlobInfo(**known, error=error, code=code, retryable=code == "registry_unreachable").encode()
+            )
             return
         content = self.blobs[request.digest]
         chunks = math.ceil(len(content) / self.chunk_size)

@@ -75,6 +75,26 @@ async def test_a_proxy_that_comes_late_is_found(world, proplet, quick, guests):
     assert (await world.manager.result(start.id)).results == "late"
 
 
+async def test_a_registry_that_comes_back_in_time_costs_no_attempt(world, proplet, guests, logged):
+    start = world.start(guests["prints"]("back"))
+    content = world.proxy.blobs.pop(start.digest)
+    world.proxy.errors[start.digest] = ("no route to the registry", "registry_unreachable")
+    await world.manager.start(start)
+    await logged.until("no binary yet, trying again")
+    world.proxy.put(content)
+    assert (await world.manager.result(start.id)).results == "back"
+
+
+async def test_a_registry_that_stays_away_is_the_reason(world, proplet, guests, monkeypatch):
+    monkeypatch.setattr(fetch, "AWAY_S", 0.1)
+    start = world.start(guests["prints"]("gone"))
+    world.proxy.blobs.clear()
+    world.proxy.errors[start.digest] = ("no route to the registry", "registry_unreachable")
+    result = await world.manager.outcome(start)
+    assert (result.code, result.retryable) == ("registry_unreachable", True)
+    assert "no route to the registry" in result.error
+
+
 async def test_altered_chunks_never_run(world, proplet, guests):
     world.proxy.altered = {0}
     result = await world.manager.outcome(world.start(guests["prints"]("evil")))

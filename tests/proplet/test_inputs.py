@@ -152,10 +152,19 @@ async def test_a_dataset_without_rows_is_invalid(world, proplet, guests):
 
 
 async def test_services_that_do_not_answer_may_be_tried_again(world, proplet, guests):
-    result = await world.manager.outcome(world.start(guests["prints"]("no"), dataset="d"))
+    result = await world.manager.outcome(world.start(guests["prints"]("no"), dataset="d", timeout_s=2))
     assert (result.code, result.retryable) == ("data_store_unreachable", True)
-    result = await world.manager.outcome(world.start(guests["prints"]("no"), env=MODEL))
+    result = await world.manager.outcome(world.start(guests["prints"]("no"), env=MODEL, timeout_s=2))
     assert (result.code, result.retryable) == ("model_registry_unreachable", True)
+
+
+async def test_a_service_that_comes_back_in_time_costs_no_attempt(world, proplet, logged):
+    world.site.datasets.put("d", DATA)
+    start = world.start(cat("data/dataset.json"), dataset="d", env=MODEL)
+    await world.manager.start(start)
+    await logged.until("no answer, trying again")
+    async with world.site.data_store(), world.site.registry():
+        assert json.loads((await world.manager.result(start.id)).results)["data"] == DATA
 
 
 async def test_a_missing_setting_is_a_configuration_error(world, guests):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ OFFSETS = range(20_000, 40_000, 100)
 
 def free_offset() -> int:
     """Far from the default ports, so that tests run beside a running stack."""
-    for offset in OFFSETS:
+    for offset in random.sample(OFFSETS, len(OFFSETS)):  # another test run, started just now, does not take the same
         if all(ports.is_free(port + offset) for port in layout.ALL_PORTS):
             return offset
     raise AssertionError("no free ports")
@@ -158,17 +159,12 @@ class Stack:
         return {pid: line for pid, line in lines.items() if descends(pid)}
 
     def pid(self, service: str) -> int:
-        """The process of one service or of one proplet by its name, found by the state folder in its environment."""
-        variable = {"manager": "MANAGER_STATE_DIR", "coordinator": "COORDINATOR_STATE_DIR", "proxy": "PROXY_STATE_DIR"}
-        wanted = f"{variable.get(service, 'PROPLET_STATE_DIR')}={self.state / service}".encode()
-        module = "proplet" if service.startswith("proplet") else service
-        for pid, line in self.children().items():
-            if service == "broker" and f" -c {self.state}/broker/" in line:
-                return pid
+        """The process of one service or of one proplet by its name, found by the log file that it writes to."""
+        own = self.process.pid
+        for pid in Path(f"/proc/{own}/task/{own}/children").read_text().split():
             with contextlib.suppress(OSError):
-                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                if line.strip().endswith(f"-m {module}") and wanted in environment:
-                    return pid
+                if Path(f"/proc/{pid}/fd/2").readlink() == self.state / "logs" / f"{service}.log":
+                    return int(pid)
         raise AssertionError(f"{service} is not running")
 
     def kill(self, service: str) -> int:

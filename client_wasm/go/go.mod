@@ -1,0 +1,3 @@
+module fl-client
+
+go 1.21
