@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +17,7 @@ from provision.enrolment import choose_domain, find
 from provision.provision_smq import addresses, parser
 from swashplate.errors import ConfigurationError, ForbiddenError, SwashplateError, UnauthorizedError, UnavailableError
 from swashplate.ports import free_port
-from tests.conftest import missing
+from tests.support import certificates
 from tests.support.supermq import front, identity, provision
 
 
@@ -210,27 +208,15 @@ async def test_a_late_answer_is_an_answer(path, tmp_path):
         assert all(len(ids) == 1 for ids in (await service.clients()).values())
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory) -> tuple[Path, Path]:
-    if shutil.which("openssl") is None:
-        missing("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
-    return cert, key
-
-
-async def test_tls_is_checked_and_its_failures_told_apart(path, certificate, monkeypatch):
-    cert, key = certificate
+async def test_tls_is_checked_and_its_failures_told_apart(path, tmp_path_factory, monkeypatch):
+    certs = certificates.make(tmp_path_factory.mktemp("certificates"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    context.load_cert_chain(certs.server, certs.server_key)
     with server(http("{}"), context) as port:
         error = await refusal(at(port, "https"), path, "--wait", "0.2")
         assert "is not trusted" in error.sentence
         assert "SSL_CERT_FILE" in str(error.hint)
-        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certs.ca))
         assert "it has no access_token" in (await refusal(at(port, "https"), path, "--wait", "0.2")).sentence
     with server(http("{}")) as port:
         error = await refusal(at(port, "https"), path, "--wait", "0.2")
