@@ -127,7 +127,11 @@ def up(
     ),
     port_offset: Annotated[int, typer.Option(min=0, max=50_000, help="Added to every port.")] = 0,
     broker: Annotated[
-        str, typer.Option(help="The broker to run when no MQTT address is set: embedded (nats-server) or mosquitto.")
+        str,
+        typer.Option(
+            envvar="SWASHPLATE_BROKER",
+            help="The broker to run when no MQTT address is set: embedded (nats-server) or mosquitto.",
+        ),
     ] = "embedded",
     detach: Annotated[
         bool,
