@@ -197,7 +197,7 @@ def open_files(pid: int) -> set[str]:
 
 
 def test_followed_logs_end_when_nobody_reads_them_any_more(background):
-    reader = background.begin("logs", "-f", "manager")
+    reader = background.begin("logs", "-f", "--tail", "1", "aggregator")
     try:
         assert reader.stdout.readline()
         reader.stdout.close()  # as `| head -1` does; no further line is written
