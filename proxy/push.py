@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,11 +139,7 @@ def _probe(reference: Reference, base: str) -> Challenge | None:
     try:
         response = requests.get(f"{base}/v2/", timeout=PROBE_SECONDS, allow_redirects=False)
     except requests.exceptions.SSLError as error:
-        raise UnavailableError(
-            f"cannot speak TLS with {base}: {error}",
-            code="registry_unreachable",
-            hint=refusals.COMMAND.plain_http,
-        ) from error
+        raise refusals.unreachable(reference.registry, base, _cause(error), refusals.COMMAND) from error
     except requests.RequestException as error:
         hint = "is it running? `swashplate oci-registry` starts one on this machine"
         raise UnavailableError(
@@ -150,7 +147,18 @@ def _probe(reference: Reference, base: str) -> Challenge | None:
             code="registry_unreachable",
             hint=hint if is_loopback(reference.registry) or base.startswith("http:") else None,
         ) from error
+    if response.status_code == 400 and base.startswith("http:"):
+        said = refusals.complaint(response.text, response.reason)
+        raise refusals.other_protocol(base, f"400 {said}", refusals.COMMAND, reference.registry)
     return choose([response.headers.get("WWW-Authenticate", "")])
+
+
+def _cause(error: requests.exceptions.SSLError) -> BaseException:
+    """What the TLS library said, below the layers of the HTTP library."""
+    around = error.args[0] if error.args else error
+    around = getattr(around, "reason", around)
+    found = around.args[0] if around.args else around
+    return found if isinstance(found, ssl.SSLError) else error
 
 
 def _push(registry: _Registry, container: Container, path: Path, media_type: str) -> str:

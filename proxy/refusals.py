@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from dataclasses import dataclass
 
 import aiohttp
@@ -15,6 +16,7 @@ LOOPBACK_HINT = (
     "is it running? Inside a container, localhost is the container itself: name the registry by its service,"
     " such as local-registry:5000"
 )
+CERTIFICATE_HINT = "SSL_CERT_FILE names a file of the certificates to trust, for `swashplate push` REQUESTS_CA_BUNDLE"
 _EXACT = "the repository must be spelled exactly as it was pushed"
 
 
@@ -46,30 +48,50 @@ COMMAND = Advice(
     login_refused=f"check the user (at ghcr.io in lower case) and the password or the token's scopes; {_EXACT}",
     bearer_refused="",
     plain_http="use --plain-http if it speaks plain HTTP",
-    tls="leave --plain-http away if it speaks TLS",
+    tls="if it speaks TLS, leave --plain-http away, or for localhost set"
+    " PROXY_REGISTRY_ALIASES={registry}=https://{registry}",
     stranger="if that is its token service, name it with --token-service",
 )
 
 
 def unreachable(registry: str, address: str, error: BaseException, advice: Advice) -> UnavailableError:
     """``address`` is what was connected to: the registry itself, or its token service."""
-    hint, other_protocol = None, isinstance(error, aiohttp.ClientSSLError | aiohttp.ServerDisconnectedError)
-    if other_protocol:
-        hint = advice.plain_http.format(registry=registry) if address.startswith("https:") else advice.tls
+    secure, hint = address.startswith("https:"), None
+    if isinstance(error, ssl.CertificateError):
+        hint = CERTIFICATE_HINT
+    elif isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | aiohttp.ServerDisconnectedError):
+        hint = (advice.plain_http if secure else advice.tls).format(registry=registry)
     elif is_loopback(registry):
         hint = LOOPBACK_HINT
-    number = error.errno if isinstance(error, OSError) else None
-    reason = str(error) or type(error).__name__
-    if number and number > 0:
-        reason = os.strerror(number)
-    elif isinstance(error, aiohttp.ClientConnectorDNSError):
-        reason = error.os_error.strerror or reason
     return UnavailableError(
-        f"cannot reach {address}: {reason}",
+        f"cannot reach {address}: {_reason(error)}",
         code="registry_unreachable",
         hint=hint,
-        # A registry that speaks the other protocol will do so in a second, too.
-        retryable=not isinstance(error, aiohttp.ClientSSLError),
+        # A registry that speaks the other protocol, or has another's certificate, will do so in a second, too.
+        retryable=not isinstance(error, aiohttp.ClientSSLError | ssl.SSLError),
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Without the addresses and the class names that libraries put around it."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorDNSError):
+        error = error.os_error
+    if isinstance(error, ssl.SSLError):
+        return getattr(error, "verify_message", "") or (error.reason or str(error)).lower().replace("_", " ")
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno) if error.errno > 0 else error.strerror or str(error)
+    return str(error) or type(error).__name__
+
+
+def other_protocol(address: str, words: str, advice: Advice, registry: str) -> UnavailableError:
+    """A registry with TLS answers plain HTTP with 400."""
+    return UnavailableError(
+        f"{address} answered {words}",
+        code="registry_unreachable",
+        hint=advice.tls.format(registry=registry),
+        retryable=False,
     )
 
 
@@ -107,9 +129,10 @@ def refused(
     if status == 404:
         hint = f"check the tag; {_EXACT}" + (f"; registries hide private images: {login_hint}" if anonymous else "")
         return NotFoundError(f"the registry does not have {reference}: {words}", code="image_not_found", hint=hint)
+    if status == 400 and address.startswith("http:"):
+        return other_protocol(address, words, advice, reference.registry)
     return UnavailableError(
         f"{address} answered {words} for {reference}",
         code="registry_unreachable",
-        hint=advice.tls if status == 400 and address.startswith("http:") else None,  # what TLS servers say to HTTP
         retryable=status >= 500 or status in {408, 429},
     )

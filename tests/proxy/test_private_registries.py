@@ -18,7 +18,8 @@ from proxy.oci import OciClient
 from proxy.push import push
 from proxy.references import endpoints, parse
 from swashplate.blobs import BlobStore, sha256_digest
-from swashplate.errors import ForbiddenError, NotFoundError, SwashplateError
+from swashplate.errors import ForbiddenError, NotFoundError, SwashplateError, UnavailableError
+from tests.support import certificates
 from tests.support.docker_registry import PASSWORD, USER, DockerRegistry
 from tests.support.ghcr import Ghcr
 
@@ -386,3 +387,57 @@ async def test_docker_registrys_blobs_are_fetched_with_the_login(docker_registry
     binary = await client.resolve(image)
     await client.fetch(image, binary.digest, binary.size, store)
     assert store.read(DIGEST) == BINARY
+
+
+# TLS
+
+
+@pytest.fixture
+def authority(tmp_path):
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    return certificates.make(folder)
+
+
+@pytest.fixture
+def tls_registry(docker_registry_program, authority, tmp_path):
+    with DockerRegistry(docker_registry_program, tmp_path / "tls-registry", authority) as running:
+        yield running
+
+
+async def test_a_registry_with_tls_is_trusted_by_the_authority_that_is_named(tls_registry, authority, wasm):
+    image = f"{tls_registry.host}/octocat/app:v1"
+    environ = {
+        "PROXY_REGISTRY_ALIASES": f"{tls_registry.host}={tls_registry.url}",
+        "REGISTRY_USERNAME": USER,
+        "REGISTRY_PASSWORD": PASSWORD,
+    }
+    commands = (("push", str(wasm), image), ("image", "inspect", image))
+    for status, _, said in await asyncio.gather(*(command(*words, **environ) for words in commands)):
+        assert status == 1
+        assert "unable to get local issuer certificate" in said
+        assert "SSL_CERT_FILE" in said
+        assert "REQUESTS_CA_BUNDLE" in said
+    trusted = {"SSL_CERT_FILE": str(authority.ca), "REQUESTS_CA_BUNDLE": str(authority.ca)}
+    for words in commands:
+        status, out, said = await command(*words, **environ, **trusted)
+        assert (status, said) == (0, "")
+        assert DIGEST in out
+
+
+async def test_a_registry_that_speaks_the_other_protocol_is_not_asked_again(
+    docker_registry, tls_registry, wasm, session
+):
+    with_tls, without = parse(f"{tls_registry.host}/app:v1"), parse("lab:1/app:v1")
+    wrong = endpoints(aliases=f"lab:1=https://{docker_registry.host}")
+    for reference, known, proxy_hint, command_hint in (
+        (with_tls, endpoints(), "https:// into PROXY_REGISTRY_URL", "leave --plain-http away"),
+        (without, wrong, "PROXY_PLAIN_HTTP=lab:1", "--plain-http"),
+    ):
+        with pytest.raises(UnavailableError) as refused:
+            await OciClient(session, known).resolve(reference)
+        assert refused.value.retryable is False
+        assert proxy_hint in (refused.value.hint or "")
+        with pytest.raises(UnavailableError) as refused:
+            await asyncio.to_thread(push, wasm, reference, endpoints=known)
+        assert command_hint in (refused.value.hint or "")

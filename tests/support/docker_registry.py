@@ -11,6 +11,7 @@ from typing import Self
 import requests
 
 from swashplate.ports import free_port
+from tests.support.certificates import Certificates
 
 USER, PASSWORD = "octocat", "correct-horse"
 # bcrypt of that password, made once: a module for bcrypt is not worth a dependency.
@@ -21,17 +22,23 @@ PATIENCE = 20.0
 class DockerRegistry:
     """Stopped and started at will; what was pushed stays."""
 
-    def __init__(self, executable: str, folder: Path) -> None:
+    def __init__(self, executable: str, folder: Path, certificates: Certificates | None = None) -> None:
+        """With certificates it speaks TLS."""
         self._executable = executable
         self._port = free_port()
         self.host = f"127.0.0.1:{self._port}"
         folder.mkdir()
         (folder / "htpasswd").write_text(HTPASSWD)
         self._config, self.log = folder / "config.yml", folder / "registry.log"
+        tls, self._verify = "", ""
+        if certificates is not None:
+            tls = f", tls: {{certificate: {certificates.server}, key: {certificates.server_key}}}"
+            self._verify = str(certificates.ca)
+        self.url = f"{'https' if certificates else 'http'}://{self.host}"
         self._config.write_text(
             "version: 0.1\n"
             f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}}}\n"
-            f"http: {{addr: '{self.host}'}}\n"
+            f"http: {{addr: '{self.host}'{tls}}}\n"
             f"auth: {{htpasswd: {{realm: lab, path: {folder / 'htpasswd'}}}}}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -42,7 +49,7 @@ class DockerRegistry:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                assert requests.get(f"http://{self.host}/v2/", timeout=5).status_code == 401
+                assert requests.get(f"{self.url}/v2/", timeout=5, verify=self._verify or True).status_code == 401
                 return
             except requests.ConnectionError:
                 assert self._process.poll() is None, self.log.read_text()
@@ -57,10 +64,11 @@ class DockerRegistry:
 
     def manifest(self, repository: str, tag: str) -> requests.Response:
         return requests.get(
-            f"http://{self.host}/v2/{repository}/manifests/{tag}",
+            f"{self.url}/v2/{repository}/manifests/{tag}",
             auth=(USER, PASSWORD),
             headers={"Accept": "application/vnd.oci.image.manifest.v1+json"},
             timeout=5,
+            verify=self._verify or True,
         )
 
     def __enter__(self) -> Self:
