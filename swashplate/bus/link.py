@@ -87,7 +87,7 @@ class Link:
 
     def unreachable(self, error: BaseException | None) -> None:
         reason = str(error or "no answer")
-        if isinstance(error, ssl.SSLError):
+        if isinstance(error, ssl.SSLError) or (self._tls and isinstance(error, ConnectionResetError)):
             self._say(f"cannot speak TLS with the MQTT broker at {self._where}", reason, self.hints.certificates)
         else:
             self._say(f"the MQTT broker cannot be reached at {self._where}", reason, self.hints.address)

@@ -134,7 +134,7 @@ async def test_health_tells_that_the_broker_is_gone_and_back(broker, tmp_path, s
 async def test_health_tells_that_the_broker_refuses_the_credentials_until_they_are_right(broker, tmp_path, session):
     port, config = free_port(), broker._config.read_text()
     broker.kill()
-    broker._config.write_text(config.replace(broker.credentials.client("proxy").key, "another key"))
+    broker._config.write_text(config.replace(f'user: "{broker.id("proxy")}"', 'user: "somebody else"'))
     broker.start()
     async with proxy_process(broker, tmp_path, port):
         async with asyncio.timeout(20):
