@@ -97,7 +97,7 @@ def make_broker(request: pytest.FixtureRequest, tmp_path: Path):
         credentials, _ = provision_local(env_file, 2)
         records = Records()
         seed(records, credentials, "")
-        place = Place(tmp_path / "broker", port=free_port(), max_payload=max_payload, ack_wait_s=ack_wait_s)
+        place = Place(tmp_path / "a broker", port=free_port(), max_payload=max_payload, ack_wait_s=ack_wait_s)
         write_broker_files(Kind(kind), access.users(records, legacy=legacy), place)
         return Broker(Kind(kind), executable, place.folder, credentials, place.port)
 

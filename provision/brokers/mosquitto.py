@@ -44,12 +44,12 @@ def config(place: Place) -> str:
         "log_type error",
         "log_type warning",
         "log_type notice",
-        "log_type information",
         "# Started as root it would become another user, who cannot read the files above.",
         f"user {_current_user()}",
     ]
     if place.pid_file:
-        lines.append(f"pid_file {_plain(os.fspath(place.pid_file))}")
+        # That it reads its files again is told as information, and so is, alas, each time it saves its database.
+        lines += [f"pid_file {_plain(os.fspath(place.pid_file))}", "log_type information"]
     return "\n".join(lines) + "\n"
 
 

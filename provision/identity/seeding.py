@@ -6,6 +6,7 @@ from provision.brokers import hashed
 from provision.credentials import Client as Provisioned
 from provision.credentials import Credentials
 from provision.identity.records import Channel, Client, Domain, Records
+from swashplate.errors import ConfigurationError, InvalidRequestError
 
 DOMAIN, CHANNEL = "fl-demo", "fl"
 
@@ -14,12 +15,16 @@ def seed(records: Records, credentials: Credentials, now: str) -> None:
     """Make domain ``fl-demo`` and channel ``fl`` what the env file says, which is the record of what takes part.
 
     What it does not name stays: other clients, and that a client was disabled. Who bore one of its names under another id
-    is gone: those credentials are no longer in use.
+    is gone: those credentials are no longer in use. Raises ``ConfigurationError`` naming the variables that cannot be.
     """
     _domain(records, credentials.domain_id, now)
     _channel(records, credentials, now)
     for group in credentials.by_id():
-        _client(records, credentials, group, now)
+        try:
+            _client(records, credentials, group, now)
+        except InvalidRequestError as error:
+            first = group[0]
+            raise ConfigurationError(f"{first.id_key}, {first.key_key}: {error.sentence}") from error
 
 
 def _domain(records: Records, domain_id: str, now: str) -> None:

@@ -9,7 +9,7 @@ from provision.credentials import complete
 from provision.identity import access
 from provision.identity.records import Client, Domain, Records
 from provision.identity.seeding import seed
-from swashplate.errors import SwashplateError
+from swashplate.errors import ConfigurationError, SwashplateError
 
 
 def seeded(records: Records | None = None, **env: str) -> Records:
@@ -79,6 +79,14 @@ def test_two_services_with_one_client_have_the_rights_of_both():
     user = next(user for user in access.users(records) if user.id == "m")
     assert {"m/d/c/c/control/#", "m/d/c/c/registry/#"} <= set(user.grants.publish)
     assert seeded(records, **{**IDS, "PROXY_CLIENT_ID": "m", "PROXY_CLIENT_KEY": "mk"}) == records
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PROXY_CLIENT_KEY", "x" * 73), ("PROXY_CLIENT_ID", "a:b")], ids=["long key", "colon in an id"]
+)
+def test_what_no_broker_could_take_is_refused_by_the_name_of_its_variable(name, value):
+    with pytest.raises(ConfigurationError, match=name):
+        seeded(**{**IDS, name: value})
 
 
 def test_an_id_of_another_domain_is_refused_and_nothing_is_changed():
