@@ -4,13 +4,12 @@ A fenced block ``bash up compose`` belongs to both ways of running the stack, ``
 them; with a further word, ``c`` or ``go``, only to the run with that guest. A ``text`` block right after it is what it
 prints, ``...`` standing for anything. A plain ``bash`` block is for reading: it has placeholders, or goes on for ever.
 
-Usage: ``python3 scripts/guide_blocks.py up c [FILE]`` prints the script. Standard library only.
+``scripts/run_guide.py`` runs them. Standard library only.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +64,6 @@ def script(found: list[Block]) -> str:
     return "\n".join(lines)
 
 
-def outputs(printed: str) -> list[str]:
-    """What each block printed, of all that the script printed."""
-    return [part.partition("\n")[2] for part in printed.split(MARK + " ")[1:]]
-
-
 def missing(expected: tuple[str, ...], printed: str) -> list[str]:
     """The expected lines that no printed line of their own matches."""
     lines = printed.splitlines()
@@ -82,15 +76,3 @@ def missing(expected: tuple[str, ...], printed: str) -> list[str]:
         else:
             lines.remove(match)
     return absent
-
-
-def main() -> None:
-    run = frozenset(word for word in sys.argv[1:] if word in _WAYS | _GUESTS)
-    files = [word for word in sys.argv[1:] if word not in run]
-    if not run & _WAYS or len(files) > 1:
-        sys.exit("usage: guide_blocks.py up|compose [c|go] [FILE]")
-    print(script(blocks(Path(files[0] if files else GUIDE).read_text(encoding="utf-8"), run)))
-
-
-if __name__ == "__main__":
-    main()

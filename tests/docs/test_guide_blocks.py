@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from scripts.guide_blocks import GUIDE, blocks, missing, outputs, script
+from scripts.guide_blocks import GUIDE, MARK, blocks, missing, script
 
 PAGE = """\
 # Page
@@ -60,7 +60,7 @@ def test_the_script_ends_at_the_first_failure_and_says_which_block_printed_what(
     found = blocks("```bash up\necho a\n```\n```bash up\necho b; false; echo never\n```\n", {"up"})
     done = subprocess.run(["bash", "-c", script(found)], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert outputs(done.stdout) == ["a\n", "b\n"]
+    assert done.stdout == f"{MARK} 0\na\n{MARK} 1\nb\n"
 
 
 @pytest.mark.parametrize(
