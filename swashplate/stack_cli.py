@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
 from pathlib import Path
@@ -66,12 +65,14 @@ async def _health(description: dict[str, Any]) -> dict[str, str]:
         except OSError as error:
             found["broker"] = f"down: {error}"
         alive: set[str] = set()
-        if found["manager"] == "ok":
-            url = f"{description['urls']['manager']}/proplets?status=active&limit=10000"
-            with contextlib.suppress(SwashplateError):  # its token has changed, say: then nobody is known to be alive
-                alive = {proplet["id"] for proplet in (await client.get_json(url))["proplets"]}
+        otherwise = "offline"
+        url = f"{description['urls']['manager']}/proplets?status=active&limit=10000"
+        try:
+            alive = {proplet["id"] for proplet in (await client.get_json(url))["proplets"]}
+        except SwashplateError as error:  # its token is not ours, say: then nobody is known to be alive
+            otherwise = f"unknown: {error.sentence}"
         for name, proplet_id in description["proplets"].items():
-            found[name] = "alive" if proplet_id in alive else "offline"
+            found[name] = "alive" if proplet_id in alive else otherwise
     return found
 
 

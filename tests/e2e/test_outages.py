@@ -94,7 +94,7 @@ def outage(stack, line: str, service: str, seconds: float, folder: Path) -> floa
     return took
 
 
-@pytest.mark.parametrize("service", ["data-store", "oci-registry", "model-registry"])
+@pytest.mark.parametrize("service", ["data-store", "oci-registry"])
 def test_a_round_survives_a_short_outage_of(stack, line, tmp_path, service):
     outage(stack, line, service, 2, tmp_path)
 

@@ -146,6 +146,14 @@ def test_restart_gives_a_new_process_and_leaves_the_others(background):
     assert background.curl("data-store", "/health")[0] == 200
 
 
+def test_without_the_manager_the_state_of_the_proplets_is_unknown(background):
+    background.run("stop", "manager")
+    health = background.described()["health"]
+    assert health["manager"] == "stopped"
+    assert health["proplet-1"].startswith("unknown: ")
+    assert background.run("start", "manager").returncode == 0
+
+
 def test_up_starts_what_was_stopped(background):
     background.run("stop", "aggregator")
     assert "aggregator" not in background.pids()
