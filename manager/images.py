@@ -50,14 +50,18 @@ class Images:
     async def resolve(self, image: str, *, patience: float = 0.0) -> Binary:
         """Raises ``ImageError`` with the proxy's code, ``UnavailableError`` when the proxy does not answer in time.
 
-        A registry that does not answer is asked again for ``patience`` seconds.
+        A registry that does not answer is asked again for ``patience`` seconds; when it still does not, that is final: a
+        further attempt would only hide the reason longer.
         """
         until, pause = time.monotonic() + patience, AWAY_AGAIN_S
         while True:
             try:
                 return await self._resolve(image)
             except SwashplateError as error:
-                if not error.retryable or error.code not in AWAY or time.monotonic() + pause > until:
+                if not error.retryable or error.code not in AWAY:
+                    raise
+                if time.monotonic() + pause > until:
+                    error.retryable = not patience
                     raise
                 log.warning("image not resolved, trying again", image=image, error=error.sentence, code=error.code)
             await asyncio.sleep(pause)

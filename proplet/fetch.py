@@ -266,7 +266,10 @@ class Fetcher:
         until = time.monotonic() + AWAY_S
         while not fetch.assembly.complete:
             if fetch.failure is not None:
-                if fetch.failure.code not in AWAY or not fetch.failure.retryable or time.monotonic() > until:
+                if fetch.failure.code not in AWAY or not fetch.failure.retryable:
+                    raise fetch.failure
+                if time.monotonic() > until:
+                    fetch.failure.retryable = False  # a further attempt would only hide the reason longer
                     raise fetch.failure
                 log.warning("no binary yet, trying again", digest=fetch.wanted.digest, error=fetch.failure.sentence)
                 await asyncio.sleep(AWAY_AGAIN_S)

@@ -115,10 +115,10 @@ def test_the_guides_names_of_the_local_registry_mean_the_embedded_one_beside_a_p
         assert stack.complete(round_id)["status"] == "completed"
 
 
-def failure(stack: Stack, image: str) -> tuple[str, str, str]:
+def failure(stack: Stack, image: str, **changes: Any) -> tuple[str, str, str]:
     """What the round, a task of it and the proxy's log say, within seconds."""
     began = time.monotonic()
-    round_id = begin(stack, image)
+    round_id = begin(stack, image, **changes)
     ended = stack.complete(round_id, within=REASON_WITHIN)
     assert ended["status"] == "failed"
     assert time.monotonic() - began < REASON_WITHIN
@@ -128,9 +128,10 @@ def failure(stack: Stack, image: str) -> tuple[str, str, str]:
 
 
 def test_a_registry_that_stays_down_fails_the_round_with_the_reason(stack, registry):
+    """After a quarter of the round's time."""
     registry.stop()
     try:
-        for said in failure(stack, f"{registry.host}/octocat/down:v1"):
+        for said in failure(stack, f"{registry.host}/octocat/down:v1", timeout_s=32):
             assert "Connection refused" in said
             assert "local-registry:5000" in said
     finally:

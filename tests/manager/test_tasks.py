@@ -197,8 +197,8 @@ async def test_a_registry_that_is_away_for_a_while_costs_no_attempt(world):
 async def test_a_registry_that_stays_away_is_the_tasks_error(world):
     async with world.manager(), world.proplet("p1"):
         world.proxy.registry_away = True
-        ended = await world.ended((await world.launch(timeout_s=1))["id"])
-        assert (ended["status"], ended["code"]) == ("failed", "registry_unreachable")
+        ended = await world.ended((await world.launch(timeout_s=1, retries=2))["id"])
+        assert (ended["status"], ended["code"], ended["attempt"]) == ("failed", "registry_unreachable", 1)
         assert "no route to the registry" in ended["error"]
 
 

@@ -91,7 +91,7 @@ async def test_a_registry_that_stays_away_is_the_reason(world, proplet, guests, 
     world.proxy.blobs.clear()
     world.proxy.errors[start.digest] = ("no route to the registry", "registry_unreachable")
     result = await world.manager.outcome(start)
-    assert (result.code, result.retryable) == ("registry_unreachable", True)
+    assert (result.code, result.retryable) == ("registry_unreachable", False)
     assert "no route to the registry" in result.error
 
 
