@@ -18,6 +18,7 @@ from provision.identity.seeding import seed
 from provision.local import provision_local
 from swashplate.ports import free_port
 from tests.support.broker import Broker
+from tests.support.certificates import Certificates, make_certificates
 
 
 def missing(reason: str) -> None:
@@ -41,6 +42,14 @@ def mosquitto() -> str:
     if found is None:
         missing("mosquitto is not installed; on Debian and Ubuntu: apt-get install mosquitto")
     return found
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Of an authority that only the tests know: one for 127.0.0.1, one for a client."""
+    if shutil.which("openssl") is None:
+        missing("the openssl command is not installed; on Debian and Ubuntu: apt-get install openssl")
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")

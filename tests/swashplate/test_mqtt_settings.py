@@ -12,7 +12,6 @@ from manager.settings import ManagerSettings
 from proplet.settings import PropletSettings
 from proxy.settings import ProxySettings
 from swashplate.errors import ConfigurationError
-from tests.support import certificates
 
 PATIENCE = 10
 ROLES = [
@@ -89,19 +88,14 @@ def test_credentials_in_an_address_are_refused_without_being_shown():
 # TLS, with the certificates of an authority that only this test knows.
 
 
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory):
-    return certificates.make(tmp_path_factory.mktemp("certificates"))
-
-
 @pytest.fixture
-def tls_broker(make_broker, certs):
+def tls_broker(make_broker, certificates):
     """Call with whether the broker demands a certificate of its clients."""
 
     def make(*, demands: bool = False):
         broker = make_broker()
-        demanded = f'ca_file: "{certs.ca}", verify: true' if demands else ""
-        tls = f'tls: {{ cert_file: "{certs.server}", key_file: "{certs.server_key}", {demanded} }}'
+        demanded = f'ca_file: "{certificates.ca}", verify: true' if demands else ""
+        tls = f'tls: {{ cert_file: "{certificates.server}", key_file: "{certificates.server_key}", {demanded} }}'
         text = broker._config.read_text()
         assert "mqtt {" in text
         broker._config.write_text(text.replace("mqtt {", f"mqtt {{\n  {tls}", 1))
@@ -128,9 +122,9 @@ async def trouble_of(bus) -> str:
         return str(bus.trouble)
 
 
-async def test_tls_connects_with_the_authority_of_the_broker(tls_broker, certs):
+async def test_tls_connects_with_the_authority_of_the_broker(tls_broker, certificates):
     with tls_broker() as broker:
-        async with secured(broker, CA_CERT=certs.ca) as bus:
+        async with secured(broker, CA_CERT=certificates.ca) as bus:
             await bus.wait_connected(PATIENCE)
 
 
@@ -147,12 +141,12 @@ async def test_tls_without_verification_connects_to_anybody(tls_broker):
             await bus.wait_connected(PATIENCE)
 
 
-async def test_a_client_certificate_is_shown_to_a_broker_that_demands_one(tls_broker, certs):
+async def test_a_client_certificate_is_shown_to_a_broker_that_demands_one(tls_broker, certificates):
     with tls_broker(demands=True) as broker:
-        own = {"CLIENT_CERT": certs.client, "CLIENT_KEY": certs.client_key}
-        async with secured(broker, CA_CERT=certs.ca, **own) as bus:
+        own = {"CLIENT_CERT": certificates.client, "CLIENT_KEY": certificates.client_key}
+        async with secured(broker, CA_CERT=certificates.ca, **own) as bus:
             await bus.wait_connected(PATIENCE)
-        assert "127.0.0.1" in await trouble_of(secured(broker, CA_CERT=certs.ca))
+        assert "127.0.0.1" in await trouble_of(secured(broker, CA_CERT=certificates.ca))
 
 
 async def test_a_broker_with_tls_spoken_to_without_says_what_to_do(tls_broker):
