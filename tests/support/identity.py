@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
+from swashplate.layout import without_roles
 from swashplate.ports import free_port
 
 PATIENCE = 20.0
@@ -38,10 +40,14 @@ class Identity:
         self.token = ""
 
     def run(self) -> subprocess.Popen[bytes]:
-        environment = {f"IDENTITY_{name}": str(value) for name, value in self.settings.items()}
+        own = {f"IDENTITY_{name}": str(value) for name, value in self.settings.items()}
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "provision.identity"], env=environment, stdout=log, stderr=log, cwd=self.folder
+                [sys.executable, "-m", "provision.identity"],
+                env={**without_roles(os.environ), **own},
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
             )
 
     def start(self) -> None:
