@@ -14,11 +14,11 @@ import pytest
 import wasmtime
 
 from client_wasm.demo import GUEST
+from provision.brokers import Kind
 from provision.local import provision_local
-from swashplate.layout import BROKER_ADDRESSES
 from swashplate.ports import free_port
 from tests.peers.player import Player, Site
-from tests.support.nats import Broker
+from tests.support.broker import Broker
 from tests.support.stack import Stack
 from tests.support.wat import HELLO, SPIN
 
@@ -33,21 +33,20 @@ ADDS = bytes(
         '(module (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))'
     )
 )
+EXECUTABLES = {"embedded": "nats_server", "mosquitto": "mosquitto"}
+BROKERS = ("embedded", pytest.param("mosquitto", marks=pytest.mark.soak))
 BINARIES = {"hello": HELLO, "spin": SPIN, "fails": FAILS, "adds": ADDS, "learns": GUEST.read_bytes()}
 
 
-def provisioned(nats_server: str, folder: Path, *, legacy: bool = True) -> Broker:
+def provisioned(kind: str, executable: str, folder: Path, *, legacy: bool = True) -> Broker:
     """As a user provisions it: with the command."""
-    env_file, port = folder / "env", free_port()
+    env_file, state, port = folder / "env", folder / "state", free_port()
     command = [sys.executable, "-m", "provision", "local", "--env-file", str(env_file), "--proplets", "3"]
-    command += ["--broker-config", str(folder / "nats.conf"), "--broker-port", str(port)]
-    command += ["--broker-store", str(folder / "store"), *(["--legacy"] if legacy else [])]
-    subprocess.run(command, check=True, capture_output=True)
+    command += ["--state-dir", str(state), "--broker", kind, "--broker-port", str(port)]
+    subprocess.run([*command, *(["--legacy"] if legacy else [])], check=True, capture_output=True)
     credentials, changed = provision_local(env_file, 3)
     assert not changed
-    with env_file.open("a") as file:
-        file.writelines(f"{name}=tcp://127.0.0.1:{port}\n" for name in BROKER_ADDRESSES)
-    return Broker(nats_server, folder / "nats.conf", credentials, port)
+    return Broker(Kind(kind), executable, state / "broker", credentials, port)
 
 
 class OurProplet:
@@ -118,11 +117,19 @@ def site() -> Iterator[Site]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def legacy_stack(nats_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Broker]]:
-    """A whole stack of ours with one proplet, on a broker of its own that grants the shared topics."""
+@pytest.fixture(scope="module", params=BROKERS)
+def legacy_stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Stack, Broker]]:
+    """A whole stack of ours with one proplet, and its broker, which grants the shared topics."""
+    executable = request.getfixturevalue(EXECUTABLES[request.param])
     folder = tmp_path_factory.mktemp("legacy")
-    with provisioned(nats_server, folder) as broker, Stack(folder, proplets=1) as stack:
+    credentials, _ = provision_local(folder / "env", 3)
+    with (folder / "env").open("a") as env_file:
+        env_file.write("IDENTITY_LEGACY=true\n")
+    with Stack(folder, proplets=1, broker=request.param) as stack, contextlib.ExitStack() as peers:
+        broker = Broker(Kind(request.param), executable, stack.state / "broker", credentials, 1883 + stack.offset)
+        peers.callback(broker.disconnect)
         stack.push(GUEST)
         for name in ("hello", "spin"):
             file = folder / f"{name}.wasm"

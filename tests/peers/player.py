@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.peers.conversation import Variables, difference, fill
-from tests.support.nats import PATIENCE, Peer
+from tests.support.broker import PATIENCE, Peer
 from tests.support.stack import poll
 
 QOS = 2

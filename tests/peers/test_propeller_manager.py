@@ -7,7 +7,7 @@ import json
 import pytest
 
 from swashplate.messages import Announce, PropletCreate
-from tests.peers.conftest import OurProplet, manager_player, provisioned
+from tests.peers.conftest import BROKERS, EXECUTABLES, OurProplet, manager_player, provisioned
 from tests.peers.conversation import load, names
 from tests.peers.player import Player
 
@@ -15,11 +15,11 @@ WHO = "propeller_manager"
 SPUN = {"name": "_start", "state": 0, "cli_args": None, "broadcast": False, "daemon": False, "latent": False}
 
 
-@pytest.fixture(scope="module")
-def ours(nats_server, tmp_path_factory, site):
+@pytest.fixture(scope="module", params=BROKERS)
+def ours(request, tmp_path_factory, site):
     """A proplet on a broker that grants the shared topics; it runs."""
-    folder = tmp_path_factory.mktemp("proplet")
-    with provisioned(nats_server, folder) as broker, OurProplet(broker, folder, site) as proplet:
+    folder, executable = tmp_path_factory.mktemp("proplet"), request.getfixturevalue(EXECUTABLES[request.param])
+    with provisioned(request.param, executable, folder) as broker, OurProplet(broker, folder, site) as proplet:
         site.answers = {
             "/models/0": {"w": [0, 0], "b": 0},
             f"/datasets/{proplet.id}": {
@@ -113,7 +113,10 @@ def test_an_announcement_takes_the_proplet_to_its_own_topics_for_good(ours, play
 
 
 def test_a_broker_that_does_not_grant_the_shared_topics_costs_the_proplet_nothing(nats_server, tmp_path):
-    with provisioned(nats_server, tmp_path, legacy=False) as broker, OurProplet(broker, tmp_path, None) as proplet:
+    with (
+        provisioned("embedded", nats_server, tmp_path, legacy=False) as broker,
+        OurProplet(broker, tmp_path, None) as proplet,
+    ):
         proplet.start()
         topics, manager = broker.credentials.topics, broker.connect("manager")
         manager.subscribe(f"{topics.base}/control/#", 2)
