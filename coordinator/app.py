@@ -13,6 +13,7 @@ from coordinator.api import CoordinatorApi
 from coordinator.bases import Bases
 from coordinator.completion import Completion
 from coordinator.launching import Launcher
+from coordinator.legacy import LegacyParticipants
 from coordinator.live import LiveRounds
 from coordinator.peers import AggregatorPeer, ManagerPeer, RegistryPeer
 from coordinator.rounds import Rounds
@@ -55,7 +56,7 @@ async def coordinating(
         launcher = Launcher(manager, tokens, live, tasks, clock)
         completion = Completion(store, live, aggregator, registry, manager, announcer, tasks)
         live.hold, live.aggregate = Bases(registry, live, tasks).hold, completion.start
-        rounds = Rounds(store, live, launcher, completion, registry, tokens, clock=clock)
+        rounds = Rounds(store, live, launcher, completion, registry, tokens, LegacyParticipants(manager), clock=clock)
         await rounds.load()
         await bus.subscribe(topics.every_round_task, lambda message: _task_ended(rounds, message))
         await stack.enter_async_context(bus)

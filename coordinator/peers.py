@@ -15,6 +15,7 @@ from swashplate.errors import ConflictError, UnavailableError
 from swashplate.messages import TaskCreate
 from swashplate.model_ref import ModelRef
 
+ASK_S = 5
 LONG = 600
 """Seconds for a request that carries whole models."""
 
@@ -61,6 +62,16 @@ class ManagerPeer:
         """How a task stands; raises ``SwashplateError``, also after ``timeout`` seconds."""
         _, content = await self._http.request("GET", f"{self._url}/tasks/{quote(task_id, safe='')}", timeout=timeout)
         return _task(content)
+
+    async def is_legacy(self, proplet_id: str) -> bool:
+        """Does this proplet know nothing but Propeller's protocol? Raises ``SwashplateError``."""
+        url = f"{self._url}/proplets/{quote(proplet_id, safe='')}"
+        _, content = await self._http.request("GET", url, timeout=ASK_S)
+        try:
+            shown = json.loads(content)
+        except ValueError as error:
+            raise UnavailableError("the manager's answer is not a proplet", code="manager_unavailable") from error
+        return isinstance(shown, dict) and shown.get("legacy") is True
 
 
 def _task(content: bytes) -> Task:

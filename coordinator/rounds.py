@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from coordinator import updates, views
 from coordinator.completion import Completion
 from coordinator.launching import Launcher, task_of
+from coordinator.legacy import LegacyParticipants
 from coordinator.live import LiveRound, LiveRounds, News
 from coordinator.messages import NextRound, RoundPage, RoundStatus, RoundView, UpdateAnswer
 from coordinator.offload import offload
@@ -39,6 +40,7 @@ class Rounds:
         completion: Completion,
         registry: RegistryPeer,
         tokens: Tokens,
+        legacy: LegacyParticipants,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -48,6 +50,7 @@ class Rounds:
         self._completion = completion
         self._registry = registry
         self._tokens = tokens
+        self._legacy = legacy
         self._clock = clock
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -106,7 +109,11 @@ class Rounds:
         """
         live = self._live.find(update.round_id)
         round_, participants = (live.round, live.participants) if live else await self._find(update.round_id)
-        updates.check_sender(round_, participants, self._tokens, update, token)
+        updates.check_participant(round_, participants, update)
+        if token:
+            updates.check_token(round_, self._tokens, update, token)
+        else:
+            await self._legacy.admit(round_.id, update.proplet_id)
         updates.check_base(round_, update)
         try:
             received = await offload(size, updates.receive, round_, update, self._clock())

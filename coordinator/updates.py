@@ -13,13 +13,17 @@ from swashplate.messages import Update
 from swashplate.model_ref import ModelRef
 
 
-def check_sender(round_: Round, participants: Participants, tokens: Tokens, update: Update, token: str) -> None:
-    """Raises ``ForbiddenError``: ``not_a_participant`` or ``invalid_token``."""
+def check_participant(round_: Round, participants: Participants, update: Update) -> None:
+    """Raises ``ForbiddenError`` with code ``not_a_participant``."""
     if update.proplet_id not in participants:
         raise ForbiddenError(f"{update.proplet_id} is not a participant of round {round_.id}", code="not_a_participant")
+
+
+def check_token(round_: Round, tokens: Tokens, update: Update, token: str) -> None:
+    """Raises ``ForbiddenError`` with code ``invalid_token``."""
     if not tokens.matches(token, round_.id, update.proplet_id):
         raise ForbiddenError(
-            f"the update of {update.proplet_id} lacks the token of its task",
+            f"the update of {update.proplet_id} does not bring the token of its task",
             code="invalid_token",
             hint="the header X-Attempt-Token must carry the token that came with the task's start",
         )

@@ -160,6 +160,7 @@ class Api:
             "namespace": proplet.namespace,
             "task_count": self._attempts.active(proplet.id),
             "alive": self._proplets.alive(proplet),
+            "legacy": proplet.legacy,
             "last_alive_at": timestamp(proplet.last_seen),
             "running": proplet.running,
             "metadata": proplet.metadata,

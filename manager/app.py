@@ -10,8 +10,10 @@ from pathlib import Path
 from manager import store
 from manager.api import Api
 from manager.attempts import Attempts
+from manager.dialects import Dialect, OwnTopics
 from manager.images import Images
 from manager.learning import Learning
+from manager.legacy import LegacyProplets, SharedTopics
 from manager.proplets import Proplets
 from manager.settings import ManagerSettings
 from manager.tasks import TaskService
@@ -45,11 +47,17 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
     async with database, HttpClient(tokens=tokens) as client:
         proplets = Proplets(bus, database, names, announce)
         images = Images(bus, names, timeout=settings.image_timeout)
-        attempts = Attempts(bus, database, names, proplets, images)
+        own, shared = OwnTopics(bus, names), SharedTopics(bus, names, blobs)
+
+        def dialect_of(proplet_id: str) -> Dialect:
+            return shared if proplets.is_legacy(proplet_id) else own
+
+        attempts = Attempts(bus, database, names, proplets, images, dialect_of)
         learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
         attempts.observers.append(learning)
         tasks = TaskService(database, proplets, attempts, blobs)
-        for room in (proplets, images, attempts, learning):
+        legacy = LegacyProplets(bus, names, proplets, attempts, tasks)
+        for room in (proplets, images, attempts, learning, legacy):
             await room.open()
         api = Api(tasks, proplets, attempts, blobs)
         http = HttpService(
@@ -71,6 +79,7 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
                     yield
             finally:
                 log.info("stopping")
+                await legacy.close()
                 await attempts.close()
                 await learning.close()
 

@@ -6,15 +6,18 @@ The database says what is true; this room keeps only timers and wake-ups, and ma
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sqlalchemy import Connection
 
 from manager import states, store
+from manager.dialects import LEASE_GRACE_S, Dialect
 from manager.images import Images
 from manager.proplets import Proplets
 from manager.states import AttemptEvent, AttemptState, TaskEvent, TaskState
@@ -23,7 +26,7 @@ from swashplate import logging, topics
 from swashplate.bus import Bus, BusError, Received
 from swashplate.database import Database
 from swashplate.errors import InvalidRequestError, SwashplateError, UnavailableError
-from swashplate.messages import Ack, AttemptStatus, Result, Start, Stop, TaskCreate
+from swashplate.messages import Ack, AttemptStatus, Result, TaskCreate
 from swashplate.service import Tasks
 
 log = logging.get("attempts")
@@ -34,8 +37,6 @@ RECORD_AGAIN_S = 1.0
 TOLD_AGAIN_S = 600.0
 AWAY_S = 15.0
 """How long a registry that does not answer is waited for, before it costs an attempt."""
-LEASE_GRACE_S = 5.0
-"""How much longer than the proplet's own deadline the manager waits before it calls an attempt lost."""
 
 
 class Observer(Protocol):
@@ -67,12 +68,23 @@ class Outcome:
 
 
 class Attempts:
-    def __init__(self, bus: Bus, database: Database, names: topics.Topics, proplets: Proplets, images: Images) -> None:
+    """``dialect_of`` says how the proplet with this id is spoken to; asked each time, as it may change."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        database: Database,
+        names: topics.Topics,
+        proplets: Proplets,
+        images: Images,
+        dialect_of: Callable[[str], Dialect],
+    ) -> None:
         self._bus = bus
         self._database = database
         self._topics = names
         self._proplets = proplets
         self._images = images
+        self._dialect_of = dialect_of
         self._work = Tasks(log)
         self._offers: dict[tuple[str, int], tuple[str, _Offer]] = {}
         self._leases: dict[tuple[str, int], asyncio.TimerHandle] = {}
@@ -108,6 +120,10 @@ class Attempts:
         """How many attempts of this proplet have not ended."""
         return self._active[proplet_id]
 
+    def accepted_by(self, proplet_id: str) -> list[tuple[str, int]]:
+        """Task and number of every attempt that this proplet has accepted and that has not ended."""
+        return [key for key, (holder, offer) in self._offers.items() if holder == proplet_id and offer.settled.is_set()]
+
     def pursue(self, task: Task, attempt: Attempt, *, delay: float = 0.0) -> None:
         """Do whatever an open attempt needs next; ``delay`` seconds from now at the earliest."""
         key = attempt.task_id, attempt.number
@@ -115,8 +131,10 @@ class Attempts:
         self._offers[key] = attempt.proplet_id, offer
         self._active[attempt.proplet_id] += 1
         left = max(0.0, attempt.deadline - time.time())
-        self._leases[key] = asyncio.get_running_loop().call_later(left, self._lease_ended, task.id, attempt.number)
-        if attempt.state is not AttemptState.ACCEPTED:
+        self._leases[key] = asyncio.get_running_loop().call_later(left, self._lease_ended, attempt)
+        if attempt.state is AttemptState.ACCEPTED:
+            offer.settled.set()
+        else:
             self._work.start(self._bring(task, attempt, offer, delay), f"attempt {attempt.number} of {task.id}")
 
     async def _bring(self, task: Task, attempt: Attempt, offer: _Offer, delay: float) -> None:
@@ -146,13 +164,15 @@ class Attempts:
                 return
             attempt = opened
         wait = OFFER_AGAIN_S
-        topic = self._topics.to_proplet(attempt.proplet_id, "start")
         while not offer.settled.is_set():
             try:
                 # Not into the queue of a bus without a broker: it would come late, and with its copies.
                 await self._bus.wait_connected(wait)
-                await self._bus.publish(topic, self._start_message(task, attempt).encode())
-            except BusError as error:
+                dialect = self._dialect_of(attempt.proplet_id)
+                await dialect.start(task, attempt)
+                if not dialect.confirms:
+                    await self._accepted(attempt.proplet_id, task.id, attempt.number)
+            except (BusError, UnavailableError) as error:
                 log.warning("start not published, trying again", task_id=task.id, error=error.sentence)
             await self._wait_any(offer, wait)
             wait = min(wait * 2, OFFER_AGAIN_MOST_S)
@@ -181,34 +201,16 @@ class Attempts:
 
         return await self._database.run(record)
 
-    @staticmethod
-    def _start_message(task: Task, attempt: Attempt) -> Start:
-        spec = task.spec
-        return Start(
-            id=task.id,
-            attempt=attempt.number,
-            proplet_id=attempt.proplet_id,
-            name=spec.name,
-            kind=spec.kind,
-            image_url=spec.image_url,
-            digest=task.digest or "",
-            size=task.size or 0,
-            inputs=spec.inputs,
-            cli_args=spec.cli_args or [],
-            env=spec.env,
-            dataset=spec.dataset,
-            timeout_s=max(0.1, attempt.deadline - LEASE_GRACE_S - time.time()),
-            tokens=spec.tokens,
-        )
-
     async def stop(self, attempt: Attempt) -> None:
-        """End an attempt: at once when no proplet has accepted it, else by telling its proplet, which reports the end."""
-        stopping = Stop(id=attempt.task_id, proplet_id=attempt.proplet_id)
-        if attempt.state is not AttemptState.ACCEPTED:
+        """End an attempt: at once when no proplet has accepted it or it will not say so, else by telling its proplet, which
+        reports the end.
+        """
+        dialect = self._dialect_of(attempt.proplet_id)
+        if attempt.state is not AttemptState.ACCEPTED or not dialect.confirms:
             outcome = Outcome(AttemptEvent.INTERRUPTED, None, "stopped", "stopped")
             await self.finish(attempt.task_id, attempt.number, outcome)
         # Also when it was not accepted: the start may have reached the proplet all the same.
-        await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "stop"), stopping.encode())
+        await dialect.stop(attempt)
 
     async def _offer_again(self, proplet_id: str) -> None:
         """A proplet is back: whatever it has not accepted yet goes out at once."""
@@ -226,10 +228,17 @@ class Attempts:
             self._active[entry[0]] -= 1
             entry[1].settled.set()
 
-    def _lease_ended(self, task_id: str, number: int) -> None:
+    def _lease_ended(self, attempt: Attempt) -> None:
+        self._work.start(self._expire(attempt), f"expire {attempt.task_id}")
+
+    async def _expire(self, attempt: Attempt) -> None:
+        dialect = self._dialect_of(attempt.proplet_id)
+        if not dialect.confirms and self._bus.connected:  # it was not told of the deadline
+            with contextlib.suppress(BusError):
+                await dialect.stop(attempt)
         reason = "the lease ended without a result"
         outcome = Outcome(AttemptEvent.EXPIRED, None, reason, "lease_expired", retryable=True)
-        self._work.start(self._finish_surely(task_id, number, outcome), f"expire {task_id}")
+        await self._finish_surely(attempt.task_id, attempt.number, outcome)
 
     async def _finish_surely(self, task_id: str, number: int, outcome: Outcome) -> None:
         """For what nobody will say again: try until the database can write."""
@@ -245,21 +254,21 @@ class Attempts:
         said = AttemptStatus.decode(message.payload)
         sender = self._checked_sender(message, said.proplet_id)
         if said.status == "accepted":
-            await self._accepted(sender, said)
+            await self._accepted(sender, said.task_id, said.attempt)
         elif said.status == "denied":
             log.warning("start denied", task_id=said.task_id, proplet_id=sender, reason=said.reason, code=said.code)
             outcome = Outcome(AttemptEvent.DENIED, None, f"denied by the proplet: {said.reason}", said.code, True)
             await self.finish(said.task_id, said.attempt, outcome, sender=sender)
         await self._acknowledge(sender, said.id)
 
-    async def _accepted(self, sender: str, said: AttemptStatus) -> None:
+    async def _accepted(self, sender: str, task_id: str, number: int) -> None:
         now = time.time()
 
         def record(db: Connection) -> None:
-            attempt = store.get_attempt(db, said.task_id, said.attempt)
-            task = store.get_task(db, said.task_id)
+            attempt = store.get_attempt(db, task_id, number)
+            task = store.get_task(db, task_id)
             if attempt is None or task is None or attempt.proplet_id != sender:
-                log.warning("accepted what it was not given", task_id=said.task_id, proplet_id=sender)
+                log.warning("accepted what it was not given", task_id=task_id, proplet_id=sender)
                 return
             if attempt.state is not AttemptState.OFFERED:
                 return
@@ -270,7 +279,7 @@ class Attempts:
                 store.save_task(db, task.changed(state=running, updated_at=now, started_at=task.started_at or now))
 
         await self._database.run(record)
-        entry = self._offers.get((said.task_id, said.attempt))
+        entry = self._offers.get((task_id, number))
         if entry is not None:
             entry[1].settled.set()
 

@@ -10,6 +10,7 @@ import time
 
 from aiohttp import web
 
+from manager.legacy import update_of
 from manager.states import TaskState
 from manager.store import Task
 from swashplate import logging, topics
@@ -21,6 +22,9 @@ from swashplate.messages import ExperimentAnswer, ExperimentConfig, RoundStart, 
 from swashplate.service import Tasks
 
 log = logging.get("learning")
+
+HAND_IN_S = 600.0
+"""How long the coordinator may be away before an update that came inside a task's result is given up."""
 
 _STATUS = {
     TaskState.COMPLETED: "completed",
@@ -168,6 +172,9 @@ class Learning:
             self._work.start(self._tell(round_id, task.proplet_id, task), f"tell the end of {task.id}")
 
     async def _tell(self, round_id: str, proplet_id: str, task: Task) -> None:
+        update = update_of(task) if task.state is TaskState.COMPLETED else None
+        if update is not None:
+            task = await self._hand_in(task, update)
         said = RoundTask(
             round_id=round_id,
             proplet_id=proplet_id,
@@ -178,3 +185,25 @@ class Learning:
             error=task.error or "",
         )
         await self._bus.publish(self._topics.round_task(round_id, proplet_id), said.encode())
+
+    async def _hand_in(self, task: Task, update: bytes) -> Task:
+        """Bring an update that came inside the task's result to the coordinator, which counts it once, however often it
+        gets it. Answers the task, failed when the coordinator refuses the update.
+        """
+        headers = {"X-Attempt-Token": task.spec.tokens.get("update", "")}
+        deadline, delay = time.monotonic() + HAND_IN_S, 0.5
+        while True:
+            try:
+                await self._forward("POST", "/update", update, headers=headers)
+            except UnavailableError as error:
+                log.warning("coordinator unavailable, trying again", task_id=task.id, error=error.sentence)
+                if time.monotonic() + delay > deadline:
+                    return task.changed(state=TaskState.FAILED, error=error.sentence, code=error.code)
+            except SwashplateError as error:
+                log.error("update refused", task_id=task.id, error=error.sentence, code=error.code)
+                reason = f"update refused: {error.sentence}"
+                return task.changed(state=TaskState.FAILED, error=reason, code=error.code)
+            else:
+                return task
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5.0)

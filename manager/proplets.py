@@ -20,16 +20,19 @@ from swashplate.messages import PROPLET_IDS_HINT, Alive, Announce, Capabilities,
 log = logging.get("proplets")
 
 MISSED_REPORTS = 3
+LEGACY_REPORT_S = 10.0
+"""How often a legacy proplet reports unless it is told otherwise, which only its own settings can."""
 
 
 @dataclass
 class Proplet:
-    """What is known of one proplet. Times are seconds since the epoch."""
+    """What is known of one proplet. Times are seconds since the epoch. ``legacy``: it knows the shared topics only."""
 
     id: str
     namespace: str = "default"
     metadata: dict[str, Any] = field(default_factory=dict)
     capabilities: Capabilities = field(default_factory=Capabilities)
+    legacy: bool = False
     instance: str = ""
     last_seen: float = 0.0
     offline: bool = True
@@ -46,11 +49,17 @@ class Proplet:
             "namespace": self.namespace,
             "metadata": self.metadata,
             "capabilities": self.capabilities.model_dump(mode="json"),
+            "legacy": self.legacy,
         }
 
 
+def patience(proplet: Proplet, heartbeat_s: float) -> float:
+    """Seconds without a report after which it is not alive any more."""
+    return MISSED_REPORTS * (max(heartbeat_s, LEGACY_REPORT_S) if proplet.legacy else heartbeat_s)
+
+
 def is_alive(proplet: Proplet, now: float, heartbeat_s: float) -> bool:
-    return not proplet.offline and now - proplet.last_seen <= MISSED_REPORTS * heartbeat_s
+    return not proplet.offline and now - proplet.last_seen <= patience(proplet, heartbeat_s)
 
 
 class Proplets:
@@ -66,10 +75,15 @@ class Proplets:
         self._gone: dict[str, str] = {}
         """The last life of each proplet that ended, by its id."""
         self._joined: list[Callable[[str], Awaitable[None]]] = []
+        self._switched: list[Callable[[str], Awaitable[None]]] = []
 
     def on_join(self, hook: Callable[[str], Awaitable[None]]) -> None:
         """Called with the id of a proplet that has just (re)connected."""
         self._joined.append(hook)
+
+    def on_switch(self, hook: Callable[[str], Awaitable[None]]) -> None:
+        """Called with the id of a legacy proplet that has begun to use topics of its own."""
+        self._switched.append(hook)
 
     async def open(self) -> None:
         """Load what is known and declare the subscriptions; call before the bus connects."""
@@ -79,6 +93,7 @@ class Proplets:
                 namespace=described["namespace"],
                 metadata=described["metadata"],
                 capabilities=Capabilities.model_validate(described["capabilities"]),
+                legacy=described.get("legacy", False),
                 last_seen=last_seen,
             )
         await self._bus.subscribe(self._topics.every_proplet("create"), self._created)
@@ -106,6 +121,16 @@ class Proplets:
                 f"there is no proplet {proplet_id}", code="proplet_not_found", hint=PROPLET_IDS_HINT
             ) from None
 
+    def known(self, proplet_id: str) -> Proplet | None:
+        return self._known.get(proplet_id)
+
+    def is_legacy(self, proplet_id: str) -> bool:
+        proplet = self._known.get(proplet_id)
+        return proplet is not None and proplet.legacy
+
+    def patience(self, proplet: Proplet) -> float:
+        return patience(proplet, self._announce.heartbeat_s)
+
     def alive(self, proplet: Proplet) -> bool:
         return is_alive(proplet, time.time(), self._announce.heartbeat_s)
 
@@ -118,14 +143,23 @@ class Proplets:
         said = PropletCreate.decode(message.payload)
         if said.proplet_id != self.sender(message):
             raise InvalidRequestError(f"{self.sender(message)} speaks as {said.proplet_id}", code="wrong_sender")
-        known = said.proplet_id in self._known
-        proplet = self._known.setdefault(said.proplet_id, Proplet(id=said.proplet_id))
+        proplet = self._known.get(said.proplet_id) or Proplet(id=said.proplet_id)
+        was_legacy, proplet.legacy = proplet.legacy, False
         proplet.namespace, proplet.metadata, proplet.capabilities = said.namespace, said.metadata, said.capabilities
         gone = self._gone.get(said.proplet_id) == said.instance
         proplet.instance, proplet.last_seen, proplet.offline = said.instance, time.time(), gone
+        await self.register(proplet)
+        for hook in self._switched if was_legacy else ():
+            await hook(proplet.id)
+
+    async def register(self, proplet: Proplet) -> None:
+        """From now on it is known, also after a restart."""
+        known = proplet.id in self._known
+        self._known[proplet.id] = proplet
         described, seen = proplet.described(), proplet.last_seen
         await self._database.run(lambda db: store.save_proplet(db, proplet.id, described, seen))
-        log.info("proplet connected" if known else "proplet registered", proplet_id=proplet.id, name=proplet.name)
+        what = "proplet connected" if known else "proplet registered"
+        log.info(what, proplet_id=proplet.id, name=proplet.name, legacy=proplet.legacy)
         for hook in self._joined:
             await hook(proplet.id)
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,10 @@ log = logging.get("agent")
 REPORT_GAP_S = 0.1
 """Reports that follow changes of the running set are at least this far apart."""
 GOODBYE_S = 0.5
+
+
+async def _nothing() -> None:
+    return None
 
 
 @dataclass
@@ -86,6 +91,8 @@ class Agent:
         self._background = Tasks(log)
         self._closing = False
         self._first_connect = asyncio.Event()
+        self.on_announce: Callable[[], Awaitable[None]] = _nothing
+        """Called when a manager that speaks our protocol announces itself."""
 
     @property
     def running(self) -> int:
@@ -126,6 +133,7 @@ class Agent:
         announce = Announce.decode(message.payload)
         if announce.protocol != PROTOCOL:
             log.warning("the manager speaks another protocol", protocol=announce.protocol, ours=PROTOCOL)
+        await self.on_announce()
         self._heartbeat_s = announce.heartbeat_s
         self._site.hear(announce.urls)
         if message.retain:
@@ -137,7 +145,7 @@ class Agent:
         if self._closing:
             return
         try:
-            start = _checked(Start.decode(message.payload))
+            start = checked(Start.decode(message.payload))
         except InvalidRequestError as error:
             await self._refuse_invalid(message.payload, error)
             return
@@ -317,7 +325,7 @@ def new_instance() -> str:
     return uuid.uuid4().hex
 
 
-def _checked(start: Start) -> Start:
+def checked(start: Start) -> Start:
     """Raises ``InvalidRequestError`` for text that cannot become arguments or environment of a guest."""
     if not start.id or not start.name:
         raise InvalidRequestError("Start: id and name must not be empty")

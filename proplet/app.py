@@ -16,6 +16,9 @@ from proplet.fetch import Fetcher
 from proplet.input_cache import InputCache
 from proplet.inputs import Inputs
 from proplet.journal import Journal
+from proplet.legacy import LegacyAgent
+from proplet.legacy_fetch import LegacyFetcher
+from proplet.legacy_results import Shelf
 from proplet.outbox import Outbox
 from proplet.runtime import WorkerPool
 from proplet.settings import PropletSettings
@@ -38,10 +41,16 @@ class Proplet:
     """A running proplet."""
 
     agent: Agent
+    legacy: LegacyAgent
     pool: WorkerPool
     fetcher: Fetcher
     counters: Counters
     bus: Bus
+
+    @property
+    def running(self) -> int:
+        """How many tasks run."""
+        return self.agent.running + self.legacy.running
 
 
 def mqtt_bus(settings: PropletSettings) -> BusFactory:
@@ -73,13 +82,19 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         outbox = Outbox(journal, bus, topics, proplet_id, http, site.coordinator_url)
         counters = Counters()
         agent = Agent(settings, bus, topics, instance, site, journal, outbox, runner, counters)
+        shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
+        legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
+        agent.on_announce = legacy.retire
         await fetcher.open()
         await agent.open()
+        await legacy.open()
         await stack.enter_async_context(bus)
         stack.push_async_callback(fetcher.close)
+        stack.push_async_callback(shared_fetcher.close)
+        stack.push_async_callback(legacy.close)
         stack.push_async_callback(agent.close)
         log.info("proplet started", proplet_id=proplet_id, slots=settings.slots, tasks_below=str(folders.root))
-        yield Proplet(agent, pool, fetcher, counters, bus)
+        yield Proplet(agent, legacy, pool, fetcher, counters, bus)
 
 
 async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:
@@ -90,4 +105,4 @@ async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:
 
             await stack.enter_async_context(metrics.serving(settings, proplet))
         await stop.wait()
-        log.info("stopping", running_tasks=proplet.agent.running)
+        log.info("stopping", running_tasks=proplet.running)

@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from swashplate import __version__
@@ -48,6 +49,7 @@ def capabilities(*, slots: int, labels: dict[str, str], datasets: list[str], dig
 def described() -> dict[str, Any]:
     """The metadata that the existing API shows of a proplet."""
     return {
+        "environment": "docker" if Path("/.dockerenv").exists() else "binary",
         "os": platform.system().lower(),
         "hostname": socket.gethostname(),
         "cpu_arch": platform.machine(),

@@ -76,7 +76,7 @@ class Inputs:
             raise ConfigurationError(
                 "the task names a model, but this proplet knows no model registry", hint="set MODEL_REGISTRY_URL"
             )
-        url = base + reference.path
+        url = base + reference.read_path
         log.info("Fetching model from registry: %s", url)
         # Version 0 may be replaced until a round has used it; every later version is immutable.
         kept = await self._named(url, "model", "model_registry_unreachable", start, immutable=reference.version > 0)

@@ -43,7 +43,7 @@ class PropletCollector(Collector):
             yield CounterMetricFamily(name, text, value=count)
         user, system = _cpu_seconds()
         gauges: list[tuple[str, float | None, str]] = [
-            ("proplet_tasks_running", self._proplet.agent.running, "Attempts that run or wait"),
+            ("proplet_tasks_running", self._proplet.running, "Attempts that run or wait"),
             ("proplet_cpu_usage_ratio", self._usage(user + system), "Share of the machine's processors, 0 to 1"),
             ("proplet_cpu_user_seconds", user, "Processor time of agent and ended workers, outside the kernel"),
             ("proplet_cpu_system_seconds", system, "Processor time of agent and ended workers, inside the kernel"),
@@ -106,7 +106,7 @@ def _service(proplet: Proplet, access: Access) -> HttpService:
         "proplet",
         [],
         checks={"mqtt": must_be_connected(lambda: proplet.bus.trouble)},
-        health=lambda: {"status": "ok", "running_tasks": proplet.agent.running},
+        health=lambda: {"status": "ok", "running_tasks": proplet.running},
         access=access,
     )
     service.registry.register(PropletCollector(proplet))

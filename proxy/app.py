@@ -13,6 +13,7 @@ import aiohttp
 from proxy import logins, references
 from proxy.cache import BlobCache
 from proxy.chunks import ChunkStreams, Sendable, check_indexes
+from proxy.legacy import LegacyChunks
 from proxy.manifests import WASM_MAGIC, Binary
 from proxy.oci import OciClient
 from proxy.patience import patiently
@@ -57,6 +58,7 @@ class Proxy:
         self._fetch_timeout = fetch_timeout
         self._patience = registry_patience
         self._streams = ChunkStreams(bus, topics)
+        self._legacy = LegacyChunks(bus, topics, self._image)
         self._resolving: SingleFlight[Binary] = SingleFlight()
         self._tasks = service.Tasks(log)
         self._fetching = asyncio.Semaphore(FETCHES_AT_ONCE)
@@ -68,9 +70,11 @@ class Proxy:
     async def start(self) -> None:
         await self._bus.subscribe(self._topics.resolve_request, self._on_resolve)
         await self._bus.subscribe(self._topics.every_blob_request, self._on_blob_request)
+        await self._legacy.open()
 
     async def close(self) -> None:
         await self._tasks.close()
+        await self._legacy.close()
         await self._streams.close()
         await self._resolving.close()
         await self._cache.close()
@@ -139,16 +143,8 @@ class Proxy:
         key = (proplet, request.digest, request.image)
         indexes = self._wanted[key]
         try:
-            async with self._holding(request, None) as path:
+            async with self._binary(request, None) as binary:
                 self._gathered(key, indexes)
-                binary = Sendable(
-                    digest=request.digest,
-                    path=path,
-                    size=path.stat().st_size,
-                    chunk_size=self._chunk_size,
-                    container=request.image or request.digest,
-                )
-                check_wasm(binary)
                 check_indexes(indexes, binary.chunks)
                 await self._describe(request, proplet, binary)
                 if indexes:
@@ -164,6 +160,28 @@ class Proxy:
         """From now on, who asks for this starts anew."""
         if self._wanted.get(key) is indexes:
             del self._wanted[key]
+
+    @asynccontextmanager
+    async def _image(self, image: str) -> AsyncIterator[Sendable]:
+        """The binary that an image reference means now."""
+        found = await self._resolve(image)
+        wanted = BlobRequest(request_id="", digest=found.digest, image=image)
+        async with self._binary(wanted, found.size) as binary:
+            yield binary
+
+    @asynccontextmanager
+    async def _binary(self, request: BlobRequest, size: int | None) -> AsyncIterator[Sendable]:
+        """Raises ``SwashplateError`` when it cannot be had, or is no WebAssembly."""
+        async with self._holding(request, size) as path:
+            binary = Sendable(
+                digest=request.digest,
+                path=path,
+                size=path.stat().st_size,
+                chunk_size=self._chunk_size,
+                container=request.image or request.digest,
+            )
+            check_wasm(binary)
+            yield binary
 
     @asynccontextmanager
     async def _holding(self, request: BlobRequest, size: int | None) -> AsyncIterator[Path]:

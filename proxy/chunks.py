@@ -140,7 +140,7 @@ class ChunkStreams:
                     await self._wait_until(due)
                     continue
                 index = plan.take(self._clock())
-                content = await asyncio.to_thread(_read, file.fileno(), binary, index)
+                content = await asyncio.to_thread(read_chunk, file.fileno(), binary, index)
                 await self._bus.publish(topic_of(hexadecimal, index), content, qos=0)
                 # Every chunk is a line for whoever debugs; people who look for life need the first and few more.
                 (log.debug if sent % LOGGED_EVERY else log.info)(
@@ -172,7 +172,8 @@ class ChunkStreams:
         await asyncio.gather(*self._streams.values(), return_exceptions=True)
 
 
-def _read(handle: int, binary: Sendable, index: int) -> bytes:
+def read_chunk(handle: int, binary: Sendable, index: int) -> bytes:
+    """Raises ``IntegrityError`` when the file is not as long as it was."""
     offset = index * binary.chunk_size
     content = os.pread(handle, binary.chunk_size, offset)
     if len(content) != min(binary.chunk_size, binary.size - offset):

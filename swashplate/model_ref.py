@@ -35,5 +35,10 @@ class ModelRef:
 
     @property
     def path(self) -> str:
-        """Where the model registry serves it."""
+        """Where the model registry keeps it, with all that belongs to it."""
         return f"/lines/{self.line}/models/{self.version}"
+
+    @property
+    def read_path(self) -> str:
+        """Where it can be read, for the default line at Propeller's model registry too, which knows no lines."""
+        return f"/models/{self.version}" if self.line == DEFAULT_LINE else self.path

@@ -12,6 +12,9 @@ from swashplate.errors import InvalidRequestError
 ROUND_START = "fl/rounds/start"
 ROUND_NEXT = "fl/rounds/next"
 
+SHARED_QOS = 2
+"""What Propeller's components publish and subscribe their shared topics with; none of it is retained."""
+
 MAX_LEVEL_BYTES = 256
 
 
@@ -111,6 +114,28 @@ class Topics:
 
     def chunks_of(self, digest_hex: str) -> str:
         return f"{self.base}/registry/blobs/{level(digest_hex, 'digest')}/+"
+
+    # The topics that all of Propeller's components share: who speaks, and who is meant, is in the payload alone.
+
+    def shared_from_proplets(self, kind: str) -> str:
+        """What any proplet says: create, alive, results, invoke_results, metrics, task_metrics."""
+        return f"{self.base}/control/proplet/{level(kind, 'kind')}"
+
+    @property
+    def everything_shared_from_proplets(self) -> str:
+        return f"{self.base}/control/proplet/+"
+
+    def shared_to_proplets(self, kind: str) -> str:
+        """What the manager says to all of them: start, stop, invoke."""
+        return f"{self.base}/control/manager/{level(kind, 'kind')}"
+
+    @property
+    def shared_blob_request(self) -> str:
+        return f"{self.base}/registry/proplet"
+
+    @property
+    def shared_chunks(self) -> str:
+        return f"{self.base}/registry/server"
 
     @property
     def round_start(self) -> str:

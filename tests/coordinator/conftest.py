@@ -45,6 +45,7 @@ class FakeManager:
     def __init__(self) -> None:
         self.known = {"p-1", "p-2", "p-3"}
         self.alive = {"p-1", "p-2", "p-3"}
+        self.legacy: set[str] = set()
         self.tasks: dict[str, dict[str, Any]] = {}
         self.sent: dict[str, TaskCreate] = {}
         self.requests: list[str] = []
@@ -72,8 +73,13 @@ class FakeManager:
     async def read(self, request: web.Request) -> web.Response:
         return answer(next(t for t in self.tasks.values() if t["id"] == request.match_info["id"]))
 
+    async def proplet(self, request: web.Request) -> web.Response:
+        proplet = request.match_info["id"]
+        return answer({"id": proplet, "legacy": proplet in self.legacy})
+
     def service(self) -> HttpService:
         routes = [
+            Route("GET", "/proplets/{id}", self.proplet, "A proplet"),
             Route("POST", "/tasks", self.create, "Create a task"),
             Route("GET", "/tasks/{id}", self.read, "A task"),
         ]

@@ -212,7 +212,8 @@ class Site(Heard):
 
     @asynccontextmanager
     async def registry(self):
-        routes = [Route("GET", "/lines/{line}/models/{n}", self._model, "A model")]
+        paths = ("/models/{n}", "/lines/{line}/models/{n}")
+        routes = [Route("GET", path, self._model, "A model") for path in paths]
         async with HttpService("registry", routes).serving("127.0.0.1", self.registry_port):
             yield
 
@@ -224,7 +225,7 @@ class Site(Heard):
 
     async def _model(self, request: web.Request) -> web.Response:
         self.model_requests.append(request.path)
-        key = request.match_info["line"], int(request.match_info["n"])
+        key = request.match_info.get("line", "global_model"), int(request.match_info["n"])
         if key not in self.models:
             return answer({"error": "Model not found", "code": "model_unknown"}, status=404)
         model = self.models[key]

@@ -60,7 +60,7 @@ async def test_the_model_is_a_file_of_the_guest(world, proplet, logged):
     async with world.site.registry():
         result = await world.manager.outcome(world.start(cat("model.json"), env=MODEL))
     assert json.loads(result.results) == {"w": [0.0, 0.0, 0.0], "b": 0.0}
-    url = world.site.url(world.site.registry_port) + "/lines/global_model/models/0"
+    url = world.site.url(world.site.registry_port) + "/models/0"
     assert await logged.until(f"Fetching model from registry: {url}")
 
 

@@ -117,11 +117,14 @@ class Broker:
     def id(self, name: str) -> str:
         return self.credentials.client(name).id
 
+    def disconnect(self) -> None:
+        for peer in self._peers:
+            peer.close()
+
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        for peer in self._peers:
-            peer.close()
+        self.disconnect()
         self.kill()
