@@ -63,7 +63,9 @@ class LegacyChunks:
                     self._wanted[image] = False
                     await self._send(image, binary)
         except SwashplateError as error:
-            log.error("failed to fetch container", container=image, error=error.sentence, code=error.code, hint=error.hint)
+            log.error(
+                "failed to fetch container", container=image, error=error.sentence, code=error.code, hint=error.hint
+            )
         finally:
             del self._wanted[image]
 
