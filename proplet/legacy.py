@@ -133,6 +133,9 @@ class LegacyAgent:
             log.info("nobody has announced itself, and the shared topics are not granted", reason=error.sentence)
             await self._unsubscribe()
             return
+        except asyncio.CancelledError:
+            await self._unsubscribe()
+            raise
         log.info("no manager has announced itself: on the shared topics as well", within_s=SILENCE_S)
         self._heartbeats = self._work.start(self._beat(), "heartbeats on the shared topic")
 

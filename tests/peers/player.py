@@ -6,6 +6,7 @@ import base64
 import json
 import queue
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
@@ -115,9 +116,10 @@ class Player:
         poll(lambda: wanted in self._log(), within=PATIENCE)
 
     def next(self, topic: str) -> Any:
-        """The next message on this topic, whatever comes on others."""
+        """The next message on this topic, whatever comes on others, which does not prolong the wait."""
+        deadline = time.monotonic() + PATIENCE
         while not self._heard[topic]:
-            message = self._ear.next()
+            message = self._ear.inbox.get(timeout=max(0.0, deadline - time.monotonic()))
             self._heard[message.topic].append(message)
         return self._heard[topic].pop(0)
 

@@ -1,15 +1,27 @@
-"""The old chunk protocol and the kept results, each by itself."""
+"""What the proplet does on the shared topics, and the parts of it by themselves."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
+from contextlib import asynccontextmanager
+
 import pytest
+import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proplet import legacy
 from proplet.legacy_fetch import LegacyAssembly
 from proplet.legacy_results import Kept, Shelf
 from swashplate.errors import IntegrityError, InvalidRequestError, TooLargeError
-from swashplate.messages.legacy import LegacyChunk
+from swashplate.messages import Announce
+from swashplate.messages.legacy import LegacyChunk, LegacyLearned, LegacyResult, LegacyStart
+from tests.proplet.conftest import ID, LOOPS, NAMES, PATIENCE, prints
+
+UPDATE = {"round_id": "r", "proplet_id": ID, "base_model_uri": "m", "num_samples": 2, "update": {"w": [1], "b": 0}}
+LEARNS = {"ROUND_ID": "r"}
 
 
 def chunk(content: bytes, index: int, total: int) -> LegacyChunk:
@@ -66,3 +78,84 @@ async def test_results_stay_on_the_shelf_until_forgotten(tmp_path):
     (tmp_path / "legacy" / "altered.json").write_text('{"task_id": 1}')
     assert [kept.task_id for kept in await again.left()] == ["../../t"]
     again.close()
+
+
+class Shared:
+    """A Propeller manager: starts on the shared topic and keeps what comes back."""
+
+    def __init__(self, bus) -> None:
+        self.bus = bus
+        self.created = asyncio.Event()
+        self.heard: list[str] = []
+        self.results: asyncio.Queue[LegacyResult] = asyncio.Queue()
+
+    async def hear(self, message) -> None:
+        kind = message.topic.rpartition("/")[2]
+        self.heard.append(kind)
+        if kind == "create":
+            self.created.set()
+        if kind == "results":
+            self.results.put_nowait(LegacyResult.decode(message.payload))
+
+    async def start(self, task_id: str, guest: str, **fields) -> None:
+        file = base64.b64encode(wasmtime.wat2wasm(guest)).decode()
+        said = LegacyStart(id=task_id, name="_start", file=file, proplet_id=ID, **fields)
+        await self.bus.publish(NAMES.shared_to_proplets("start"), said.encode(), qos=2)
+
+    async def result(self) -> LegacyResult:
+        async with asyncio.timeout(PATIENCE):
+            return await self.results.get()
+
+
+@pytest.fixture
+async def shared(world, monkeypatch):
+    monkeypatch.setattr(legacy, "SILENCE_S", 0.05)
+    manager = Shared(world.manager.bus)
+    await manager.bus.subscribe(NAMES.everything_shared_from_proplets, manager.hear)
+    return manager
+
+
+@asynccontextmanager
+async def speaking(world, shared: Shared, **settings):
+    async with world.proplet(**settings):
+        async with asyncio.timeout(PATIENCE):
+            await shared.created.wait()
+        yield
+
+
+async def test_a_proplet_that_hears_an_announcement_never_speaks_on_the_shared_topics(world, shared):
+    await world.manager.bus.publish(NAMES.announce, Announce(heartbeat_s=0.02).encode(), retain=True)
+    async with world.proplet() as proplet:
+        await shared.start("t", prints("hello"))
+        await world.manager.until(lambda: len(world.manager.alives) > 10)  # 0.2 s of them
+        assert (shared.heard, proplet.legacy.running) == ([], 0)
+
+
+async def test_beyond_its_queue_a_start_is_refused_with_the_reason(world, shared):
+    async with speaking(world, shared, PROPLET_QUEUE="0"):
+        await shared.start("first", LOOPS)
+        await shared.start("second", LOOPS)
+        refused = await shared.result()
+        assert refused.task_id == "second"
+        assert "run or wait already" in refused.error
+
+
+async def test_an_update_that_cannot_be_posted_is_in_the_result(world, shared, monkeypatch):
+    monkeypatch.setattr(legacy, "POST_FOR_S", 0.0)
+    world.site.datasets.put(ID, [{"x": [1.0], "y": 1.0}])
+    async with speaking(world, shared), world.site.data_store():
+        await shared.start("t", prints(json.dumps(UPDATE)), env=LEARNS)
+        result = await shared.result()
+        assert (result.proplet_id, result.error, result.sender) == (None, None, ID)
+        assert json.loads(LegacyLearned.model_validate(result.results).printed())["update"] == UPDATE["update"]
+
+
+async def test_an_update_that_the_coordinator_refuses_fails_the_task(world, shared):
+    world.site.datasets.put(ID, [{"x": [1.0], "y": 1.0}])
+    world.site.answers.append((409, {"error": "the round starts from another model", "code": "stale_base"}))
+    async with speaking(world, shared), world.site.data_store(), world.site.coordinator():
+        await shared.start("t", prints(json.dumps(UPDATE)), env=LEARNS)
+        result = await shared.result()
+        assert "another model" in result.error
+        assert result.results["update_b64"] == ""
+        assert world.site.updates[0][0] == ""
