@@ -69,9 +69,10 @@ async def _provision(options: Options, *, own_broker: bool) -> dict[str, str]:
     if own_broker:
         command += ["--state-dir", str(options.state_dir), "--broker", options.broker]
         command += ["--broker-host", HOST, "--broker-port", str(options.port("broker"))]
+    own = {name: value for name, value in read_env(options.env_file).items() if name.startswith("IDENTITY_")}
     process = await asyncio.create_subprocess_exec(
         *command,
-        env={**read_env(options.env_file), **os.environ},
+        env={**own, **os.environ},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 
 import pytest
 
-from swashplate.ports import free_port
 from swashplate.topics import Topics
 from tests.support.broker import Broker, Peer
-from tests.support.identity import Identity
+from tests.support.identity import Identity, free_ports
+
+NUMBERS = itertools.count()
 
 
 class World:
@@ -17,7 +19,7 @@ class World:
 
     def __init__(self, identity: Identity, broker: Broker) -> None:
         self.identity, self.broker = identity, broker
-        self.domain = identity.domain()
+        self.domain = identity.domain(f"domain-{next(NUMBERS)}")
         self.channel = identity.channel(self.domain)
         self.topics = Topics(self.domain, self.channel)
         self.keys: dict[str, str] = {}
@@ -43,15 +45,22 @@ class World:
         assert status in {200, 204}, answer
 
 
-@pytest.fixture
-def world(tmp_path, kind, request):
+@pytest.fixture(scope="module", params=["embedded", "mosquitto"])
+def service(request, tmp_path_factory):
+    """One service and one broker for all tests, each of which has a domain of its own and leaves both running."""
+    kind, folder = request.param, tmp_path_factory.mktemp("service")
     executable = request.getfixturevalue({"embedded": "nats_server"}.get(kind, kind))
-    folder = tmp_path / "broker"
+    told = {"BROKER_PID_FILE": folder / "broker" / "broker.pid", "BROKER_LOG": folder / "broker.log"}
     with (
-        Identity(tmp_path, kind, BROKER_PID_FILE=folder / "broker.pid", BROKER_LOG=tmp_path / "broker.log") as identity,
-        Broker(kind, executable, folder, None, identity.mqtt_port) as broker,
+        Identity(folder, kind, **told) as identity,
+        Broker(kind, executable, folder / "broker", None, identity.mqtt_port) as broker,
     ):
-        yield World(identity.log_in(), broker)
+        yield identity.log_in(), broker
+
+
+@pytest.fixture
+def world(service):
+    return World(*service)
 
 
 def test_a_client_can_do_what_its_role_allows_once_it_is_told_that_it_is_connected(world):
@@ -156,14 +165,15 @@ def test_what_was_changed_while_the_broker_was_down_holds_when_it_is_back(world)
     assert world.log_in(new).accepted
 
 
-@pytest.mark.parametrize("kind", ["embedded"], indirect=True)
+@pytest.mark.parametrize("service", ["embedded"], indirect=True)
 def test_health_tells_that_the_broker_refuses_its_files_until_it_takes_them(world):
     """nats-server cannot change its port while it runs."""
     identity = world.identity
-    for port, status in ((free_port(), 503), (identity.mqtt_port, 200)):
+    for port, status in ((*free_ports(1), 503), (identity.mqtt_port, 200)):
         identity.kill()
         identity.settings["MQTT_PORT"] = port
         identity.start()
         found, answer = identity.call("clients", "GET", "/health")
         assert found == status, answer
         assert ("refuses" in str(answer)) == (status == 503)
+    identity.log_in()

@@ -209,7 +209,7 @@ async def test_a_late_answer_is_an_answer(path, tmp_path):
 
 
 async def test_tls_is_checked_and_its_failures_told_apart(path, tmp_path_factory, monkeypatch):
-    certs = certificates.make(tmp_path_factory.mktemp("certificates"))
+    certs = certificates.make_certificates(tmp_path_factory.mktemp("certificates"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certs.server, certs.server_key)
     with server(http("{}"), context) as port:

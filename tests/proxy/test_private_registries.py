@@ -396,7 +396,7 @@ async def test_docker_registrys_blobs_are_fetched_with_the_login(docker_registry
 def authority(tmp_path):
     folder = tmp_path / "certificates"
     folder.mkdir()
-    return certificates.make(folder)
+    return certificates.make_certificates(folder)
 
 
 @pytest.fixture
