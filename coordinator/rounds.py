@@ -149,14 +149,18 @@ class Rounds:
 
     async def status(self, round_id: str, *, wait: float = 0) -> RoundStatus:
         """How a round stands; waits up to ``wait`` seconds for its end. Raises ``NotFoundError``."""
-        live = self._live.find(round_id)
-        if live is None:
-            round_, _ = await self._find(round_id)
-            return views.status(round_, len(await self._store.update_keys(round_id)))
         if wait:
             with suppress(TimeoutError):
-                await asyncio.wait_for(live.over.wait(), wait)
-        return views.status(live.round, len(live.keys))
+                async with asyncio.timeout(wait):
+                    async with self._turn(round_id):  # one that is being configured is on the disk before it is live
+                        live = self._live.find(round_id)
+                    if live is not None:
+                        await live.over.wait()
+        live = self._live.find(round_id)
+        if live is not None:
+            return views.status(live.round, len(live.keys))
+        round_, _ = await self._find(round_id)
+        return views.status(round_, len(await self._store.update_keys(round_id)))
 
     async def view(self, round_id: str) -> RoundView:
         """Everything about a round. Raises ``NotFoundError``."""

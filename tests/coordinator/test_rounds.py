@@ -289,3 +289,20 @@ async def test_news_on_the_topic_of_another_participant_is_dropped(world):
     for proplet in ("p-1", "p-2", "p-3"):
         await world.update(proplet)
     assert (await world.over())["completed"]
+
+
+async def test_a_wait_for_a_round_that_is_just_being_configured_lasts_until_its_end(world):
+    """It is on the disk a moment before it is known in memory: who asks then must wait as well."""
+
+    async def watch(round_id: str) -> Any:
+        while True:
+            status, body = await world.call("GET", "coordinator", f"/rounds/{round_id}/complete?wait=20")
+            if status == 200:
+                return body["status"]
+
+    for round_id in (f"r-{n}" for n in range(10)):
+        watching = [asyncio.create_task(watch(round_id)) for _ in range(10)]
+        assert (await world.configure(round_id))[0] == 201
+        for proplet in ("p-1", "p-2", "p-3"):
+            assert (await world.update(proplet, round_id=round_id))[0] == 200
+        assert await asyncio.gather(*watching) == ["completed"] * 10

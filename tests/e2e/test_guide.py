@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from client_wasm.demo import GUEST
+from tests.conftest import missing
 from tests.support.stack import Stack, poll
 from tests.support.wat import HELLO, SPIN
 
@@ -45,12 +45,6 @@ echo "answer=$(curl -s -X POST http://localhost:7070/fl/experiments \
 """
 
 
-def needs(program: str) -> None:
-    if shutil.which(program) is None:
-        reason = f"{program} is not installed"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-
-
 def shifted(text: str, offset: int) -> str:
     return re.sub(r"localhost:(\d+)", lambda found: f"localhost:{int(found[1]) + offset}", text)
 
@@ -79,7 +73,8 @@ def fresh(tmp_path, request):
 
 def test_steps_6_to_8_of_the_guide(fresh):
     stack = fresh
-    needs("curl")
+    if shutil.which("curl") is None:
+        missing("curl is not installed")
     (stack.folder / ".env").unlink(missing_ok=True)
     (stack.folder / ".env").symlink_to(stack.env_file)
     done = subprocess.run(
