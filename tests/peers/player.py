@@ -16,10 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.peers.conversation import Variables, difference, fill
-from tests.support.broker import PATIENCE, Peer
+from tests.support.broker import Peer
 from tests.support.stack import poll
 
 QOS = 2
+PATIENCE = 30.0
+"""Seconds for a process of ours to start on a busy machine, and then to answer."""
 
 
 class Player:
