@@ -1,0 +1,70 @@
+"""``./test-e2e.sh``: where it ends, and what it says then. That it succeeds is shown with the guide, whose last step it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swashplate import control
+
+SCRIPT = Path(__file__).resolve().parents[2] / "test-e2e.sh"
+
+
+def run(stack, *more: str, env_file: Path | None = None) -> tuple[int, str]:
+    """Exit status, and the last line of what it printed."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = [str(SCRIPT), "--state-dir", str(stack.state), "--env-file", str(env_file or stack.env_file), *more]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout.splitlines()[-1]
+
+
+def test_a_stopped_proxy_is_named(stack):
+    def ask(do: str) -> None:
+        control.ask(stack.state, control.Request(do=do, services=["proxy"]), lambda _: None)
+
+    ask("stop")
+    try:
+        status, last = run(stack)
+    finally:
+        ask("start")
+    assert status == 1
+    assert last.startswith("✗ proxy does not answer")
+
+
+def test_a_round_that_fails_is_told_with_its_reason(stack):
+    status, last = run(stack, "--image", "local-registry/Upper:latest")
+    assert status == 1
+    assert "Upper" in last
+    assert "lower case" in last
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("PROPLET_CLIENT_ID=proplet-1\nPROPLET_2_CLIENT_ID=b\nPROPLET_3_CLIENT_ID=c\n", "proplet-1"),
+        ('PROPLET_CLIENT_ID=""\n', "PROPLET_CLIENT_ID is not set"),
+    ],
+)
+def test_ids_that_are_none_are_told_before_a_round_is_tried(stack, tmp_path, text, named):
+    env_file = tmp_path / ".env"
+    env_file.write_text(text)
+    status, last = run(stack, env_file=env_file)
+    assert status == 1
+    assert named in last
+
+
+def test_without_a_stack_it_says_how_to_start_one(stack, tmp_path):
+    status, last = run(stack, "--up", "--state-dir", str(tmp_path))
+    assert status == 1
+    assert "swashplate up -d" in last
