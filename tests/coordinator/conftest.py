@@ -216,6 +216,17 @@ class World:
             finally:
                 rounds.execute(f"ALTER TABLE {table} RENAME COLUMN away TO {column}")
 
+    @contextmanager
+    def slow_disk(self, name: str) -> Iterator[None]:
+        """The database of the coordinator or the registry does nothing meanwhile, which may be up to 5 seconds."""
+        (file,) = (self.folder / name).glob("*.sqlite3")
+        with closing(sqlite3.connect(file, isolation_level=None)) as held:
+            held.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                held.execute("COMMIT")
+
     async def until(self, condition: Callable[[], bool], seconds: float = 10) -> None:
         deadline = time.monotonic() + seconds
         while not condition():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -19,6 +21,34 @@ async def test_waiting_ends_with_the_round_still_open(world):
     await world.configure()
     told = await world.over(wait=0.05)
     assert told == {"round_id": "r-1", "completed": False, "num_updates": 0, "k_of_n": 3, "status": "configured"}
+
+
+async def test_who_asks_while_a_round_is_being_stored_waits_for_its_end_too(world, capsys):
+    text = ""
+
+    def said(phrase: str) -> Callable[[], bool]:
+        def found() -> bool:
+            nonlocal text
+            captured = capsys.readouterr()
+            text += captured.out + captured.err
+            return phrase in text
+
+        return found
+
+    with ExitStack() as storing:
+        with world.slow_disk("registry"):
+            configuring = asyncio.create_task(world.configure(k_of_n=1))
+            await world.until(said("Received experiment configuration"))
+            assert (await world.call("GET", "coordinator", "/rounds/r-1"))[0] == 404
+            storing.enter_context(world.slow_disk("coordinator"))
+        await world.until(said("Loaded initial model from registry"), seconds=4)
+        waiting = asyncio.create_task(world.over(wait=60))
+        for _ in range(2):  # answered without the database: the request before them has arrived
+            assert (await world.call("GET", "coordinator", "/task"))[0] == 400
+    await configuring
+    await world.update("p-1")
+    async with asyncio.timeout(5):
+        assert (await waiting)["completed"]
 
 
 @pytest.mark.parametrize("wait", ["-1", "301", "soon", "nan"])
