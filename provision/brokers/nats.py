@@ -16,6 +16,8 @@ from swashplate.errors import ConfigurationError
 
 CONFIG = "nats.conf"
 
+NOBODY = "$"
+"""No client's id: ``swashplate.topics.level`` refuses it."""
 _NOBODYS_KEY = "$2a$04$" + "." * 53
 
 
@@ -67,7 +69,7 @@ authorization {{
   default_permissions: {{ publish: {{ deny: ">" }}, subscribe: {{ deny: ">" }} }}
   users: [
     # Without any user the server would let everybody in. This one has no key: the hash is of nothing that is known.
-    {{ user: "-", password: {_quoted(_NOBODYS_KEY)}, permissions: {{ publish: {_permission(())}, subscribe: {_permission(())} }} }}
+    {{ user: {_quoted(NOBODY)}, password: {_quoted(_NOBODYS_KEY)}, permissions: {{ publish: {_permission(())}, subscribe: {_permission(())} }} }}
 {listed}
   ]
 }}

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.brokers import Kind, Place, User, broker_files, hashed, write_broker_files
+from provision.brokers import Kind, Place, User, broker_files, hashed, nats, write_broker_files
 from provision.brokers.nats import subjects
 from provision.credentials import complete
 from provision.identity import access
 from provision.identity.records import Records
 from provision.identity.seeding import seed
+from swashplate import topics as topic_names
 from swashplate.errors import InvalidRequestError
-from swashplate.topics import matches
+from swashplate.topics import Grants, matches
 
 level = st.sampled_from(["a", "b", "m"])
 filters = st.builds(
@@ -100,3 +102,12 @@ def test_a_hashed_key_is_known_again_and_no_other():
     assert found.matches("secret")
     assert not found.matches("Secret")
     assert hashed("secret") != found
+
+
+def test_no_id_that_a_client_can_have_is_the_one_of_nobody(tmp_path, nats_server):
+    config = tmp_path / nats.CONFIG
+    config.write_text(nats.config([User("-", "a dash", hashed("key"), Grants((), ()))], Place(tmp_path)))
+    checked = subprocess.run([nats_server, "-t", "-c", str(config)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    with pytest.raises(InvalidRequestError):
+        topic_names.level(nats.NOBODY)
