@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import subprocess
@@ -101,7 +100,7 @@ def _stored(registry: str, environ: Mapping[str, str]) -> tuple[str, str] | None
         return None
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint=GIVE_HINT) from error
-    except (ValueError, AttributeError, TypeError, binascii.Error) as error:
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
         raise ConfigurationError(f"cannot use the logins in {path}: {error}", hint=GIVE_HINT) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 
 import pytest
 
@@ -78,6 +79,16 @@ def test_half_a_login_is_refused(username, password):
     with pytest.raises(ConfigurationError, match="without a") as refused:
         of_command("ghcr.io", username=username, password=password, token_services="", environ={})
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("said", ["{}", "[]", "not JSON"])
+def test_a_helper_that_says_something_else_is_an_error_with_a_hint(login_at, tmp_path, monkeypatch, said):
+    helper = tmp_path / "docker-credential-odd"
+    helper.write_text(f"#!/bin/sh\necho '{said}'\n")
+    helper.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ConfigurationError, match="cannot use the logins"):
+        login_at("ghcr.io", {"credsStore": "odd"})
 
 
 def test_a_helper_that_is_not_installed_is_as_good_as_no_login(login_at):
