@@ -52,18 +52,28 @@ class Transitions:
 
     async def handle(self, request: Request, say: Say) -> dict[str, Any]:
         """Do what was asked; raises ``NotFoundError`` for a service that there is not."""
+        if request.do == "states" and self._plan is not None:  # also while a change is under way
+            return self._states(self._named(self._plan, request.services))
         async with self.one_at_a_time:
             if self._plan is None:
                 raise ConfigurationError("the stack did not start")
             if request.do == "apply":
                 return await self._apply(self._plan, request.options, say)
-            named = chosen(request.services, [child.name for child in self._supervisor.children])
-            children = [child for child in self._supervisor.children if child.name in named]
+            children = self._named(self._plan, request.services)
             if request.do in {"stop", "restart"}:
                 await self._stop(children, say)
             if request.do in {"start", "restart"}:
                 await self._start(children, say, within=STARTED_WITHIN_S)
-            return {"services": {child.name: self._supervisor.state(child) for child in children}}
+            return self._states(children)
+
+    def _named(self, plan: Plan, services: Sequence[str]) -> list[Child]:
+        """Those of the plan; one that is just being recreated is no child of the supervisor, and stopped."""
+        running = {child.name: child for child in self._supervisor.children}
+        named = chosen(services, [child.name for child in plan.children])
+        return [running.get(child.name, child) for child in plan.children if child.name in named]
+
+    def _states(self, children: Sequence[Child]) -> dict[str, Any]:
+        return {"services": {child.name: self._supervisor.state(child) for child in children}}
 
     async def _stop(self, children: Sequence[Child], say: Say) -> None:
         async def stop(child: Child) -> None:
@@ -129,7 +139,8 @@ class Transitions:
     async def _until_ready(self, begun: Sequence[Child]) -> None:
         assert self._plan is not None
         async with HttpClient(timeout=5, tokens=self._plan.layout.manager_access) as client:
-            ready = Readiness(begun, client, READY_WITHIN_S)
+            # Of all: a proplet that was running all along and dies again and again must end the wait too.
+            ready = Readiness(self._supervisor.children, client, READY_WITHIN_S)
             for child in begun:
                 if child.ready_url or child.ready_port:
                     await ready.wait(child)
