@@ -19,7 +19,7 @@ from manager.tasks import TaskService
 from swashplate import logging
 from swashplate.blobs import BlobStore
 from swashplate.bus import Bus, Received
-from swashplate.errors import ForbiddenError, InvalidRequestError, TooLargeError
+from swashplate.errors import ForbiddenError, InvalidRequestError, TooLargeError, UnavailableError
 from swashplate.messages import Capabilities, Update
 from swashplate.messages.legacy import (
     OFFLINE,
@@ -197,7 +197,10 @@ class LegacyProplets:
             for proplet in self._proplets.list():
                 heard = max(proplet.last_seen, self._awake_since)
                 if proplet.legacy and time.time() - heard > self._proplets.patience(proplet):
-                    await self._lost(proplet.id, "the proplet's heartbeats stopped", "lease_expired")
+                    try:
+                        await self._lost(proplet.id, "the proplet's heartbeats stopped", "lease_expired")
+                    except UnavailableError as error:  # the next look tries again
+                        log.error("lost tasks not recorded", proplet_id=proplet.id, error=error.sentence)
 
     async def _switched(self, proplet_id: str) -> None:
         await self._lost(proplet_id, "the proplet has changed to topics of its own", "proplet_restarted")

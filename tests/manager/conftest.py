@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 
 import aiohttp
 import pytest
@@ -139,6 +140,16 @@ class World:
         bare = MemoryBus(self.broker, client_id="manager-bare")
         async with managing(settings, self.folder, bus, bare):
             yield
+
+    @contextmanager
+    def broken(self, table: str, column: str):
+        """The manager's database can neither read nor write whole rows of a table."""
+        with closing(sqlite3.connect(self.folder / "manager.db")) as database:
+            database.execute(f"ALTER TABLE {table} RENAME COLUMN {column} TO away")
+            try:
+                yield
+            finally:
+                database.execute(f"ALTER TABLE {table} RENAME COLUMN away TO {column}")
 
     @asynccontextmanager
     async def proplet(self, proplet_id: str):

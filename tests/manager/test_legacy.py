@@ -83,6 +83,20 @@ async def test_a_task_is_lost_when_the_heartbeats_stop(world, monkeypatch):
         assert (ended["status"], ended["code"]) == ("failed", "lease_expired")
 
 
+async def test_a_loss_that_the_database_cannot_record_is_recorded_later(world, monkeypatch, capsys):
+    world.heartbeat_s = "0.05"
+    monkeypatch.setattr(legacy, "LOOK_AGAIN_S", 0.01)
+    async with world.manager(), legacy_proplet(world) as old:
+        task = await running(world, old)
+        with world.broken("attempts", "deadline"):
+            monkeypatch.setattr(proplets, "LEGACY_REPORT_S", 0.05)
+            async with asyncio.timeout(PATIENCE):
+                while "the database cannot do this now" not in capsys.readouterr().out:
+                    await asyncio.sleep(0.005)
+        ended = await world.ended(task["id"])
+        assert (ended["status"], ended["code"]) == ("failed", "lease_expired")
+
+
 def test_a_legacy_proplet_reports_at_its_own_pace():
     old, modern = (proplets.Proplet("p", legacy=legacy, last_seen=100, offline=False) for legacy in (True, False))
     assert proplets.is_alive(old, 129, heartbeat_s=1)
