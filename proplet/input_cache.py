@@ -63,21 +63,22 @@ class InputCache:
     async def get(self, url: str, *, immutable: bool = False, patience: float = 0.0) -> Kept:
         """What ``url`` serves now; the file may be dropped at the caller's next await, so link it before.
 
-        Raises ``UnavailableError`` when it does not answer for ``patience`` seconds, ``InvalidRequestError`` when that is no JSON object, and what
-        the server's own refusal means.
+        Raises ``UnavailableError`` when it does not answer for ``patience`` seconds, ``InvalidRequestError`` when that is
+        no JSON object, and what the server's own refusal means.
         """
+        until = time.monotonic() + patience  # from now on: whoever waited for the lock has waited for the server
         lock = self._locks.setdefault(url, asyncio.Lock())
         async with lock:
             kept = self._kept.get(url)
             if kept is None or not immutable:
-                kept = await self._persistently(url, kept, patience)
+                kept = await self._persistently(url, kept, until)
             if not kept.path.exists():  # "not changed" was said about what has been dropped meanwhile
-                kept = await self._persistently(url, None, patience)
+                kept = await self._persistently(url, None, until)
             self._keep(url, kept)
             return kept
 
-    async def _persistently(self, url: str, known: Kept | None, patience: float) -> Kept:
-        until, pause = time.monotonic() + patience, AGAIN_S
+    async def _persistently(self, url: str, known: Kept | None, until: float) -> Kept:
+        pause = AGAIN_S
         while True:
             try:
                 return await self._fetch(url, known)

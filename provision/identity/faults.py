@@ -1,7 +1,7 @@
 """What goes wrong on purpose, so that a test can see what provisioning makes of it.
 
-``hang@3,status@5=503,delay@6=200``: the third request is never answered, the fifth with 503, the sixth 200 ms late. Requests are counted over all four
-ports from 1, those to ``/health`` aside.
+``hang@3,status@5=503,delay@6=200``: the third request is never answered, the fifth with 503, the sixth 200 ms late.
+Requests are counted over all four ports from 1, those to ``/health`` aside.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from aiohttp import web
 from proplet.input_cache import InputCache
 from swashplate import ports
 from swashplate.client import HttpClient
-from swashplate.errors import NotFoundError
+from swashplate.errors import NotFoundError, UnavailableError
 from swashplate.http import HttpService, Route, answer
 
 CONTENT = {"data": [{"x": [0.5] * 20, "y": 1}]}
@@ -19,7 +19,7 @@ ROOM_FOR_ONE = 200
 
 
 class Source:
-    """Serves the same JSON under every name but ``missing``; holds the answer that nothing changed while told to."""
+    """Serves the same JSON under every name but ``missing`` and ``away``; holds the answer that nothing changed while told to."""
 
     def __init__(self) -> None:
         self.url = f"http://127.0.0.1:{ports.free_port()}"
@@ -32,6 +32,9 @@ class Source:
         name = request.match_info["name"]
         if name == "missing":
             raise NotFoundError("no such input")
+        if name == "away":
+            self.served.append((name, 503))
+            raise UnavailableError("not now")
         status = 304 if request.headers.get("If-None-Match") else 200
         self.served.append((name, status))
         if status == 304:
@@ -88,3 +91,11 @@ async def test_nothing_is_kept_of_what_failed_or_was_dropped(cache, source):
     gc.collect()
     assert len(cache._locks) == 0
     assert list(cache._kept) == [f"{source.url}/c"]
+
+
+async def test_tasks_that_wait_for_the_same_server_wait_at_the_same_time(cache, source):
+    tasks = [cache.get(f"{source.url}/away", patience=0.5) for _ in range(6)]
+    failures = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(failure, UnavailableError) for failure in failures)
+    # One after the other, pauses of 0.1 s or more, for half a second; who is late asks once. In turn it would be 3 times 6.
+    assert len(source.served) <= 6 + 5
