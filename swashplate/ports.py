@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import itertools
+import random
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from swashplate.errors import ConfigurationError, SwashplateError
@@ -22,11 +26,16 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
+@functools.cache
+def _shuffled() -> Iterator[int]:
+    return itertools.cycle(random.sample(range(10_000, 20_000), 10_000))
+
+
 def free_port() -> int:
-    """A port that is free now; nothing keeps it free."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, another one each time. Nothing keeps it free, but the kernel gives it to nobody's outgoing
+    connection meanwhile.
+    """
+    return next(filter(is_free, _shuffled()))
 
 
 def holder(port: int) -> str | None:

@@ -28,14 +28,6 @@ HOST = "127.0.0.1"
 Answer = tuple[int, Any]
 
 
-def free_ports(count: int) -> set[int]:
-    """Different ones: a port that is free may be named twice."""
-    found: set[int] = set()
-    while len(found) < count:
-        found.add(free_port())
-    return found
-
-
 class FakeManager:
     """The manager's task API: it creates tasks and runs nothing. Whoever is not ``alive`` or ``known`` is refused.
 
@@ -94,7 +86,7 @@ class World:
         self.broker = MemoryBroker()
         self.topics = Topics("d", "c")
         self.manager = FakeManager()
-        self.ports = dict(zip(("manager", "coordinator", "registry", "aggregator"), free_ports(4), strict=True))
+        self.ports = {name: free_port() for name in ("manager", "coordinator", "registry", "aggregator")}
         self.heard: list[Received] = []
         self.bare_allowed = True
         self._running: dict[str, AsyncExitStack] = {}

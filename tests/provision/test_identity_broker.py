@@ -7,9 +7,10 @@ import queue
 
 import pytest
 
+from swashplate.ports import free_port
 from swashplate.topics import Topics
 from tests.support.broker import Broker, Peer
-from tests.support.identity import Identity, free_ports
+from tests.support.identity import Identity
 
 NUMBERS = itertools.count()
 
@@ -169,7 +170,7 @@ def test_what_was_changed_while_the_broker_was_down_holds_when_it_is_back(world)
 def test_health_tells_that_the_broker_refuses_its_files_until_it_takes_them(world):
     """nats-server cannot change its port while it runs."""
     identity = world.identity
-    for port, status in ((*free_ports(1), 503), (identity.mqtt_port, 200)):
+    for port, status in ((free_port(), 503), (identity.mqtt_port, 200)):
         identity.kill()
         identity.settings["MQTT_PORT"] = port
         identity.start()

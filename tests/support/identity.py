@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -16,16 +14,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from swashplate.layout import without_roles
-from swashplate.ports import is_free
+from swashplate.ports import free_port
 
 PATIENCE = 20.0
 SERVICES = ("users", "domains", "channels", "clients")
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ones, and none that the kernel would give to somebody's outgoing connection meanwhile."""
-    shuffled = random.sample(range(10_000, 20_000), 10_000)
-    return list(itertools.islice(filter(is_free, shuffled), count))
 
 
 class Identity:
@@ -35,7 +27,7 @@ class Identity:
         self.folder = folder
         self.broker_folder = folder / "broker"
         self.log = folder / "identity.log"
-        self.mqtt_port, *ports = free_ports(1 + len(SERVICES))
+        self.mqtt_port, *ports = (free_port() for _ in range(1 + len(SERVICES)))
         self.ports = dict(zip(SERVICES, ports, strict=True))
         self.settings = {
             "BROKER": kind,

@@ -22,7 +22,8 @@ from swashplate.errors import NotFoundError
 
 PATIENCE = 60.0
 T = TypeVar("T")
-OFFSETS = range(20_000, 40_000, 100)
+OFFSETS = range(11_000, 23_500, 100)
+"""The ports are then below those that the kernel gives to outgoing connections."""
 
 
 def free_offset() -> int:
