@@ -190,7 +190,8 @@ done_ "experiment: $ROUND from version $NEWEST, 3 of 3 within $TIMEOUT s"
 
 ended=$((SECONDS + TIMEOUT + 10))
 while :; do
-    STATUS=$(curl -sS --max-time 40 "$COORDINATOR/rounds/$ROUND/complete?wait=20" 2>&1) || STATUS='{"status": "unknown"}'
+    STATUS=$(curl -sS --max-time 40 "$COORDINATOR/rounds/$ROUND/complete?wait=20" 2>&1) ||
+        { STATUS='{"status": "unknown"}'; sleep 1; }
     state=$(json "found.get('status')" <<<"$STATUS" 2>/dev/null || echo unknown)
     case "$state" in
         completed) break ;;

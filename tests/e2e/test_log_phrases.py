@@ -97,7 +97,7 @@ class Round:
         self.image = "local-registry:5000/fl-client-wasm:latest"
         with self.listening():
             self.id = self.run("fl/models/global_model_v0")
-            poll(lambda: len(self.heard) == 2, within=10)
+            poll(lambda: len(self.heard) == 2)
 
     def run(self, model_ref: str) -> str:
         round_id = f"r-{uuid.uuid4().hex[:10]}"
@@ -152,7 +152,7 @@ def test_what_the_guide_greps_for_is_found(after, grep):
             def found(service=service, pattern=pattern):
                 return [line for line in after.lines(service) if pattern.search(line)]
 
-            lines = poll(found, within=5)  # the last lines of a round come after its answer
+            lines = poll(found)  # the last lines of a round come after its answer
             assert grep.count in {None, len(lines)}, (service, lines)
             wanted = filled(grep.shows, after, proplet)
             assert any(wanted in line for line in lines), (service, wanted, lines)
