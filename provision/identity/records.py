@@ -181,12 +181,12 @@ class Records(BaseModel):
 def roles(client: Client) -> tuple[str, ...]:
     """The roles whose rights a client has: ``metadata.role``, one or several, else what its name says, else none.
 
-    Raises ``InvalidRequestError`` for a role that there is not: with a typing error it would get the rights of a client
-    without a role, which are wider.
+    Raises ``InvalidRequestError`` for a role that there is not, and for a list of none: a client would get the rights of
+    one that nothing is known of, which are wider.
     """
     said = client.metadata.get("role")
     if said is not None:
-        listed = said if isinstance(said, list | tuple) else [said]
+        listed = (said if isinstance(said, list | tuple) else [said]) or [None]
         for role in listed:
             if role not in ROLES:
                 raise InvalidRequestError(f"metadata.role must be one of {', '.join(ROLES)}, got {role!r}")

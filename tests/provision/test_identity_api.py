@@ -148,6 +148,7 @@ def test_two_clients_may_have_one_name(identity, domain):
         ({"name": "proplet-1", "id": "server"}, "server"),
         ({"metadata": {"role": "proplett"}}, "role"),
         ({"metadata": {"role": ["manager", {}]}}, "role"),
+        ({"metadata": {"role": []}}, "role"),
         (b"{", "JSON"),
         (b"[]", "object"),
     ],
