@@ -121,8 +121,15 @@ def test_up_with_a_new_channel_takes_everybody_there_and_the_broker_too(backgrou
 def test_up_with_other_ports_than_the_running_ones_is_refused_with_the_reason(background):
     done = background.run("up", "-d", "--port-offset", "1")
     assert done.returncode == 1
-    assert f"the stack runs with port_offset {background.offset}, not 1" in done.stderr
+    assert f"the stack runs with --port-offset {background.offset}, not 1" in done.stderr
     assert "swashplate down" in done.stderr
+
+
+def test_up_without_d_where_a_stack_runs_says_that_it_runs(background):
+    done = background.run("up")
+    assert done.returncode == 1
+    assert f"a stack runs in {background.state} already" in done.stderr
+    assert "swashplate up -d" in done.stderr
 
 
 def test_a_stopped_broker_stays_down_is_told_by_those_that_need_it_and_comes_back(background):
