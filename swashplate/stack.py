@@ -64,7 +64,7 @@ def free_offset() -> int:
 
 async def _provision(options: Options, *, own_broker: bool) -> dict[str, str]:
     """Run the provisioning as its own process; answers the lines of the env file."""
-    command = [sys.executable, "-m", "provision", "local", "--json"]
+    command = [sys.executable, "-P", "-m", "provision", "local", "--json"]
     command += ["--env-file", str(options.env_file), "--proplets", str(options.proplets)]
     if own_broker:
         command += ["--state-dir", str(options.state_dir), "--broker", options.broker]

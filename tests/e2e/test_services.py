@@ -258,6 +258,22 @@ def test_killed_it_leaves_no_child_and_its_socket_hinders_nobody(background):
     assert not (background.state / "control.sock").exists()
 
 
+def test_a_folder_may_have_packages_of_the_same_names(tmp_path, nats_server):
+    for name in ("provision", "swashplate", "manager", "proxy", "proplet"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')\n")
+    stack = Background(tmp_path)
+    command = [str(Path(sys.executable).with_name("swashplate")), "up", "-d", "--proplets", "1"]
+    command += ["--port-offset", str(stack.offset), "--state-dir", str(stack.state)]
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, env=stack.environment
+        )
+    finally:
+        stack.run("down")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_start_that_fails_says_why_and_leaves_nothing_running(tmp_path, nats_server):
     stack = Background(tmp_path)
     with socket.socket() as holder:
