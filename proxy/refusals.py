@@ -35,8 +35,8 @@ class Advice:
 PROXY = Advice(
     no_login="a private image needs PROXY_AUTHENTICATE=true, PROXY_REGISTRY_URL={registry}, PROXY_REGISTRY_USERNAME (at"
     f" ghcr.io in lower case) and PROXY_REGISTRY_PASSWORD (at ghcr.io a token with read:packages); {_EXACT}",
-    login_refused="check that PROXY_REGISTRY_USERNAME is right (at ghcr.io in lower case), that PROXY_REGISTRY_PASSWORD may"
-    f" read this repository (at ghcr.io a token with read:packages), and that {_EXACT}",
+    login_refused="check that PROXY_REGISTRY_USERNAME is right (at ghcr.io in lower case) and that PROXY_REGISTRY_PASSWORD"
+    f" may read this repository (at ghcr.io a token with read:packages); {_EXACT}",
     bearer_refused="PROXY_REGISTRY_TOKEN is not accepted; ghcr.io wants PROXY_REGISTRY_USERNAME and"
     " PROXY_REGISTRY_PASSWORD",
     plain_http="if it speaks plain HTTP, set PROXY_PLAIN_HTTP={registry}",
