@@ -125,13 +125,6 @@ def test_up_with_other_ports_than_the_running_ones_is_refused_with_the_reason(ba
     assert "swashplate down" in done.stderr
 
 
-def test_up_without_d_where_a_stack_runs_says_that_it_runs(background):
-    done = background.run("up")
-    assert done.returncode == 1
-    assert f"a stack runs in {background.state} already" in done.stderr
-    assert "swashplate up -d" in done.stderr
-
-
 def test_a_stopped_broker_stays_down_is_told_by_those_that_need_it_and_comes_back(background):
     assert background.run("stop", "mqtt-adapter").stdout == "stopped broker\n"
     status, health = poll(lambda: (found := background.curl("manager", "/health"))[0] == 503 and found)
