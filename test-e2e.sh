@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One federated-learning round against a running stack, checked from end to end. See docs/guide.md; --help for options.
 set -euo pipefail
+CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 ENV_FILE=.env
@@ -21,6 +22,8 @@ Prints a line for each step; ends with exit status 1 and the reason at the first
   --timeout SECONDS   how long the round may take (default 60)
   --env-file FILE     where the client ids are (default .env)
   --state-dir DIR     the state folder of swashplate up (default .swashplate)
+
+A service that demands a token (MANAGER_HTTP_TOKEN and the like) is sent the one in the environment or in the env file.
 HELP
 }
 
@@ -34,6 +37,8 @@ if [ ! -t 1 ]; then
     fail() { printf '✗ %s\n' "$*" >&2; exit 1; }
 fi
 
+absolute() { case "$1" in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$CALLED_FROM" "$1" ;; esac; }
+
 while [ $# -gt 0 ]; do
     case "$1" in
         --up) WAY=up ;;
@@ -43,8 +48,8 @@ while [ $# -gt 0 ]; do
             case "$1" in
                 --image) IMAGE=$2 ;;
                 --timeout) TIMEOUT=$2 ;;
-                --env-file) ENV_FILE=$2 ;;
-                --state-dir) STATE_DIR=$2 ;;
+                --env-file) ENV_FILE=$(absolute "$2") ;;
+                --state-dir) STATE_DIR=$(absolute "$2") ;;
             esac
             shift ;;
         -h|--help) usage; exit 0 ;;
@@ -61,6 +66,22 @@ for program in curl python3; do
 done
 SWASHPLATE=$(command -v swashplate || true)
 [ -n "$SWASHPLATE" ] || { [ ! -x .venv/bin/swashplate ] || SWASHPLATE=.venv/bin/swashplate; }
+[ -r "$ENV_FILE" ] || fail "$ENV_FILE cannot be read; provision first: python3 provision/provision_smq.py"
+
+# setting NAME: from the env file; of several lines the last that is not empty.
+setting() {
+    sed -nE "s/^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*=//p" "$ENV_FILE" |
+        sed 's/[[:space:]]#.*//' | tr -d "\"' \r" | grep . | tail -1
+}
+
+# ask SERVICE ARGUMENTS: curl, with that service's token when it has one; the answer of a refusal is printed, too.
+ask() {
+    local name=${1^^} token
+    name=${name//-/_}_HTTP_TOKEN
+    token=${!name:-$(setting "$name" || true)}
+    shift
+    curl -sS --max-time 10 --fail-with-body "$@" --config - 2>&1 <<<"${token:+header = \"Authorization: Bearer $token\"}"
+}
 
 # json EXPRESSION: evaluates a Python expression on the JSON `found` from standard input.
 json() { python3 -c 'import json, sys
@@ -102,8 +123,7 @@ done_ "prerequisites: curl, python3, a stack run by $WAY"
 # --- services
 
 for service in manager coordinator model-registry aggregator data-store proxy oci-registry; do
-    path=/health
-    answer=$(curl -sS --max-time 10 -w '\n%{http_code}' "$(url $service)$path" 2>&1) ||
+    answer=$(curl -sS --max-time 10 -w '\n%{http_code}' "$(url $service)/health" 2>&1) ||
         fail "$service does not answer at $(url $service): ${answer%%$'\n'*}"
     [ "${answer##*$'\n'}" = 200 ] || fail "$service is not healthy: ${answer%$'\n'*}"
 done
@@ -118,8 +138,8 @@ case "$IMAGE" in
             *@*) reference=${name#*@} name=${name%%@*} ;;
             *:*) reference=${name##*:} name=${name%:*} ;;
         esac
-        if curl -sf --max-time 10 -o /dev/null "$REGISTRY/v2/$name/manifests/$reference" \
-            -H 'Accept: application/vnd.oci.image.manifest.v1+json'; then
+        if ask oci-registry "$REGISTRY/v2/$name/manifests/$reference" \
+            -H 'Accept: application/vnd.oci.image.manifest.v1+json' >/dev/null; then
             done_ "guest: $IMAGE is in the registry"
         else
             if [ ! -f client_wasm/fl-client.wasm ]; then
@@ -127,6 +147,8 @@ case "$IMAGE" in
                 .venv/bin/python -m client_wasm build || fail "client_wasm/fl-client.wasm cannot be built; see above"
             fi
             if [ "$WAY" = up ]; then
+                OCI_REGISTRY_HTTP_TOKEN=${OCI_REGISTRY_HTTP_TOKEN:-$(setting OCI_REGISTRY_HTTP_TOKEN || true)}
+                export OCI_REGISTRY_HTTP_TOKEN
                 said=$("$SWASHPLATE" push client_wasm/fl-client.wasm "${REGISTRY#http://}/$name:$reference" 2>&1) ||
                     fail "the guest cannot be pushed: $said"
             else
@@ -142,27 +164,26 @@ esac
 
 # --- model 0
 
-if curl -sf --max-time 10 -o /dev/null "$MODELS/models/0"; then
+if ask model-registry "$MODELS/models/0" >/dev/null; then
     done_ "model: version 0 exists"
 else
-    said=$(curl -sS --max-time 10 --fail-with-body -X POST "$MODELS/models" -H 'Content-Type: application/json' \
-        -d '{"version": 0, "model": {"w": [0.0, 0.0, 0.0], "b": 0.0}}' 2>&1) || fail "model 0 cannot be created: $said"
+    said=$(ask model-registry -X POST "$MODELS/models" -H 'Content-Type: application/json' \
+        -d '{"version": 0, "model": {"w": [0.0, 0.0, 0.0], "b": 0.0}}') || fail "model 0 cannot be created: $said"
     done_ "model: version 0 created"
 fi
-NEWEST=$(curl -sS --max-time 10 "$MODELS/models" | json "max(found['versions'])") || fail "model registry: no list of versions"
+said=$(ask model-registry "$MODELS/models") || fail "the versions of the model cannot be read: $said"
+NEWEST=$(json "max(found['versions'])" <<<"$said")
 
 # --- participants
 
-[ -r "$ENV_FILE" ] || fail "$ENV_FILE cannot be read; provision first: python3 provision/provision_smq.py"
-client_id() { grep "^$1=" "$ENV_FILE" | grep -v '=""' | tail -1 | cut -d '=' -f2 | sed 's/[[:space:]]#.*//' | tr -d "\"' \r"; }
 IDS=()
 for key in PROPLET_CLIENT_ID PROPLET_2_CLIENT_ID PROPLET_3_CLIENT_ID; do
-    id=$(client_id "$key" || true)
+    id=$(setting "$key" || true)
     [ -n "$id" ] || fail "$key is not set in $ENV_FILE; provision first: python3 provision/provision_smq.py"
     IDS+=("$id")
 done
-ALIVE=$(curl -sS --max-time 10 "$MANAGER/proplets?status=active&limit=100" | json "' '.join(p['id'] for p in found['proplets'])") ||
-    fail "manager: no list of proplets"
+said=$(ask manager "$MANAGER/proplets?status=active&limit=100") || fail "the manager's proplets cannot be read: $said"
+ALIVE=$(json "' '.join(p['id'] for p in found['proplets'])" <<<"$said")
 for id in "${IDS[@]}"; do
     case " $ALIVE " in
         *" $id "*) ;;
@@ -184,20 +205,20 @@ print(json.dumps({
 }))
 PYTHON
 )
-said=$(curl -sS --max-time 30 --fail-with-body -X POST "$MANAGER/fl/experiments" \
-    -H 'Content-Type: application/json' -d "$BODY" 2>&1) || fail "the experiment is refused: $said"
+said=$(ask manager --max-time 30 -X POST "$MANAGER/fl/experiments" -H 'Content-Type: application/json' -d "$BODY") ||
+    fail "the experiment is refused: $said"
 done_ "experiment: $ROUND from version $NEWEST, 3 of 3 within $TIMEOUT s"
 
 ended=$((SECONDS + TIMEOUT + 10))
 while :; do
-    STATUS=$(curl -sS --max-time 40 "$COORDINATOR/rounds/$ROUND/complete?wait=20" 2>&1) ||
-        { STATUS='{"status": "unknown"}'; sleep 1; }
-    state=$(json "found.get('status')" <<<"$STATUS" 2>/dev/null || echo unknown)
+    STATUS=$(ask coordinator --max-time 40 "$COORDINATOR/rounds/$ROUND/complete?wait=20" || true)
+    state=$(json "found.get('status')" <<<"$STATUS" 2>/dev/null || true)
     case "$state" in
         completed) break ;;
         failed|cancelled) fail "round $ROUND is $state: $(json "found['error']" <<<"$STATUS")" ;;
     esac
     [ "$SECONDS" -lt "$ended" ] || fail "round $ROUND has not ended after $TIMEOUT s: $STATUS"
+    sleep 1
 done
 done_ "round: $(json "found['num_updates']" <<<"$STATUS") updates, now version $(json "found['model_version']" <<<"$STATUS")"
 
@@ -205,7 +226,7 @@ done_ "round: $(json "found['num_updates']" <<<"$STATUS") updates, now version $
 
 VERSION=$(json "found['model_version']" <<<"$STATUS")
 [ "$VERSION" = $((NEWEST + 1)) ] || fail "the new version is $VERSION, not $((NEWEST + 1))"
-MODEL=$(curl -sS --max-time 10 --fail-with-body "$MODELS/models/$VERSION") || fail "model $VERSION cannot be read: $MODEL"
+MODEL=$(ask model-registry "$MODELS/models/$VERSION") || fail "model $VERSION cannot be read: $MODEL"
 done_ "version: $VERSION follows $NEWEST and can be read"
 
 [ "$(json "any(found['w'])" <<<"$MODEL")" = True ] || fail "every weight of model $VERSION is zero: $MODEL"
@@ -213,7 +234,7 @@ done_ "weights: not zero"
 
 datasets=()
 for id in "${IDS[@]}"; do
-    dataset=$(curl -sS --max-time 10 --fail-with-body "$DATA/datasets/$id") || fail "the dataset of $id cannot be read: $dataset"
+    dataset=$(ask data-store "$DATA/datasets/$id") || fail "the dataset of $id cannot be read: $dataset"
     [ "$(json "found['schema']" <<<"$dataset")" = fl-demo-dataset-v1 ] || fail "the dataset of $id has another schema"
     datasets+=("$(json "found['size']" <<<"$dataset")")
 done

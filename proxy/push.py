@@ -21,6 +21,7 @@ from proxy.auth import Challenge, Credentials, choose, may_see_password
 from proxy.manifests import ARTIFACT_TYPE, EMPTY_CONFIG, OCI_MANIFEST, WASM_MAGIC
 from proxy.references import Endpoints, Reference, is_loopback
 from swashplate.blobs import sha256_digest
+from swashplate.client import reason_of
 from swashplate.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -143,7 +144,7 @@ def _probe(reference: Reference, base: str) -> Challenge | None:
     except requests.RequestException as error:
         hint = "is it running? `swashplate oci-registry` starts one on this machine"
         raise UnavailableError(
-            f"cannot reach the registry at {base}",
+            f"cannot reach the registry at {base}: {reason_of(_cause(error))}",
             code="registry_unreachable",
             hint=hint if is_loopback(reference.registry) or base.startswith("http:") else None,
         ) from error
@@ -153,12 +154,15 @@ def _probe(reference: Reference, base: str) -> Challenge | None:
     return choose([response.headers.get("WWW-Authenticate", "")])
 
 
-def _cause(error: requests.exceptions.SSLError) -> BaseException:
-    """What the TLS library said, below the layers of the HTTP library."""
+def _cause(error: requests.RequestException) -> BaseException:
+    """What the TLS library or the system said, below the layers of the HTTP library."""
     around = error.args[0] if error.args else error
     around = getattr(around, "reason", around)
-    found = around.args[0] if around.args else around
-    return found if isinstance(found, ssl.SSLError) else error
+    found = around.args[0] if getattr(around, "args", None) else around
+    if isinstance(found, ssl.SSLError):
+        return found
+    below = getattr(around, "__cause__", None)
+    return below if isinstance(below, OSError) else error
 
 
 def _push(registry: _Registry, container: Container, path: Path, media_type: str) -> str:

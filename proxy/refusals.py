@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import ssl
 from dataclasses import dataclass
 
 import aiohttp
 
 from proxy.references import Reference, is_loopback
+from swashplate.client import reason_of
 from swashplate.errors import ForbiddenError, NotFoundError, SwashplateError, UnavailableError
 
 LOOPBACK_HINT = (
@@ -35,8 +35,8 @@ class Advice:
 PROXY = Advice(
     no_login="a private image needs PROXY_AUTHENTICATE=true, PROXY_REGISTRY_URL={registry}, PROXY_REGISTRY_USERNAME (at"
     f" ghcr.io in lower case) and PROXY_REGISTRY_PASSWORD (at ghcr.io a token with read:packages); {_EXACT}",
-    login_refused="check that PROXY_REGISTRY_USERNAME is right (at ghcr.io in lower case), that PROXY_REGISTRY_PASSWORD may"
-    f" read this repository (at ghcr.io a token with read:packages), and that {_EXACT}",
+    login_refused="check that PROXY_REGISTRY_USERNAME is right (at ghcr.io in lower case) and that PROXY_REGISTRY_PASSWORD"
+    f" may read this repository (at ghcr.io a token with read:packages); {_EXACT}",
     bearer_refused="PROXY_REGISTRY_TOKEN is not accepted; ghcr.io wants PROXY_REGISTRY_USERNAME and"
     " PROXY_REGISTRY_PASSWORD",
     plain_http="if it speaks plain HTTP, set PROXY_PLAIN_HTTP={registry}",
@@ -64,25 +64,12 @@ def unreachable(registry: str, address: str, error: BaseException, advice: Advic
     elif is_loopback(registry):
         hint = LOOPBACK_HINT
     return UnavailableError(
-        f"cannot reach {address}: {_reason(error)}",
+        f"cannot reach {address}: {reason_of(error)}",
         code="registry_unreachable",
         hint=hint,
         # A registry that speaks the other protocol, or has another's certificate, will do so in a second, too.
         retryable=not isinstance(error, aiohttp.ClientSSLError | ssl.SSLError),
     )
-
-
-def _reason(error: BaseException) -> str:
-    """Without the addresses and the class names that libraries put around it."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        error = error.certificate_error
-    elif isinstance(error, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorDNSError):
-        error = error.os_error
-    if isinstance(error, ssl.SSLError):
-        return getattr(error, "verify_message", "") or (error.reason or str(error)).lower().replace("_", " ")
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno) if error.errno > 0 else error.strerror or str(error)
-    return str(error) or type(error).__name__
 
 
 def other_protocol(address: str, words: str, advice: Advice, registry: str) -> UnavailableError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import ssl
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -32,6 +34,19 @@ def error_of(status: int, text: str, url: str) -> SwashplateError:
     if isinstance(error, UnauthorizedError):
         return TokenRefusedError(f"{url} refuses us: {error.sentence}", hint=error.hint)
     return error
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a connection failed, without the addresses and the class names that libraries put around it."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorDNSError):
+        error = error.os_error
+    if isinstance(error, ssl.SSLError):
+        return getattr(error, "verify_message", "") or (error.reason or str(error)).lower().replace("_", " ")
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno) if error.errno > 0 else error.strerror or str(error)
+    return str(error) or type(error).__name__
 
 
 def _sendable(body: bytes | str | None) -> io.BytesIO | bytes | None:
@@ -105,7 +120,7 @@ class HttpClient:
             ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"{method} {url} failed: {error or type(error).__name__}") from error
+            raise UnavailableError(f"{method} {url} failed: {reason_of(error)}") from error
         if response.status >= 300:
             raise error_of(response.status, content.decode(errors="replace"), url)
         return response.status, content

@@ -72,7 +72,7 @@ def detach(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     said.history(0)
     with os.fdopen(handle, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "swashplate.daemon", json.dumps(asdict(options), default=str)],
+            [sys.executable, "-P", "-m", "swashplate.daemon", json.dumps(asdict(options), default=str)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -222,7 +222,7 @@ class Layout:
         port = self._options.port(name)
         return Child(
             name=name,
-            command=[sys.executable, "-m", module],
+            command=[sys.executable, "-P", "-m", module],
             env={**self._common, **self._tokens(name), **env},
             log_file=self.logs / f"{name}.log",
             ready_url=f"http://{HOST}:{port}/health",
@@ -359,7 +359,7 @@ class Layout:
         }
         return Child(
             name=name,
-            command=[sys.executable, "-m", "proplet"],
+            command=[sys.executable, "-P", "-m", "proplet"],
             env={**self._common, **env},
             log_file=self.logs / f"{name}.log",
             address=own["PROPLET_CLIENT_ID"],

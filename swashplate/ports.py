@@ -38,8 +38,8 @@ def free_port() -> int:
     return next(filter(is_free, _shuffled()))
 
 
-def holder(port: int) -> str | None:
-    """``name (pid N)`` of the process that listens on ``port``, when /proc tells us (Linux, own processes or root)."""
+def holder(port: int) -> tuple[int, str] | None:
+    """Pid and command of the process that listens on ``port``, when /proc tells us (Linux, own processes or root)."""
     sockets: set[str] = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
@@ -54,8 +54,21 @@ def holder(port: int) -> str | None:
             for handle in (process / "fd").iterdir():
                 with contextlib.suppress(OSError):
                     if str(handle.readlink()) in sockets:
-                        command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                        return f"{command.strip()[:120]} (pid {process.name})"
+                        return int(process.name), " ".join(_words(process))[:120]
+    return None
+
+
+def _words(process: Path) -> list[str]:
+    return (process / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+
+
+def _stack_of(pid: int) -> int | None:
+    """The pid of the ``swashplate up`` that ``pid`` is a child of: it would only start ``pid`` again."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        words = _words(Path(f"/proc/{parent}"))
+        if "swashplate.daemon" in words or ("up" in words and any(w.endswith("swashplate") for w in words)):
+            return parent
     return None
 
 
@@ -66,9 +79,11 @@ def taken(port: int, error: OSError | None = None, *, service: str = "", setting
     if error is not None and error.errno not in {errno.EADDRINUSE, None}:
         reason = f"{whose}port {port} cannot be used: {error.strerror or error}"
         return ConfigurationError(reason, code="port_unusable", hint=move)
-    who = holder(port)
+    found = holder(port)
+    stack = _stack_of(found[0]) if found else None
+    stop = f"it belongs to a running stack: swashplate down in its folder, or kill {stack}," if stack else "stop it,"
     return ConfigurationError(
-        f"{whose}port {port} is taken" + (f" by {who}" if who else ""),
+        f"{whose}port {port} is taken" + (f" by {found[1]} (pid {found[0]})" if found else ""),
         code="port_taken",
-        hint=f"stop it, or {move}",
+        hint=f"{stop} or {move}",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Sequence
 
@@ -22,6 +23,17 @@ async def _port_open(port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+def _in_words(line: str) -> str:
+    """A log line of ours without what only programs read."""
+    try:
+        said = json.loads(line)
+        words = ": ".join(str(said[name]) for name in ("msg", "error") if said.get(name))
+        words += f" ({said['hint']})" if said.get("hint") else ""
+    except (ValueError, TypeError, AttributeError):
+        words = line
+    return words[:500]
 
 
 class Readiness:
@@ -62,7 +74,7 @@ class Readiness:
 
     def _give_up_when_hopeless(self, child: Child, reason: str) -> None:
         if child.restarts - self._restarts.get(child.name, 0) >= 3 or time.monotonic() > self._deadline:
-            said = child.last_log_line()
+            said = _in_words(child.last_log_line())
             raise UnavailableError(
                 f"{child.name} does not become ready: {reason}" + (f"; its log ends with: {said}" if said else ""),
                 code="not_ready",

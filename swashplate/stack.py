@@ -64,7 +64,7 @@ def free_offset() -> int:
 
 async def _provision(options: Options, *, own_broker: bool) -> dict[str, str]:
     """Run the provisioning as its own process; answers the lines of the env file."""
-    command = [sys.executable, "-m", "provision", "local", "--json"]
+    command = [sys.executable, "-P", "-m", "provision", "local", "--json"]
     command += ["--env-file", str(options.env_file), "--proplets", str(options.proplets)]
     if own_broker:
         command += ["--state-dir", str(options.state_dir), "--broker", options.broker]
@@ -91,6 +91,13 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
     ``UnavailableError`` (a process that does not become ready), after stopping what had been started.
     """
     options = replace(options, state_dir=options.state_dir.resolve(), env_file=options.env_file.resolve())
+    if is_held(options.state_dir):
+        raise ConfigurationError(
+            f"a stack runs in {options.state_dir} already",
+            code="already_running",
+            hint="swashplate up -d takes over a changed env file, swashplate down stops the stack; "
+            "a second one needs --state-dir, --env-file and --port-offset of its own",
+        )
     with state_folder(options.state_dir) as state:
         (state / STATE_FILE).unlink(missing_ok=True)
         before = Layout(options, read_env(options.env_file), os.environ)

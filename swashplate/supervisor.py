@@ -77,7 +77,7 @@ class Child:
 
     def last_log_line(self) -> str:
         with contextlib.suppress(OSError, IndexError):
-            return self.log_file.read_text(errors="replace").strip().splitlines()[-1][:500]
+            return self.log_file.read_text(errors="replace").strip().splitlines()[-1]
         return ""
 
 

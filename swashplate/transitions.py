@@ -98,8 +98,9 @@ class Transitions:
         for name, value in given.items():
             now = getattr(plan.options, name, None)
             if name != "proplets" and str(now) != str(value):
+                option = "--" + name.replace("_", "-")
                 raise ConflictError(
-                    f"the stack runs with {name} {now}, not {value}", hint="stop it first with: swashplate down"
+                    f"the stack runs with {option} {now}, not {value}", hint="stop it first with: swashplate down"
                 )
         proplets = given.get("proplets", plan.options.proplets)
         if not isinstance(proplets, int) or proplets < 1:

@@ -1,4 +1,4 @@
-"""``./test-e2e.sh``: where it ends, and what it says then. That it succeeds is shown with the guide, whose last step it is."""
+"""``./test-e2e.sh``: from anywhere it passes where all is well, and otherwise ends and names what is wrong."""
 
 from __future__ import annotations
 
@@ -9,24 +9,37 @@ from pathlib import Path
 
 import pytest
 
-from swashplate import control
+from swashplate import control, layout
 
 SCRIPT = Path(__file__).resolve().parents[2] / "test-e2e.sh"
 
 
-def run(stack, *more: str, env_file: Path | None = None) -> tuple[int, str]:
+def run(stack, *more: str, env_file: Path | str | None = None, folder: Path | None = None) -> tuple[int, str]:
     """Exit status, and the last line of what it printed."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [str(SCRIPT), "--state-dir", str(stack.state), "--env-file", str(env_file or stack.env_file), *more]
     done = subprocess.run(
         command,
-        env={**os.environ, "PATH": path},
+        cwd=folder,
+        env={**layout.without_roles(os.environ), "PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
     return done.returncode, done.stdout.splitlines()[-1]
+
+
+def test_it_passes_from_another_folder(stack):
+    status, last = run(stack, env_file=stack.env_file.name, folder=stack.folder)
+    assert status == 0, last
+    assert last.startswith("✓ all good")
+
+
+def test_a_missing_env_file_is_named(stack, tmp_path):
+    status, last = run(stack, env_file="absent", folder=tmp_path)
+    assert status == 1
+    assert f"{tmp_path}/absent cannot be read" in last
 
 
 def test_a_stopped_proxy_is_named(stack):

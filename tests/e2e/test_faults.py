@@ -161,4 +161,14 @@ def test_two_stacks_cannot_share_a_state_folder(stack):
     command += ["--state-dir", str(stack.state), "--env-file", str(stack.env_file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
-    assert "in use by another process" in done.stderr
+    assert f"a stack runs in {stack.state} already" in done.stderr
+    assert "swashplate up -d" in done.stderr
+
+
+def test_the_ports_of_another_stack_are_named_as_its_own(stack, tmp_path):
+    command = [sys.executable, "-m", "swashplate", "up", "--port-offset", str(stack.offset)]
+    command += ["--state-dir", str(tmp_path / "state"), "--env-file", str(tmp_path / "env")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert f"belongs to a running stack: swashplate down in its folder, or kill {stack.process.pid}," in done.stderr
+    assert not (tmp_path / "env").exists()

@@ -121,7 +121,7 @@ def test_up_with_a_new_channel_takes_everybody_there_and_the_broker_too(backgrou
 def test_up_with_other_ports_than_the_running_ones_is_refused_with_the_reason(background):
     done = background.run("up", "-d", "--port-offset", "1")
     assert done.returncode == 1
-    assert f"the stack runs with port_offset {background.offset}, not 1" in done.stderr
+    assert f"the stack runs with --port-offset {background.offset}, not 1" in done.stderr
     assert "swashplate down" in done.stderr
 
 
@@ -249,6 +249,22 @@ def test_killed_it_leaves_no_child_and_its_socket_hinders_nobody(background):
     assert background.up().returncode == 0
     assert background.run("down").returncode == 0
     assert not (background.state / "control.sock").exists()
+
+
+def test_a_folder_may_have_packages_of_the_same_names(tmp_path, nats_server):
+    for name in ("provision", "swashplate", "manager", "proxy", "proplet"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')\n")
+    stack = Background(tmp_path)
+    command = [str(Path(sys.executable).with_name("swashplate")), "up", "-d", "--proplets", "1"]
+    command += ["--port-offset", str(stack.offset), "--state-dir", str(stack.state)]
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, env=stack.environment
+        )
+    finally:
+        stack.run("down")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing_running(tmp_path, nats_server):

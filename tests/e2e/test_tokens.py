@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 import wasmtime
@@ -17,6 +18,7 @@ from client_wasm.demo import GUEST
 from swashplate import layout
 from tests.support.stack import Stack, poll
 
+SCRIPT = Path(__file__).resolve().parents[2] / "test-e2e.sh"
 SERVICES = ["MANAGER", "COORDINATOR", "MODEL_REGISTRY", "AGGREGATOR", "DATA_STORE", "PROPLET", "PROXY", "OCI_REGISTRY"]
 FULL = {service: f"full-{service}-0123456789" for service in SERVICES}
 READ = {service: f"read-{service}-0123456789" for service in SERVICES}
@@ -128,6 +130,15 @@ def test_status_finds_the_token_where_up_found_it(guarded):
     status, said = command(guarded, "status", "--json", "--state-dir", str(guarded.state))
     assert status == 0, said
     assert "alive" in json.loads(said)["health"].values()
+
+
+def test_the_script_of_a_round_sends_each_service_its_token(guarded):
+    arguments = ["--up", "--env-file", str(guarded.env_file), "--state-dir", str(guarded.state)]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**layout.without_roles(os.environ), "PATH": path}
+    done = subprocess.run([SCRIPT, *arguments], check=False, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "weighted mean of 3 updates" in done.stdout
 
 
 FAILURES = (
