@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from swashplate import control, layout
 
@@ -42,3 +45,23 @@ def test_a_missing_env_file_is_named_before_anything_is_done(stack, tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     assert f"{tmp_path}/absent cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        (["--compose"], "docker compose is not installed"),
+        (["--up"], "the command swashplate is not found"),
+        ([], "the command swashplate is not found"),
+    ],
+)
+def test_a_missing_program_is_named_and_how_to_have_it(tmp_path, way, reason):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "env", "dirname", "curl", "python3", "grep"):
+        (programs / name).symlink_to(shutil.which(name))
+    script = shutil.copy(SCRIPT, tmp_path)
+    (tmp_path / ".env").touch()
+    done = subprocess.run([script, *way], env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert reason in done.stderr
