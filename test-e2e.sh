@@ -94,7 +94,7 @@ if [ -n "$SWASHPLATE" ] && [ "$WAY" != compose ]; then
     STACK=$("$SWASHPLATE" status --json --state-dir "$STATE_DIR" 2>/dev/null || true)
     [ -z "$STACK" ] || WAY=up
 fi
-if [ -z "$WAY" ] && docker compose ps --quiet 2>/dev/null | grep -q .; then WAY=compose; fi
+if [ -z "$WAY" ] && [ -n "$(docker compose ps --quiet 2>/dev/null)" ]; then WAY=compose; fi
 case "$WAY" in
     up)
         [ -n "$SWASHPLATE" ] || fail "$NO_COMMAND"
@@ -104,7 +104,7 @@ case "$WAY" in
         ;;
     compose)
         docker compose version >/dev/null 2>&1 || fail "docker compose is not installed"
-        docker compose ps --quiet 2>/dev/null | grep -q . || fail "no stack is running here; start one: docker compose up -d"
+        [ -n "$(docker compose ps --quiet 2>/dev/null)" ] || fail "no stack is running here; start one: docker compose up -d"
         url() {
             case "$1" in
                 manager) echo http://localhost:7070 ;;
