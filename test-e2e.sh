@@ -88,19 +88,23 @@ json() { python3 -c 'import json, sys
 found = json.load(sys.stdin)
 print(eval(sys.argv[1]))' "$1"; }
 
+NO_COMMAND="the command swashplate is not found; activate its virtual environment, such as . .venv/bin/activate"
 STACK=
 if [ -n "$SWASHPLATE" ] && [ "$WAY" != compose ]; then
     STACK=$("$SWASHPLATE" status --json --state-dir "$STATE_DIR" 2>/dev/null || true)
     [ -z "$STACK" ] || WAY=up
 fi
-if [ -z "$WAY" ] && docker compose ps --quiet 2>/dev/null | grep -q .; then WAY=compose; fi
+if [ -z "$WAY" ] && [ -n "$(docker compose ps --quiet 2>/dev/null)" ]; then WAY=compose; fi
 case "$WAY" in
     up)
+        [ -n "$SWASHPLATE" ] || fail "$NO_COMMAND"
         [ -n "$STACK" ] || fail "no stack is running in $STATE_DIR; start one: swashplate up -d"
         url() { json "found['urls']['$1']" <<<"$STACK"; }
         logs() { "$SWASHPLATE" logs --state-dir "$STATE_DIR" "$@"; }
         ;;
     compose)
+        docker compose version >/dev/null 2>&1 || fail "docker compose is not installed"
+        [ -n "$(docker compose ps --quiet 2>/dev/null)" ] || fail "no stack is running here; start one: docker compose up -d"
         url() {
             case "$1" in
                 manager) echo http://localhost:7070 ;;
@@ -114,7 +118,10 @@ case "$WAY" in
         }
         logs() { docker compose logs --no-log-prefix "$@"; }
         ;;
-    *) fail "no stack is running here; start one: swashplate up -d, or docker compose up -d" ;;
+    *)
+        [ -n "$SWASHPLATE" ] || fail "no stack of docker compose is running here, and $NO_COMMAND"
+        fail "no stack is running here; start one: swashplate up -d, or docker compose up -d"
+        ;;
 esac
 MANAGER=$(url manager) COORDINATOR=$(url coordinator) MODELS=$(url model-registry)
 DATA=$(url data-store) REGISTRY=$(url oci-registry)

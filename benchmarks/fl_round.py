@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.report import Report
 from client_wasm.demo import GUEST, running_stack
-from swashplate import stack
 from swashplate.client import HttpClient
+from swashplate.stack import lifecycle
 
 # Three clients, three floats, train only, on two cores; the round time is that of its round loop, which polls.
 FLOWER = {"cited": 6170.0, "source": "Flower 1.41 deployment engine, 3 clients, 3 floats, 2 cores, Python 3.11"}
@@ -32,7 +32,10 @@ async def measure(rounds: int) -> list[float]:
     """Milliseconds of each round, the first and cold one left out."""
     times = []
     with tempfile.TemporaryDirectory(prefix="swashplate-bench-") as folder:
-        async with running_stack(Path(folder), stack.free_offset(), keep=False) as up, HttpClient(timeout=60) as client:
+        async with (
+            running_stack(Path(folder), lifecycle.free_offset(), keep=False) as up,
+            HttpClient(timeout=60) as client,
+        ):
             urls = up["urls"]
             image = urls["oci-registry"].removeprefix("http://") + "/fl-client-wasm:latest"
             push = [sys.executable, "-m", "swashplate", "push", str(GUEST), image]

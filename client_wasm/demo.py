@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_wasm import wdbc
-from swashplate import stack
 from swashplate.client import HttpClient
 from swashplate.errors import SwashplateError, UnavailableError
-from swashplate.layout import without_roles
-from swashplate.supervisor import die_with_parent
+from swashplate.stack import lifecycle
+from swashplate.stack.environment import without_roles
+from swashplate.stack.supervisor import die_with_parent
 
 LINE = "wdbc"
 GUEST = Path(__file__).with_name("fl-client.wasm")
@@ -154,7 +154,7 @@ async def _ready(process: asyncio.subprocess.Process, state: Path, log: Path) ->
     deadline = time.monotonic() + START_WITHIN_S
     while True:
         with contextlib.suppress(SwashplateError):
-            return stack.described(state)
+            return lifecycle.described(state)
         if process.returncode is not None or time.monotonic() > deadline:
             said = "\n".join(log.read_text(errors="replace").strip().splitlines()[-5:])
             raise UnavailableError(f"the stack did not start: {said}", code="not_started")
@@ -257,7 +257,7 @@ async def run(rounds: int, *, keep: bool, progress: Callable[[str], None], on_ro
     folder = Path(tempfile.mkdtemp(prefix="swashplate-demo-"))
     try:
         data = study()
-        offset = stack.free_offset()
+        offset = lifecycle.free_offset()
         progress("starting the stack" + (f" with every port {offset} higher" if offset else ""))
         began = time.perf_counter()
         async with running_stack(folder, offset, keep=keep) as up, HttpClient(timeout=60) as client:

@@ -33,7 +33,7 @@ BEYOND_MEMORY_LIMIT = 1 << 30
 def die_with_parent(parent: int) -> None:
     """Be killed when the agent's main thread ends, however it ends.
 
-    ``swashplate.supervisor`` has this for its own children; importing it would cost every worker 4 MB for pydantic.
+    ``swashplate.stack.supervisor`` has this for its own children; importing it would cost every worker 4 MB for pydantic.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

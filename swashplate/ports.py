@@ -67,7 +67,7 @@ def _stack_of(pid: int) -> int | None:
     with contextlib.suppress(OSError, ValueError, IndexError):
         parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         words = _words(Path(f"/proc/{parent}"))
-        if "swashplate.daemon" in words or ("up" in words and any(w.endswith("swashplate") for w in words)):
+        if "swashplate.stack.daemon" in words or ("up" in words and any(w.endswith("swashplate") for w in words)):
             return parent
     return None
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from swashplate import control, layout
+from swashplate.stack import control
+from swashplate.stack.environment import without_roles
 
 SCRIPT = Path(__file__).resolve().parents[2] / "test-e2e.sh"
 
@@ -21,7 +23,7 @@ def run(stack, *more: str, env_file: Path | str | None = None, folder: Path | No
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**layout.without_roles(os.environ), "PATH": path},
+        env={**without_roles(os.environ), "PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -81,3 +83,23 @@ def test_without_a_stack_it_says_how_to_start_one(stack, tmp_path):
     status, last = run(stack, "--up", "--state-dir", str(tmp_path))
     assert status == 1
     assert "swashplate up -d" in last
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        (["--compose"], "docker compose is not installed"),
+        (["--up"], "the command swashplate is not found"),
+        ([], "the command swashplate is not found"),
+    ],
+)
+def test_a_missing_program_is_named_and_how_to_have_it(tmp_path, way, reason):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "env", "dirname", "curl", "python3", "grep"):
+        (programs / name).symlink_to(shutil.which(name))
+    script = shutil.copy(SCRIPT, tmp_path)
+    (tmp_path / ".env").touch()
+    done = subprocess.run([script, *way], env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert reason in done.stderr

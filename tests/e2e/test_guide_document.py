@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from swashplate import layout, ports
+from swashplate import ports
+from swashplate.stack import services
+from swashplate.stack.environment import without_roles
 from tests.conftest import missing
 from tests.support.netns import isolated
 
@@ -34,7 +36,7 @@ def repository(tmp_path):
 
 
 def environment(home: Path) -> dict[str, str]:
-    inherited = layout.without_roles(os.environ)
+    inherited = without_roles(os.environ)
     path = os.pathsep.join([str(Path(sys.executable).parent), inherited["PATH"]])
     own = {
         "PATH": path,
@@ -53,7 +55,9 @@ def test_the_guide_word_for_word(guest, repository, tmp_path, mosquitto):
         if shutil.which(program, path=environment(tmp_path)["PATH"]) is None:
             missing(f"{program} is not installed")
     prefix = isolated()
-    if prefix is None and not all(ports.is_free(port) for port in (*layout.ALL_PORTS, layout.COORDINATOR_SECOND_PORT)):
+    if prefix is None and not all(
+        ports.is_free(port) for port in (*services.ALL_PORTS, services.COORDINATOR_SECOND_PORT)
+    ):
         missing("no network namespace can be made, and the default ports are taken")
     env = environment(tmp_path)
     inside = [*(prefix or []), sys.executable]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from swashplate.layout import IDENTITY_PORTS, read_env
+from swashplate.stack.environment import read_env
+from swashplate.stack.services import IDENTITY_PORTS
 from tests.support.stack import poll
 
 

@@ -13,7 +13,7 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from client_wasm.demo import GUEST
-from swashplate import layout
+from swashplate.stack import services
 from tests.support.stack import Stack, poll
 
 PROPLETS = ("proplet", "proplet-2", "proplet-3")
@@ -123,7 +123,7 @@ class Round:
         client.loop_stop()
 
     def lines(self, service: str) -> list[str]:
-        return self.stack.log(layout.COMPOSE_NAMES.get(service, service)).splitlines()
+        return self.stack.log(services.COMPOSE_NAMES.get(service, service)).splitlines()
 
     def proplet_of(self, service: str) -> list[str]:
         at = PROPLETS.index(service) if service in PROPLETS else None

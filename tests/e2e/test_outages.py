@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from client_wasm.demo import GUEST
-from swashplate import control
+from swashplate.stack import control
 from tests.support.stack import poll
 
 BEFORE_THE_ROUND = ("data-store", "oci-registry", "proxy", "aggregator")

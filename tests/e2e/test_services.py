@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from swashplate import layout
+from swashplate.stack import services
+from swashplate.stack.environment import without_roles
 from tests.support.stack import alive, free_offset, poll
 
 COMMAND = [sys.executable, "-m", "swashplate"]
@@ -28,7 +29,7 @@ class Background:
         self.offset = free_offset()
         self.state = folder / "state"
         self.env_file = folder / "env"
-        self.environment = layout.without_roles(os.environ)
+        self.environment = without_roles(os.environ)
 
     def up(self, *more: str) -> subprocess.CompletedProcess[str]:
         options = ("--env-file", str(self.env_file), "--port-offset", str(self.offset), "--proplets", "1")
@@ -57,7 +58,7 @@ class Background:
         return found
 
     def curl(self, service: str, path: str) -> tuple[int, dict]:
-        address = f"http://localhost:{layout.PORTS[service] + self.offset}{path}"
+        address = f"http://localhost:{services.PORTS[service] + self.offset}{path}"
         done = subprocess.run(
             ["curl", "-s", "-w", "\n%{http_code}", address], capture_output=True, text=True, check=True
         )

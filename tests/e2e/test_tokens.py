@@ -15,7 +15,7 @@ import pytest
 import wasmtime
 
 from client_wasm.demo import GUEST
-from swashplate import layout
+from swashplate.stack.environment import read_env, without_roles
 from tests.support.stack import Stack, poll
 
 SCRIPT = Path(__file__).resolve().parents[2] / "test-e2e.sh"
@@ -47,7 +47,7 @@ def ask(stack, method, service, path, token="", body=None):
 
 
 def command(stack, *arguments, **environ):
-    environment = {**layout.without_roles(os.environ), **environ}
+    environment = {**without_roles(os.environ), **environ}
     done = subprocess.run(
         [sys.executable, "-m", "swashplate", *arguments], check=False, env=environment, capture_output=True, text=True
     )
@@ -135,7 +135,7 @@ def test_status_finds_the_token_where_up_found_it(guarded):
 def test_the_script_of_a_round_sends_each_service_its_token(guarded):
     arguments = ["--up", "--env-file", str(guarded.env_file), "--state-dir", str(guarded.state)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**layout.without_roles(os.environ), "PATH": path}
+    environment = {**without_roles(os.environ), "PATH": path}
     done = subprocess.run([SCRIPT, *arguments], check=False, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "weighted mean of 3 updates" in done.stdout
@@ -156,7 +156,7 @@ FAILURES = (
 
 def test_a_good_run_says_what_people_look_for_and_nothing_that_looks_like_a_failure(guarded):
     """Nothing has gone wrong here; who was refused over HTTP was told so, not the log."""
-    channel = layout.read_env(guarded.env_file)["MANAGER_CHANNEL_ID"]
+    channel = read_env(guarded.env_file)["MANAGER_CHANNEL_ID"]
     for name in ("manager", "proplet-1", "proxy", "coordinator"):
         said = [json.loads(line) for line in guarded.log(name).splitlines()]
         topics = [line["topic"] for line in said if line["msg"] == "successfully subscribed to topic"]

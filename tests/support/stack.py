@@ -17,8 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from swashplate import layout, ports, stack
+from swashplate import ports
 from swashplate.errors import NotFoundError
+from swashplate.stack import lifecycle, services
+from swashplate.stack.environment import without_roles
 
 PATIENCE = 60.0
 T = TypeVar("T")
@@ -29,7 +31,7 @@ OFFSETS = range(11_000, 23_500, 100)
 def free_offset() -> int:
     """Far from the default ports, so that tests run beside a running stack."""
     for offset in random.sample(OFFSETS, len(OFFSETS)):  # another test run, started just now, does not take the same
-        if all(ports.is_free(port + offset) for port in layout.ALL_PORTS):
+        if all(ports.is_free(port + offset) for port in services.ALL_PORTS):
             return offset
     raise AssertionError("no free ports")
 
@@ -78,7 +80,7 @@ class Stack:
         command = [sys.executable, "-m", "swashplate", "up", "--port-offset", str(self.offset)]
         command += ["--proplets", str(self.proplet_count), "--broker", self.broker]
         command += ["--state-dir", str(self.state), "--env-file", str(self.env_file)]
-        environment = layout.without_roles(os.environ)
+        environment = without_roles(os.environ)
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         try:
@@ -91,7 +93,7 @@ class Stack:
     def _description(self) -> dict[str, Any] | None:
         assert self.process.poll() is None, self.output.read_text()
         with contextlib.suppress(NotFoundError):
-            return stack.described(self.state)
+            return lifecycle.described(self.state)
         return None
 
     def __exit__(self, *exc: object) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from swashplate import transitions
-from swashplate.control import Request
 from swashplate.errors import UnavailableError
 from swashplate.http import HttpService, Route, answer
-from swashplate.layout import HOST, PORTS, Layout, Options
 from swashplate.ports import free_port
-from swashplate.supervisor import Child, Supervisor
-from swashplate.transitions import Plan, Transitions
+from swashplate.stack import transitions
+from swashplate.stack.control import Request
+from swashplate.stack.layout import Layout
+from swashplate.stack.services import HOST, PORTS, Options
+from swashplate.stack.supervisor import Child, Supervisor
+from swashplate.stack.transitions import Plan, Transitions
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 

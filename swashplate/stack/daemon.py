@@ -15,17 +15,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from swashplate import stack
 from swashplate.errors import NotFoundError, SwashplateError, UnavailableError
-from swashplate.layout import Options
-from swashplate.log_files import Follower
+from swashplate.stack import lifecycle
+from swashplate.stack.log_files import Follower
+from swashplate.stack.services import Options
 
 LOG = "up.log"
 LOOK_EVERY_S = 0.05
 STOP_WITHIN_S = 30.0
 
 
-async def keep_up(options: Options, notify: Callable[[str], None], ready: Callable[[stack.Running], None]) -> None:
+async def keep_up(options: Options, notify: Callable[[str], None], ready: Callable[[lifecycle.Running], None]) -> None:
     """Run a stack until SIGINT, SIGTERM or SIGHUP; ``ready`` is called once it works."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -41,7 +41,7 @@ async def keep_up(options: Options, notify: Callable[[str], None], ready: Callab
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, asked)
     try:
-        async with stack.up(options, notify) as running:
+        async with lifecycle.up(options, notify) as running:
             is_ready = True
             ready(running)
             await stop.wait()
@@ -72,7 +72,7 @@ def detach(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     said.history(0)
     with os.fdopen(handle, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "swashplate.daemon", json.dumps(asdict(options), default=str)],
+            [sys.executable, "-P", "-m", "swashplate.stack.daemon", json.dumps(asdict(options), default=str)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -86,7 +86,7 @@ def detach(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             if code is not None:
                 raise UnavailableError("the stack did not start", code="not_started", hint=f"log: {log}")
             with contextlib.suppress(NotFoundError):
-                description = stack.described(options.state_dir)
+                description = lifecycle.described(options.state_dir)
                 if description["pid"] == process.pid:
                     return description
             time.sleep(LOOK_EVERY_S)

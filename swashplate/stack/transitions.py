@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from swashplate.client import HttpClient
-from swashplate.control import Request, Say
 from swashplate.errors import ConfigurationError, ConflictError, InvalidRequestError
-from swashplate.layout import Layout, Options, chosen
-from swashplate.readiness import READY_WITHIN_S, Readiness
-from swashplate.supervisor import Child, Supervisor
+from swashplate.stack.control import Request, Say
+from swashplate.stack.layout import Layout
+from swashplate.stack.readiness import READY_WITHIN_S, Readiness
+from swashplate.stack.services import Options, chosen
+from swashplate.stack.supervisor import Child, Supervisor
 
 STARTED_WITHIN_S = 20.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from swashplate.supervisor import Child, Supervisor, ending, restart_delay
+from swashplate.stack.supervisor import Child, Supervisor, ending, restart_delay
 
 PATIENCE = 15
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
@@ -81,7 +81,7 @@ async def test_closing_stops_the_last_child_after_the_others(tmp_path):
 
 
 async def test_a_child_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr("swashplate.supervisor.STOP_GRACE_S", 0.2)
+    monkeypatch.setattr("swashplate.stack.supervisor.STOP_GRACE_S", 0.2)
     supervisor = Supervisor(lambda _: None)
     one = child(tmp_path, STUBBORN)
     await supervisor.start(one)
@@ -95,7 +95,7 @@ def test_no_child_outlives_a_killed_parent(tmp_path):
     program = f"""
 import asyncio, os, sys
 from pathlib import Path
-from swashplate.supervisor import Child, Supervisor
+from swashplate.stack.supervisor import Child, Supervisor
 async def main():
     supervisor = Supervisor(print)
     one = Child(name="x", command={STUBBORN!r}, env=dict(os.environ), log_file=Path({str(tmp_path)!r}) / "x.log")
@@ -122,8 +122,8 @@ async def test_a_command_that_does_not_exist_is_an_error_naming_the_child(tmp_pa
 
 async def test_a_child_that_waits_for_its_restart_is_not_started_while_closing(tmp_path, monkeypatch):
     """One child uses up its grace; meanwhile the delay of another that had died runs out."""
-    monkeypatch.setattr("swashplate.supervisor.RESTART_FIRST_S", 0.1)
-    monkeypatch.setattr("swashplate.supervisor.STOP_GRACE_S", 0.5)
+    monkeypatch.setattr("swashplate.stack.supervisor.RESTART_FIRST_S", 0.1)
+    monkeypatch.setattr("swashplate.stack.supervisor.STOP_GRACE_S", 0.5)
     supervisor = Supervisor(lambda _: None)
     stubborn, dead = child(tmp_path, STUBBORN, "stubborn"), child(tmp_path, SLEEPER, "dead")
     await supervisor.start(stubborn)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from swashplate.client import HttpClient
 from swashplate.errors import SwashplateError, UnavailableError
-from swashplate.layout import HOST
-from swashplate.supervisor import Child
+from swashplate.stack.services import HOST
+from swashplate.stack.supervisor import Child
 
 READY_WITHIN_S = 60.0
 

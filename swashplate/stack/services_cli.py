@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
-from swashplate.stack_cli import StateDir
+from swashplate.stack.cli import StateDir
 
 Services = Annotated[list[str], typer.Argument(help="Names as `swashplate status` or compose.yaml has them.")]
 
 
 def _change(do: str, services: list[str], state_dir: Path) -> None:
-    from swashplate import control, stack
+    from swashplate.stack import control, lifecycle
 
-    stack.described(state_dir)
+    lifecycle.described(state_dir)
     control.ask(state_dir, control.Request.model_validate({"do": do, "services": services}), print)
 
 
@@ -46,9 +46,9 @@ def logs(
 
     The files are read as they are, so this works when nothing runs, too.
     """
-    from swashplate import log_files
     from swashplate.errors import NotFoundError
-    from swashplate.layout import chosen
+    from swashplate.stack import log_files
+    from swashplate.stack.services import chosen
 
     known = log_files.files(state_dir / "logs")
     if not known:

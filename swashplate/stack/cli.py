@@ -42,7 +42,7 @@ async def _health(description: dict[str, Any]) -> dict[str, str]:
 
     from swashplate.client import HttpClient
     from swashplate.errors import SwashplateError
-    from swashplate.layout import read_env, token_for_reading
+    from swashplate.stack.environment import read_env, token_for_reading
 
     found: dict[str, str] = {}
     known = {**read_env(Path(description["env_file"])), **os.environ}
@@ -82,10 +82,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Show a running stack: URLs, ids, health. Exits 1 when none runs or something is down."""
-    from swashplate import control, stack
-    from swashplate.layout import chosen
+    from swashplate.stack import control, lifecycle
+    from swashplate.stack.services import chosen
 
-    description = stack.described(state_dir)
+    description = lifecycle.described(state_dir)
     states = control.ask(state_dir, control.Request(do="states"), print)["services"]
     named = chosen(services or [], list(states))
     health = asyncio.run(_health(description))
@@ -105,10 +105,10 @@ def down(state_dir: StateDir = Path(".swashplate")) -> None:
     import time
     from contextlib import suppress
 
-    from swashplate import stack
     from swashplate.errors import UnavailableError
+    from swashplate.stack import lifecycle
 
-    description = stack.described(state_dir)
+    description = lifecycle.described(state_dir)
     with suppress(ProcessLookupError):
         os.kill(description["pid"], signal.SIGTERM)
         deadline = time.monotonic() + 20
@@ -142,8 +142,8 @@ def up(
     ] = False,
 ) -> None:
     """Start the whole stack on this machine and keep it running until Ctrl-C or SIGTERM, or in the background."""
-    from swashplate import daemon
-    from swashplate.layout import Options
+    from swashplate.stack import daemon
+    from swashplate.stack.services import Options
 
     options = Options(state_dir.resolve(), env_file.resolve(), proplets, port_offset, broker)
     if detach:
@@ -159,8 +159,8 @@ def up(
 
 
 def _in_background(context: typer.Context, options: Any) -> None:
-    from swashplate import control, daemon, stack
     from swashplate.service import is_held
+    from swashplate.stack import control, daemon, lifecycle
 
     if is_held(options.state_dir):
         given = {
@@ -171,6 +171,6 @@ def _in_background(context: typer.Context, options: Any) -> None:
         control.ask(options.state_dir, control.Request(do="apply", options=given), daemon.tell)
     else:
         daemon.detach(options, daemon.tell)
-    description = stack.described(options.state_dir)
+    description = lifecycle.described(options.state_dir)
     _table(description, _all_well(description))
     print("running in the background; swashplate down stops everything")

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from swashplate.errors import ConfigurationError
-from swashplate.layout import Layout, Options, broker_program, read_env, without_roles
+from swashplate.stack.environment import read_env, without_roles
+from swashplate.stack.layout import Layout
+from swashplate.stack.services import Options, broker_program
 
 OPTIONS = Options(Path("/state"), Path("/env"), proplets=2)
 FILE = {
@@ -115,7 +117,7 @@ def test_with_an_address_of_a_broker_neither_a_broker_nor_its_identity_service_i
 
 
 def test_the_identity_service_is_told_which_broker_it_has(monkeypatch):
-    monkeypatch.setattr("swashplate.layout.broker_program", lambda kind: f"/bin/{kind}")
+    monkeypatch.setattr("swashplate.stack.layout.broker_program", lambda kind: f"/bin/{kind}")
     for broker, config in (("embedded", "nats.conf"), ("mosquitto", "mosquitto.conf")):
         found = children({"IDENTITY_ADMIN_PASSWORD": "x"}, Options(Path("/state"), Path("/env"), 2, broker=broker))
         assert found["broker"].command == [f"/bin/{broker}", "-c", f"/state/broker/{config}"]

@@ -11,8 +11,8 @@ import pytest
 from swashplate import ports
 from swashplate.client import HttpClient
 from swashplate.errors import UnavailableError
-from swashplate.readiness import Readiness
-from swashplate.supervisor import Child, Supervisor
+from swashplate.stack.readiness import Readiness
+from swashplate.stack.supervisor import Child, Supervisor
 
 LINE = {
     "time": "2026",

@@ -1,6 +1,6 @@
 """Log files, merged and followed."""
 
-from swashplate.log_files import Follower, merged, time_of
+from swashplate.stack.log_files import Follower, merged, time_of
 
 OURS = '{"time": "2026-11-22T06:08:52.8226Z", "level": "INFO", "msg": "b"}'
 

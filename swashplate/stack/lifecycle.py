@@ -13,15 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from swashplate import control, ports
+from swashplate import ports
 from swashplate.client import HttpClient
 from swashplate.errors import ConfigurationError, NotFoundError
 from swashplate.files import write_whole
-from swashplate.layout import ALL_PORTS, HOST, Layout, Options, broker_program, read_env
-from swashplate.readiness import Readiness
 from swashplate.service import is_held, state_folder
-from swashplate.supervisor import Child, Supervisor, ending
-from swashplate.transitions import Plan, Transitions
+from swashplate.stack import control
+from swashplate.stack.environment import read_env
+from swashplate.stack.layout import Layout
+from swashplate.stack.readiness import Readiness
+from swashplate.stack.services import ALL_PORTS, HOST, Options, broker_program
+from swashplate.stack.supervisor import Child, Supervisor, ending
+from swashplate.stack.transitions import Plan, Transitions
 
 STATE_FILE = "stack.json"
 
