@@ -262,7 +262,9 @@ class MqttBus(Bus):
         if lasted is not None and lasted >= STEADY_S:
             self._backoff.worked()
         self._try_again_later()
-        self._hand_over(self._on_disconnect, str(reason), lasted)
+        # MQTT 3.1.1 gives no reason for an end; paho has words for that which say less.
+        said = "the connection ended" if str(reason) == "Unspecified error" else str(reason)
+        self._hand_over(self._on_disconnect, said, lasted)
 
     def _try_again_later(self) -> None:
         delay: Any = self._backoff.failed()  # seconds; paho says whole ones, fractions work

@@ -130,7 +130,7 @@ async def test_a_broker_that_drops_us_for_a_topic_is_said_once_with_the_topic():
                 await until(lambda: attempts.count >= 5)
                 assert "takes the connection and drops it again" in bus.trouble
         first, second = loud(logs)
-        assert first["event"] == "lost the MQTT broker"
+        assert (first["event"], first["reason"]) == ("lost the MQTT broker", "the connection ended")
         assert second["unanswered"] == ["subscribe m/another/c/channel"]
         assert "MANAGER_CHANNEL_ID" in second["hint"]
         assert not [line for line in logs if "connected to" in line["event"]]
