@@ -47,9 +47,12 @@ class Background:
     def described(self) -> dict:
         return json.loads(self.run("status", "--json").stdout)
 
+    def owner(self) -> int:
+        return int(json.loads((self.state / "stack.json").read_text())["pid"])
+
     def pids(self) -> dict[str, int]:
         """Service → pid, of the living children."""
-        owner = json.loads((self.state / "stack.json").read_text())["pid"]
+        owner = self.owner()
         found = {}
         for child in Path(f"/proc/{owner}/task/{owner}/children").read_text().split():
             with contextlib.suppress(OSError):
@@ -124,6 +127,14 @@ def test_up_with_other_ports_than_the_running_ones_is_refused_with_the_reason(ba
     assert done.returncode == 1
     assert f"the stack runs with --port-offset {background.offset}, not 1" in done.stderr
     assert "swashplate down" in done.stderr
+
+
+def test_the_ports_of_a_stack_in_the_background_are_named_as_its_own(background, tmp_path):
+    second = Background(tmp_path)
+    second.offset = background.offset
+    done = second.up()
+    assert done.returncode == 1
+    assert f"or kill {background.owner()}, or move every port" in done.stderr
 
 
 def test_a_stopped_broker_stays_down_is_told_by_those_that_need_it_and_comes_back(background):
