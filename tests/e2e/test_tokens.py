@@ -144,7 +144,7 @@ def test_the_script_of_a_round_sends_each_service_its_token(guarded):
 FAILURES = (
     "failed to",
     "skipping participant",
-    "refuse",
+    "refuses",
     "Forbidden",
     "dropping",
     "cannot",
