@@ -28,6 +28,8 @@ class Site:
         self.announced = ProcessUrls()
         http.trust(settings.data_store_url, settings.data_store_token.get_secret_value())
         self.datasets: list[str] = []
+        self._unlisted = 0
+        """How often in a row the data store did not answer."""
         self._manager_heard = asyncio.Event()
 
     def hear(self, urls: ProcessUrls) -> None:
@@ -69,8 +71,11 @@ class Site:
             listed = await self._http.get_json(url, timeout=LIST_TIMEOUT_S)
             datasets = sorted(str(name) for name in listed["datasets"])
         except (SwashplateError, ValueError, KeyError, TypeError) as error:
-            log.info("the data store lists no datasets now", url=url, reason=str(error))
+            self._unlisted += 1
+            if self._unlisted == 2:  # once means nothing: it may be starting, as we are
+                log.info("the data store lists no datasets now", url=url, reason=str(error))
             return False
+        self._unlisted = 0
         news = datasets != self.datasets
         self.datasets = datasets
         return news

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import itertools
-import random
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 from swashplate.errors import ConfigurationError, SwashplateError
@@ -24,18 +20,6 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
     return True
-
-
-@functools.cache
-def _shuffled() -> Iterator[int]:
-    return itertools.cycle(random.sample(range(10_000, 20_000), 10_000))
-
-
-def free_port() -> int:
-    """A port that is free now, another one each time. Nothing keeps it free, but the kernel gives it to nobody's outgoing
-    connection meanwhile.
-    """
-    return next(filter(is_free, _shuffled()))
 
 
 def holder(port: int) -> tuple[int, str] | None:

@@ -16,9 +16,9 @@ from provision.identity import access
 from provision.identity.records import Records
 from provision.identity.seeding import seed
 from provision.local import provision_local
-from swashplate.ports import free_port
 from tests.support.broker import Broker
 from tests.support.certificates import Certificates, make_certificates
+from tests.support.ports import free_port
 
 
 def missing(reason: str) -> None:

@@ -17,8 +17,8 @@ from provision.credentials import complete
 from provision.identity import access
 from provision.identity.records import Records
 from provision.identity.seeding import seed
-from swashplate.ports import free_port
 from tests.support.broker import PATIENCE, Peer
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

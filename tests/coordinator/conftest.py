@@ -21,8 +21,8 @@ from coordinator.settings import CoordinatorSettings
 from swashplate.bus import MemoryBroker, MemoryBus, Received
 from swashplate.http import HttpService, Route, answer
 from swashplate.messages import RoundTask, TaskCreate
-from swashplate.ports import free_port
 from swashplate.topics import Topics
+from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
 Answer = tuple[int, Any]

@@ -13,7 +13,7 @@ import pytest
 from swashplate.blobs import sha256_digest
 from swashplate.client import HttpClient
 from swashplate.errors import UnavailableError
-from swashplate.ports import free_port
+from tests.support.ports import free_port
 
 MODEL = {"w": [0.5, -1, 2], "b": 0.25}
 

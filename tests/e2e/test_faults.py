@@ -11,7 +11,8 @@ import sys
 import time
 
 from client_wasm.demo import GUEST
-from tests.support.stack import Stack, alive, free_offset, poll
+from tests.support.ports import free_offset
+from tests.support.stack import Stack, alive, poll
 
 
 def proplet(stack, number: int) -> dict:

@@ -16,7 +16,8 @@ import pytest
 
 from swashplate.stack import services
 from swashplate.stack.environment import without_roles
-from tests.support.stack import alive, free_offset, poll
+from tests.support.ports import free_offset
+from tests.support.stack import alive, poll
 
 COMMAND = [sys.executable, "-m", "swashplate"]
 

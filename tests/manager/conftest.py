@@ -13,10 +13,10 @@ import pytest
 
 from manager.app import managing
 from manager.settings import ManagerSettings
-from swashplate import ports
 from swashplate.bus import MemoryBroker, MemoryBus, Received, Will
 from swashplate.messages import Ack, Alive, AttemptStatus, PropletCreate, Resolve, Resolved, Result, Start, Stop
 from swashplate.topics import Topics
+from tests.support.ports import free_port
 
 PATIENCE = 10
 NAMES = Topics("d", "c")
@@ -118,9 +118,9 @@ class World:
         self.session = session
         self.broker = MemoryBroker()
         self.proxy = FakeProxy(self.broker)
-        self.port = ports.free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.coordinator_url = f"http://127.0.0.1:{ports.free_port()}"
+        self.coordinator_url = f"http://127.0.0.1:{free_port()}"
         self.heartbeat_s = "5"
 
     @asynccontextmanager

@@ -16,9 +16,9 @@ import wasmtime
 from client_wasm.demo import GUEST
 from provision.brokers import Kind
 from provision.local import provision_local
-from swashplate.ports import free_port
 from tests.peers.player import Player, Site
 from tests.support.broker import Broker
+from tests.support.ports import free_port
 from tests.support.stack import Stack
 from tests.support.wat import HELLO, SPIN
 

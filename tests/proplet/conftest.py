@@ -20,7 +20,6 @@ from proplet.app import running
 from proplet.data_store import DataStoreApi
 from proplet.datasets import Datasets
 from proplet.settings import PropletSettings
-from swashplate import ports
 from swashplate.bus import MemoryBroker, MemoryBus, Received
 from swashplate.http import HttpService, Route, answer
 from swashplate.messages import (
@@ -36,6 +35,7 @@ from swashplate.messages import (
     digest_hex,
 )
 from swashplate.topics import Topics, last_level
+from tests.support.ports import free_port
 
 PATIENCE = 20
 NAMES = Topics("d", "c")
@@ -196,9 +196,9 @@ class Site(Heard):
         """``(token, update)`` of every post."""
         self.answers: list[tuple[int, dict]] = []
         """What the coordinator says to the next posts; then it accepts."""
-        self.data_store_port = ports.free_port()
-        self.registry_port = ports.free_port()
-        self.coordinator_port = ports.free_port()
+        self.data_store_port = free_port()
+        self.registry_port = free_port()
+        self.coordinator_port = free_port()
 
     def url(self, port: int) -> str:
         return f"http://127.0.0.1:{port}"

@@ -17,8 +17,8 @@ import pytest
 from proplet.data_store import DataStoreApi, seed
 from proplet.datasets import Datasets
 from proplet.settings import DataStoreSettings
-from swashplate import ports
 from swashplate.http import HttpService
+from tests.support.ports import free_port
 
 ROWS = [{"x": [0.1, 0.2], "y": 1}, {"x": [0.3, 0.4], "y": 0}]
 
@@ -40,7 +40,7 @@ class Client:
 
 @asynccontextmanager
 async def store(folder, **options):
-    port = ports.free_port()
+    port = free_port()
     service = HttpService("data_store", DataStoreApi(Datasets(folder)).routes(), **options)
     async with service.serving("127.0.0.1", port), aiohttp.ClientSession() as session:
         yield Client(f"http://127.0.0.1:{port}", session)
@@ -178,7 +178,7 @@ def test_participants_are_listed_or_the_provisioned_proplets():
 
 
 async def test_the_process_keeps_what_it_answered_through_a_kill(tmp_path):
-    port = ports.free_port()
+    port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "DATA_DIR": str(tmp_path / "data"),

@@ -9,10 +9,10 @@ import pytest
 from aiohttp import web
 
 from proplet.input_cache import InputCache
-from swashplate import ports
 from swashplate.client import HttpClient
 from swashplate.errors import NotFoundError, UnavailableError
 from swashplate.http import HttpService, Route, answer
+from tests.support.ports import free_port
 
 CONTENT = {"data": [{"x": [0.5] * 20, "y": 1}]}
 ROOM_FOR_ONE = 200
@@ -22,7 +22,7 @@ class Source:
     """Serves the same JSON under every name but ``missing`` and ``away``; holds the answer that nothing changed while told to."""
 
     def __init__(self) -> None:
-        self.url = f"http://127.0.0.1:{ports.free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self.served: list[tuple[str, int]] = []
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()

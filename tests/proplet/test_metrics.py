@@ -6,11 +6,11 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from proplet import metrics
-from swashplate import ports
+from tests.support.ports import free_port
 
 
 async def test_proplets_that_start_together_each_get_a_port(world, proplet):
-    settings = world.settings(PROPLET_METRICS_PORT=str(ports.free_port()))
+    settings = world.settings(PROPLET_METRICS_PORT=str(free_port()))
     async with AsyncExitStack() as stack:
         served = [stack.enter_async_context(metrics.serving(settings, proplet)) for _ in range(5)]
         taken = await asyncio.gather(*served)

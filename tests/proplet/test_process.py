@@ -16,10 +16,10 @@ import aiohttp
 import pytest
 import wasmtime
 
-from swashplate import ports
 from swashplate.bus import BrokerAddress, MqttBus
 from swashplate.messages import Ack, Alive, BlobInfo, BlobRequest, PropletCreate, Result, Start, digest_hex
 from swashplate.topics import Topics, last_level
+from tests.support.ports import free_port
 
 PATIENCE = 20
 CLIENT = Path(__file__).parents[2] / "client_wasm" / "fl-client.wasm"
@@ -196,7 +196,7 @@ async def test_a_terminated_agent_says_goodbye_and_ends_within_two_seconds(fleet
 
 
 async def test_health_and_metrics_take_the_next_free_port(fleet, guests):
-    taken = ports.free_port()
+    taken = free_port()
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", taken)
     async with server, fleet.process(PROPLET_METRICS_PORT=str(taken)):
         await fleet.start(guests["prints"]("x"))

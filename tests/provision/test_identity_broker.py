@@ -7,10 +7,10 @@ import queue
 
 import pytest
 
-from swashplate.ports import free_port
 from swashplate.topics import Topics
 from tests.support.broker import Broker, Peer
 from tests.support.identity import Identity
+from tests.support.ports import free_port
 
 NUMBERS = itertools.count()
 

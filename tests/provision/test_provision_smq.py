@@ -12,7 +12,7 @@ from provision import env_file, files, provision_smq, supermq
 from provision.credentials import complete, is_ours
 from provision.local import prepare_broker, provision_local
 from swashplate.errors import ConfigurationError, ConflictError, SwashplateError
-from swashplate.ports import free_port
+from tests.support.ports import free_port
 from tests.support.supermq import front, identity, provision
 
 NAMES = ["manager", "proplet-1", "proplet-2", "proplet-3", "fl-coordinator", "proxy"]

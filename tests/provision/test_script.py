@@ -16,7 +16,7 @@ import pytest
 
 from provision import env_file
 from provision.credentials import complete
-from swashplate.ports import free_port
+from tests.support.ports import free_port
 from tests.support.supermq import identity
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,8 +16,8 @@ from provision import env_file, supermq_http
 from provision.enrolment import choose_domain, find
 from provision.provision_smq import addresses, parser
 from swashplate.errors import ConfigurationError, ForbiddenError, SwashplateError, UnauthorizedError, UnavailableError
-from swashplate.ports import free_port
 from tests.support import certificates
+from tests.support.ports import free_port
 from tests.support.supermq import front, identity, provision
 
 

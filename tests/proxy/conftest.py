@@ -19,8 +19,8 @@ from proxy.registry import Registry
 from proxy.registry_store import RegistryStore
 from swashplate.blobs import sha256_digest
 from swashplate.http import HttpService
-from swashplate.ports import free_port
 from tests.support.ghcr import READ, WRITE, Ghcr
+from tests.support.ports import free_port
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 

@@ -23,7 +23,7 @@ from swashplate.errors import (
     TooLargeError,
     UnavailableError,
 )
-from swashplate.ports import free_port
+from tests.support.ports import free_port
 
 BINARY = b"\0asm" + bytes(range(256)) * 4000
 SIZE = len(BINARY)

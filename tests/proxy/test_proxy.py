@@ -21,8 +21,8 @@ from swashplate.blobs import sha256_digest
 from swashplate.bus import MemoryBroker, MemoryBus
 from swashplate.errors import ConfigurationError
 from swashplate.messages import BlobInfo, BlobRequest, Resolve, Resolved, digest_hex
-from swashplate.ports import free_port
 from swashplate.topics import Topics, last_level
+from tests.support.ports import free_port
 
 TOPICS = Topics("domain", "channel")
 BINARY = b"\0asm" + bytes(range(256)) * 100

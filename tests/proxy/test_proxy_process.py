@@ -17,8 +17,8 @@ import pytest
 from swashplate.blobs import sha256_digest
 from swashplate.bus import BrokerAddress, MqttBus
 from swashplate.messages import BlobInfo, BlobRequest, Resolve, Resolved, digest_hex
-from swashplate.ports import free_port
 from swashplate.topics import last_level
+from tests.support.ports import free_port
 
 BINARY = b"\0asm" + random.Random(7).randbytes(20_000_000)
 WINDOW = 16

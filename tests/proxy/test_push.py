@@ -22,7 +22,7 @@ from proxy.reach import endpoints_for
 from proxy.references import endpoints, parse
 from swashplate.blobs import sha256_digest
 from swashplate.errors import ForbiddenError, InvalidRequestError, UnavailableError
-from swashplate.ports import free_port
+from tests.support.ports import free_port
 
 BINARY = b"\0asm" + bytes(range(256)) * 400
 

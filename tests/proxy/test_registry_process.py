@@ -17,7 +17,7 @@ from proxy.references import endpoints, parse
 from proxy.registry import RegistrySettings, serve
 from swashplate.blobs import BlobStore
 from swashplate.errors import ConfigurationError
-from swashplate.ports import free_port
+from tests.support.ports import free_port
 
 BINARY = b"\0asm" + bytes(range(256)) * 4000
 

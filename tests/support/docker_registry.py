@@ -10,8 +10,8 @@ from typing import Self
 
 import requests
 
-from swashplate.ports import free_port
 from tests.support.certificates import Certificates
+from tests.support.ports import free_port
 
 USER, PASSWORD = "octocat", "correct-horse"
 # bcrypt of that password, made once: a module for bcrypt is not worth a dependency.

@@ -19,7 +19,7 @@ from aiohttp import web
 from proxy.registry import Registry
 from proxy.registry_store import RegistryStore
 from swashplate.http import HttpService, Route
-from swashplate.ports import free_port
+from tests.support.ports import free_port
 
 READ, WRITE = "read:packages", "write:packages"
 

@@ -13,8 +13,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
-from swashplate.ports import free_port
 from swashplate.stack.environment import without_roles
+from tests.support.ports import free_port
 
 PATIENCE = 20.0
 SERVICES = ("users", "domains", "channels", "clients")

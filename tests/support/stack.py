@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -17,23 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from swashplate import ports
 from swashplate.errors import NotFoundError
-from swashplate.stack import lifecycle, services
+from swashplate.stack import lifecycle
 from swashplate.stack.environment import without_roles
+from tests.support.ports import free_offset
 
 PATIENCE = 60.0
 T = TypeVar("T")
-OFFSETS = range(11_000, 23_500, 100)
-"""The ports are then below those that the kernel gives to outgoing connections."""
-
-
-def free_offset() -> int:
-    """Far from the default ports, so that tests run beside a running stack."""
-    for offset in random.sample(OFFSETS, len(OFFSETS)):  # another test run, started just now, does not take the same
-        if all(ports.is_free(port + offset) for port in services.ALL_PORTS):
-            return offset
-    raise AssertionError("no free ports")
 
 
 def alive(pid: int) -> bool:

@@ -18,7 +18,7 @@ from provision.brokers import HashedKey
 from provision.identity.app import serve
 from provision.identity.settings import IdentitySettings
 from provision.supermq import PORTS
-from swashplate.ports import free_port
+from tests.support.ports import free_port
 
 Change = Callable[[web.Request, int, Any], tuple[int, Any]]
 

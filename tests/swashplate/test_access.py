@@ -17,11 +17,11 @@ from manager.settings import ManagerSettings
 from proplet.settings import DataStoreSettings, PropletSettings
 from proxy.settings import ProxySettings
 from proxy.settings import RegistrySettings as OciRegistrySettings
-from swashplate import ports
 from swashplate.access import Access
 from swashplate.client import HttpClient, TokenRefusedError
 from swashplate.errors import ConfigurationError, SwashplateError
 from swashplate.http import HttpService, Route, answer
+from tests.support.ports import free_port
 
 FULL, READ = "full-token-0123456789", "read-token-0123456789"
 SERVICES = [
@@ -49,7 +49,7 @@ ROUTES = [
 
 @asynccontextmanager
 async def service(access: Access | None, routes=ROUTES):
-    port = ports.free_port()
+    port = free_port()
     async with HttpService("test", routes, access=access).serving("127.0.0.1", port):
         yield f"http://127.0.0.1:{port}"
 

@@ -13,7 +13,7 @@ import structlog
 from manager.settings import ManagerSettings
 from swashplate.bus import MqttBus
 from swashplate.bus.link import FIRST_S, MOST_S, Backoff, Link, LinkHints
-from swashplate.ports import free_port
+from tests.support.ports import free_port
 
 PATIENCE = 20
 

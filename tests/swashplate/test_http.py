@@ -4,11 +4,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from swashplate import ports
 from swashplate.client import HttpClient
 from swashplate.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from swashplate.http import HttpService, Route, answer, query_int, read_body
 from swashplate.messages import ExperimentConfig
+from tests.support.ports import free_port
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -43,7 +43,7 @@ BODY = {"round_id": "r", "model_ref": "fl/models/m_v0", "participants": ["p"], "
 @pytest.fixture
 async def url():
     service = HttpService("test", ROUTES, body_limit=10_000)
-    port = ports.free_port()
+    port = free_port()
     async with service.serving("127.0.0.1", port):
         yield f"http://127.0.0.1:{port}"
 
@@ -174,7 +174,7 @@ async def test_metrics_count_requests(url, session):
 
 async def test_health_names_what_is_down(session):
     service = HttpService("test", [], checks={"broker": down})
-    port = ports.free_port()
+    port = free_port()
     async with service.serving("127.0.0.1", port), session.get(f"http://127.0.0.1:{port}/health") as response:
         assert response.status == 503
         assert "the broker is away" in (await response.json())["error"]
@@ -182,7 +182,7 @@ async def test_health_names_what_is_down(session):
 
 async def test_a_taken_port_names_itself_and_its_holder():
     first, second = HttpService("one", []), HttpService("two", [])
-    port = ports.free_port()
+    port = free_port()
     async with first.serving("127.0.0.1", port):
         with pytest.raises(
             ConfigurationError, match=rf"two cannot listen: port {port} is taken by .*pid \d+"
@@ -193,7 +193,7 @@ async def test_a_taken_port_names_itself_and_its_holder():
 
 
 async def test_a_peer_that_is_not_there_is_unavailable_and_named():
-    port = ports.free_port()
+    port = free_port()
     async with HttpClient() as client:
         with pytest.raises(UnavailableError) as caught:
             await client.get_json(f"http://127.0.0.1:{port}/x")
@@ -205,7 +205,7 @@ async def test_an_answer_in_a_foreign_shape_is_still_an_error(url):
         return web.Response(status=404, text="Dataset not found")
 
     service = HttpService("test", [Route("GET", "/gone", gone, "Gone")])
-    port = ports.free_port()
+    port = free_port()
     async with service.serving("127.0.0.1", port), HttpClient() as client:
         with pytest.raises(NotFoundError, match="Dataset not found"):
             await client.get_json(f"http://127.0.0.1:{port}/gone")

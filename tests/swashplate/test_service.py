@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from swashplate.ports import free_port
 from swashplate.stack.environment import without_roles
+from tests.support.ports import free_port
 from tests.support.stack import poll
 
 SENTENCE = "failed to load TOML configuration: stat config.toml: no such file or directory"

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from swashplate import ports
 from swashplate.client import HttpClient
 from swashplate.errors import UnavailableError
 from swashplate.stack.readiness import Readiness
 from swashplate.stack.supervisor import Child, Supervisor
+from tests.support.ports import free_port
 
 LINE = {
     "time": "2026",
@@ -25,7 +25,7 @@ LINE = {
 
 async def test_a_process_that_keeps_ending_is_told_by_the_words_of_its_log(tmp_path):
     says = [sys.executable, "-c", f"import sys; sys.exit({json.dumps(LINE)!r})"]
-    port = ports.free_port()
+    port = free_port()
     child = Child(
         name="x",
         command=says,

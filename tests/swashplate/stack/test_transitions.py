@@ -11,13 +11,13 @@ import pytest
 
 from swashplate.errors import UnavailableError
 from swashplate.http import HttpService, Route, answer
-from swashplate.ports import free_port
 from swashplate.stack import transitions
 from swashplate.stack.control import Request
 from swashplate.stack.layout import Layout
 from swashplate.stack.services import HOST, PORTS, Options
 from swashplate.stack.supervisor import Child, Supervisor
 from swashplate.stack.transitions import Plan, Transitions
+from tests.support.ports import free_port
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 
