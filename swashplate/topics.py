@@ -81,14 +81,14 @@ class Topics:
         return f"{self.base}/control/manager/announce"
 
     def proplet(self, proplet_id: str, kind: str) -> str:
-        """What a proplet says: create, alive, status, results, metrics."""
+        """What a proplet says: create, alive, status, results, invoke_results, metrics, task_metrics."""
         return f"{self.base}/control/proplet/{level(proplet_id, 'proplet id')}/{level(kind, 'kind')}"
 
     def every_proplet(self, kind: str) -> str:
         return f"{self.base}/control/proplet/+/{level(kind, 'kind')}"
 
     def to_proplet(self, proplet_id: str, kind: str) -> str:
-        """What the manager says to one proplet: start, stop, ack."""
+        """What the manager says to one proplet: start, stop, invoke, ack."""
         return f"{self.base}/control/manager/{level(proplet_id, 'proplet id')}/{level(kind, 'kind')}"
 
     @property

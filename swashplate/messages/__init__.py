@@ -8,11 +8,15 @@ from swashplate.messages.control import (
     AttemptRef,
     AttemptStatus,
     Capabilities,
+    Invoke,
+    InvokeResult,
     ProcessUrls,
     PropletCreate,
+    PropletMetrics,
     Result,
     Start,
     Stop,
+    TaskMetrics,
 )
 from swashplate.messages.learning import (
     PROPLET_IDS_HINT,
@@ -26,7 +30,7 @@ from swashplate.messages.learning import (
     Update,
 )
 from swashplate.messages.registry import BlobInfo, BlobRequest, Resolve, Resolved
-from swashplate.messages.tasks import TaskCreate
+from swashplate.messages.tasks import MonitoringProfile, TaskCreate
 
 __all__ = [
     "PROPLET_IDS_HINT",
@@ -41,10 +45,14 @@ __all__ = [
     "Digest",
     "ExperimentAnswer",
     "ExperimentConfig",
+    "Invoke",
+    "InvokeResult",
     "Launched",
     "Message",
+    "MonitoringProfile",
     "ProcessUrls",
     "PropletCreate",
+    "PropletMetrics",
     "Resolve",
     "Resolved",
     "Result",
@@ -55,6 +63,7 @@ __all__ = [
     "Start",
     "Stop",
     "TaskCreate",
+    "TaskMetrics",
     "Update",
     "digest_hex",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from swashplate.messages.base import Digest, Identifier, Json, JsonObject, Message
+from swashplate.messages.tasks import MonitoringProfile
 
 PROTOCOL = 2
 
@@ -27,7 +28,9 @@ class Announce(Message):
 
 
 class Capabilities(Message):
-    """What a proplet can do and has at hand. ``memory_bytes`` is the machine's total."""
+    """What a proplet can do and has at hand. ``memory_bytes`` is the machine's total; ``queue`` is how many accepted starts
+    may wait there for one of the ``slots``.
+    """
 
     cpu: int = 0
     memory_bytes: int = 0
@@ -37,6 +40,7 @@ class Capabilities(Message):
     datasets: list[str] = []
     digests: list[str] = []
     slots: int = 1
+    queue: int = 0
 
 
 class PropletCreate(Message):
@@ -57,17 +61,26 @@ class AttemptRef(Message):
     attempt: AttemptNumber
 
 
+Stage = Literal["", "fetching", "waiting", "running", "ready"]
+"""What a proplet does with an accepted attempt: ``waiting`` is for a slot, ``ready`` is a latent task that can be invoked."""
+
+
 class Alive(Message):
     proplet_id: Identifier
     instance: str
     status: Literal["alive", "offline"]
     namespace: str = "default"
     running: list[AttemptRef] = []
+    invocations: list[str] = []
     free_slots: int = 0
 
 
 class Start(Message):
-    """A lease on one attempt of one task. ``tokens`` prove later messages about this attempt; they never reach the guest."""
+    """A lease on one attempt of one task. ``tokens`` prove later messages about this attempt; they never reach the guest.
+
+    ``timeout_s`` is absent for a ``daemon`` and a ``latent`` task: they run until they are stopped. ``parents`` holds the
+    results of the tasks that this one depends on, by task id; those that are too large for a message are a blob instead.
+    """
 
     id: str
     attempt: AttemptNumber
@@ -81,23 +94,46 @@ class Start(Message):
     cli_args: list[str] = []
     env: dict[str, str] = {}
     dataset: str = ""
-    timeout_s: float = Field(gt=0)
+    timeout_s: float | None = Field(default=None, gt=0)
+    daemon: bool = False
+    latent: bool = False
+    concurrency: int = 0
+    monitoring_profile: MonitoringProfile | None = None
+    parents: dict[str, Json] = {}
+    parents_digest: Digest | None = None
+    parents_size: int = 0
     tokens: dict[str, str] = {}
 
 
 class Stop(Message):
+    """``attempt`` 0 means whichever runs."""
+
     id: str
+    attempt: Annotated[int, Field(ge=0, lt=2**31)] = 0
     proplet_id: Identifier
 
 
+class Invoke(Message):
+    """Call a latent task that is ready: ``inputs`` replace the task's unless empty, ``env`` is merged over it."""
+
+    invocation_id: str = Field(min_length=1, max_length=64)
+    task_id: str
+    attempt: AttemptNumber
+    proplet_id: Identifier
+    inputs: list[str] = []
+    env: dict[str, str] = {}
+    timeout_s: float = Field(gt=0, le=300)
+
+
 class AttemptStatus(Message):
-    """``id`` identifies the message for the manager's ack."""
+    """``id`` identifies the message for the manager's ack. ``progress`` is sent with QoS 0 and not acknowledged."""
 
     id: str
     task_id: str
     attempt: AttemptNumber
     proplet_id: Identifier
-    status: Literal["accepted", "denied", "progress"]
+    status: Literal["accepted", "ready", "denied", "progress"]
+    stage: Stage = ""
     code: str = ""
     reason: str = ""
 
@@ -113,6 +149,41 @@ class Result(Message):
     error: str | None = None
     code: str = ""
     retryable: bool = False
+
+
+class InvokeResult(Message):
+    """How one invocation ended; kept and sent again until it is acknowledged, like a ``Result``."""
+
+    id: str
+    invocation_id: str
+    task_id: str
+    attempt: AttemptNumber
+    proplet_id: Identifier
+    results: Json = None
+    error: str | None = None
+    code: str = ""
+    retryable: bool = False
+
+
+class PropletMetrics(Message):
+    """QoS 0. ``timestamp`` is RFC 3339; ``percent`` the mean over all CPUs of the machine, 0 to 100."""
+
+    proplet_id: Identifier
+    namespace: str = "default"
+    timestamp: str
+    cpu_metrics: JsonObject = {}
+    memory_metrics: JsonObject = {}
+
+
+class TaskMetrics(Message):
+    """QoS 0. ``metrics`` is one sample, ``aggregated`` what the samples so far come to."""
+
+    task_id: str
+    attempt: AttemptNumber
+    proplet_id: Identifier
+    timestamp: str
+    metrics: JsonObject = {}
+    aggregated: JsonObject | None = None
 
 
 class Ack(Message):

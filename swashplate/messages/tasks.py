@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -31,33 +31,81 @@ def _no_nul(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-class TaskCreate(Message):
-    """A task to be. Either ``image_url`` (an OCI reference) or ``file`` (base64 of a WASM binary) names what runs.
+class MonitoringProfile(Message):
+    """What is measured while a task runs. ``interval`` is in nanoseconds, as the existing API has it (2 s: 2000000000)."""
 
-    ``timeout_s`` covers everything from accepting the start to the result, in seconds. ``retries`` is how many further
-    attempts follow one that ended for a reason that another attempt could change. ``start`` starts it in the same call.
+    enabled: bool = True
+    interval: int = Field(default=10_000_000_000, ge=100_000_000)
+    collect_cpu: bool = True
+    collect_memory: bool = True
+    collect_disk_io: bool = True
+    collect_threads: bool = True
+    collect_file_descriptors: bool = True
+    export_to_mqtt: bool = True
+    retain_history: bool = True
+    history_size: int = Field(default=100, ge=0, le=10_000)
+
+    @property
+    def interval_s(self) -> float:
+        return self.interval / 1e9
+
+
+class TaskCreate(Message):
+    """A task to be. ``image_url`` (an OCI reference) or ``file`` (base64 of a WASM binary) names what runs; a file can also
+    be uploaded before the start.
+
+    ``timeout_s`` covers everything from accepting the start to the result, in seconds; a ``daemon`` and a ``latent`` task
+    have none. ``retries`` is how many further attempts follow one that ended for a reason that another attempt could
+    change. ``start`` starts it in the same call. ``broadcast`` runs it on every proplet that lives at the start.
+    ``selector``, ``memory_bytes`` and ``wasm_features`` are what a proplet must have to be given it. ``schedule`` is a
+    5-field cron expression in ``timezone``; without ``is_recurring`` it fires once.
     """
 
     name: str = Field(min_length=1, max_length=256)
-    kind: str = Field(default="standard", pattern="^(standard|federated)$")
+    kind: Literal["standard", "federated"] = "standard"
+    mode: Literal["", "infer", "train"] = ""
     image_url: str = Field(default="", max_length=2048)
     file: str = ""
     inputs: list[Input] = Field(default=[], max_length=1024)
     cli_args: list[str] | None = None
     env: dict[str, str] = {}
     proplet_id: Identifier | None = None
+    broadcast: bool = False
+    daemon: bool = False
+    restart: Literal["never", "on_failure", "always"] = "on_failure"
+    latent: bool = False
+    concurrency: int = Field(default=0, ge=0, le=1024)
+    encrypted: bool = False
+    kbs_resource_path: str = Field(default="", max_length=2048)
+    hal_storage_path: str = Field(default="", max_length=4096)
+    monitoring_profile: MonitoringProfile | None = None
     dataset: str = Field(default="", max_length=256)
+    selector: dict[str, str] = {}
+    memory_bytes: int = Field(default=0, ge=0)
+    wasm_features: list[str] = Field(default=[], max_length=64)
     priority: int = Field(default=50, ge=0, le=100)
     metadata: JsonObject = {}
     timeout_s: float = Field(default=300, gt=0, le=30 * 86400)
     retries: int = Field(default=0, ge=0, le=100)
+    depends_on: list[str] = Field(default=[], max_length=1024)
+    run_if: Literal["", "success", "failure"] = ""
+    workflow_id: str = Field(default="", max_length=256)
+    job_id: str = Field(default="", max_length=256)
+    schedule: str = Field(default="", max_length=256)
+    timezone: str = Field(default="UTC", max_length=64)
+    is_recurring: bool = False
+    missed_run: Literal["skip", "run_once"] = "skip"
     tokens: dict[str, str] = {}
     start: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if bool(self.image_url) == bool(self.file):
-            raise ValueError("exactly one of image_url and file must be given")
+        if self.image_url and self.file:
+            raise ValueError("only one of image_url and file may be given")
+        if self.broadcast and self.proplet_id is not None:
+            raise ValueError("broadcast and proplet_id exclude each other")
+        if self.daemon and self.latent:
+            raise ValueError("daemon and latent exclude each other")
         _no_nul(self.env)
         if any("\0" in text for text in (self.name, *self.inputs, *(self.cli_args or ()))):
             raise ValueError("name, inputs and cli_args must not contain NUL")
