@@ -21,7 +21,7 @@ from swashplate import __version__, logging
 from swashplate.blobs import BlobStore
 from swashplate.bus import Bus
 from swashplate.client import HttpClient
-from swashplate.database import Database, sqlite_url
+from swashplate.database import Database
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import Announce, ProcessUrls
 from swashplate.service import stable_client_id, state_folder
@@ -35,7 +35,7 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
     """The manager at work, on these two connections and with its state in ``folder``, until the context ends."""
     names = Topics(settings.domain_id, settings.channel_id)
     blobs = BlobStore(folder / "blobs")
-    database = Database(sqlite_url(folder / "manager.db"), store.metadata, version=store.SCHEMA_VERSION)
+    database = Database(settings.database(folder), store.SCHEMA)
     announce = Announce(
         heartbeat_s=settings.heartbeat_s,
         urls=ProcessUrls(

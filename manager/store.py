@@ -26,10 +26,11 @@ from sqlalchemy import (
 )
 
 from manager.states import AttemptState, TaskState
+from swashplate.database import Schema
 from swashplate.messages import TaskCreate
 
-SCHEMA_VERSION = 1
 metadata = MetaData()
+SCHEMA = Schema("manager", metadata, "manager.migrations")
 
 tasks = Table(
     "tasks",
