@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from manager import store
-from manager.records import Attempt, AttemptKey, Group, GroupState, Record, Task
+from manager.records import Attempt, AttemptKey, Erased, Group, GroupState, Record, Task
 from swashplate import logging
 from swashplate.database import Database
 from swashplate.errors import NotFoundError, SwashplateError, UnavailableError
@@ -35,7 +35,7 @@ Loaded = TypeVar("Loaded")
 class _Batch:
     """What is committed together, and who waits for it."""
 
-    records: dict[tuple[type[Any], Any], Record] = field(default_factory=dict)
+    records: dict[tuple[type[Any], Any], Record | Erased] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -51,6 +51,9 @@ class Ledger:
         self._writing: _Batch | None = None
         self._wanted = asyncio.Event()
         self._loading = 0
+        self._seq = 0
+        self._erased: set[str] = set()
+        """Ids of what is being deleted, until nobody can read it any more."""
         self._doubtful: set[str] = set()
         """Ids of tasks and groups that may not be worth their place in memory."""
         self._work = Tasks(log)
@@ -61,6 +64,7 @@ class Ledger:
         """Load what has not ended; then write whatever is put."""
 
         def load(db: Connection) -> tuple[list[Task], list[Attempt], list[Group], list[Task]]:
+            self._seq = store.last_seq(db)
             groups = store.active_groups(db)
             members = store.tasks_of_groups(db, [group.id for group in groups])
             return store.active_tasks(db), store.attempts_of_active(db), groups, members
@@ -119,7 +123,7 @@ class Ledger:
         if known is not None:
             return known
         found = await self._load(lambda db: store.get_task(db, task_id))
-        if found is None:
+        if found is None or task_id in self._erased:
             raise NotFoundError(f"there is no task {task_id}", code="task_not_found")
         self._doubtful.add(task_id)
         if task_id not in self._tasks:
@@ -136,7 +140,7 @@ class Ledger:
             return store.get_group(db, group_id), store.tasks_of_groups(db, [group_id])
 
         group, tasks = await self._load(read)
-        if group is None:
+        if group is None or group_id in self._erased:
             raise NotFoundError(f"there is no job or workflow {group_id}", code="group_not_found")
         self._doubtful.update((group_id, *(task.id for task in tasks)))
         if group_id not in self._groups:
@@ -157,6 +161,10 @@ class Ledger:
 
     # Changes.
 
+    def next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
     def check(self) -> None:
         """Raises ``UnavailableError`` when the database cannot write now; ask before deciding what a user asked for."""
         if self.trouble is not None:
@@ -169,6 +177,18 @@ class Ledger:
         for record in records:
             self._remember(record)
             self._open.records[type(record), record.key] = record
+
+    def erase(self, *records: Task | Group) -> None:
+        """Delete an ended task, or a group that has no task any more."""
+        self.put()
+        assert self._open is not None
+        for record in records:
+            if isinstance(record, Task):
+                self._forget_task(record)
+            else:
+                self._groups.pop(record.id, None)
+            self._erased.add(record.id)
+            self._open.records[type(record), record.key] = Erased(record.key)
 
     def then(self, effect: Effect) -> None:
         """Call ``effect`` once everything that was put so far is durable."""
@@ -224,15 +244,16 @@ class Ledger:
             if task is not None and not self._kept(task) and doubtful not in unwritten:
                 self._forget_task(task)
         self._doubtful = {key for key in self._doubtful if key in unwritten}
+        self._erased = {key for key in self._erased if key in unwritten}
 
     def _forget_task(self, task: Task) -> None:
-        del self._tasks[task.id]
+        self._tasks.pop(task.id, None)
         self._attempts.pop(task.id, None)
         if task.group_id is not None:
-            members = self._members[task.group_id]
+            members = self._members.get(task.group_id, set())
             members.discard(task.id)
             if not members:
-                del self._members[task.group_id]
+                self._members.pop(task.group_id, None)
 
     def _kept(self, task: Task) -> bool:
         return task.state.active or (task.group_id is not None and task.group_id in self._groups)
@@ -244,9 +265,14 @@ class Ledger:
             batch, self._open = self._open, None
             assert batch is not None
             self._writing = batch
-            await self._write(list(batch.records.values()))
+            records = [record for record in batch.records.values() if not isinstance(record, Erased)]
+            erased: dict[type[Any], list[str]] = {}
+            for (kind, key), record in batch.records.items():
+                if isinstance(record, Erased):
+                    erased.setdefault(kind, []).append(key)
+            await self._write(records, erased)
             self._writing = None
-            self._outdate(batch.records.values())
+            self._outdate(records)
             self._forget()
             for waiting in batch.waiting:
                 if not waiting.done():
@@ -275,12 +301,12 @@ class Ledger:
         if any(other.number > attempt.number and other.target == attempt.target for other in run.values()):
             run.pop(attempt.number, None)
 
-    async def _write(self, records: list[Record]) -> None:
+    async def _write(self, records: list[Record], erased: dict[type[Any], list[str]]) -> None:
         """Return when they are on the disk, however long it refuses them: memory has decided already."""
         delay = AGAIN_S
         while True:
             try:
-                await self._database.run(lambda db: store.write(db, records))
+                await self._database.run(lambda db: store.write(db, records, erased))
             except SwashplateError as error:
                 log.error("changes not written, trying again", error=error.sentence, records=len(records))
                 self.trouble = error

@@ -20,12 +20,13 @@ class AttemptKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """``run`` counts its starts, ``attempt`` is the number of its latest attempt over all runs (0: none).
+    """``seq`` counts tasks in the order in which they were made, ``run`` counts its starts, ``attempt`` is the number of its latest attempt over all runs (0: none).
 
     ``spec_text`` is ``spec`` as it is stored. ``group_id`` names its job or workflow, ``position`` its place there.
     """
 
     id: str
+    seq: int
     spec: TaskCreate
     spec_text: str
     state: TaskState
@@ -134,3 +135,10 @@ class Group:
 
 
 Record = Task | Attempt | Group
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """In the place of a record that is to go, with everything that belongs to it."""
+
+    key: str

@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Connection,
@@ -41,6 +42,7 @@ tasks = Table(
     "tasks",
     metadata,
     Column("id", String, primary_key=True),
+    Column("seq", BigInteger, nullable=False, unique=True),
     Column("name", String, nullable=False),
     Column("spec_text", Text, nullable=False),
     Column("state", Integer, nullable=False),
@@ -63,8 +65,7 @@ tasks = Table(
     Column("started_at", Float),
     Column("finished_at", Float),
 )
-Index("tasks_by_age", tasks.c.created_at, tasks.c.id)
-Index("tasks_by_state", tasks.c.state, tasks.c.created_at)
+Index("tasks_by_state", tasks.c.state, tasks.c.seq)
 Index("tasks_by_group", tasks.c.group_id)
 Index("tasks_by_next_run", tasks.c.next_run)
 Index("tasks_by_end", tasks.c.finished_at)
@@ -175,13 +176,18 @@ _UPSERTS = {
 }
 
 
-def write(db: Connection, records: Iterable[Record]) -> None:
-    """Insert or replace all of these, with one statement per table."""
+def write(db: Connection, records: Iterable[Record], erased: Mapping[type[Any], Sequence[str]]) -> None:
+    """Insert or replace all of these, with one statement per table; delete the tasks and groups with the ids ``erased``."""
     rows: dict[type[Any], list[dict[str, Any]]] = {}
     for record in records:
         rows.setdefault(type(record), []).append(_TABLES[type(record)][1](record))
     for kind, values in rows.items():
         db.execute(_UPSERTS[kind, db.dialect.name], values)
+    for task_id in erased.get(Task, ()):
+        db.execute(delete(attempts).where(attempts.c.task_id == task_id))
+        db.execute(delete(tasks).where(tasks.c.id == task_id))
+    for group_id in erased.get(Group, ()):
+        db.execute(delete(groups).where(groups.c.id == group_id))
 
 
 # Tasks and attempts.
@@ -201,6 +207,10 @@ def task_by_key(db: Connection, key: str) -> Task | None:
     return None if row is None else _task(row)
 
 
+def last_seq(db: Connection) -> int:
+    return int(db.execute(select(func.coalesce(func.max(tasks.c.seq), 0))).scalar_one())
+
+
 def active_tasks(db: Connection) -> list[Task]:
     return [_task(row) for row in db.execute(select(tasks).where(tasks.c.state.in_(_ACTIVE)))]
 
@@ -217,13 +227,8 @@ def list_tasks(
     """The total, and one page, newest first; ``filters``: column → value."""
     wanted = [tasks.c[column] == value for column, value in (filters or {}).items()]
     total = db.execute(select(func.count()).select_from(tasks).where(*wanted)).scalar_one()
-    page = select(tasks).where(*wanted).order_by(tasks.c.created_at.desc(), tasks.c.id.desc())
+    page = select(tasks).where(*wanted).order_by(tasks.c.seq.desc())
     return total, [_task(row) for row in db.execute(page.offset(offset).limit(limit))]
-
-
-def delete_task(db: Connection, task_id: str) -> None:
-    db.execute(delete(attempts).where(attempts.c.task_id == task_id))
-    db.execute(delete(tasks).where(tasks.c.id == task_id))
 
 
 def uses_of(db: Connection, digest: str) -> int:
@@ -280,13 +285,6 @@ def list_groups(
     total = db.execute(select(func.count()).select_from(groups).where(*wanted)).scalar_one()
     page = select(groups).where(*wanted).order_by(groups.c.created_at.desc(), groups.c.id)
     return total, [_group(row) for row in db.execute(page.offset(offset).limit(limit))]
-
-
-def delete_group(db: Connection, group_id: str) -> None:
-    ids = select(tasks.c.id).where(tasks.c.group_id == group_id)
-    db.execute(delete(attempts).where(attempts.c.task_id.in_(ids)))
-    db.execute(delete(tasks).where(tasks.c.group_id == group_id))
-    db.execute(delete(groups).where(groups.c.id == group_id))
 
 
 # Proplets.
