@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from manager import store
+from manager import store, tables
 from manager.api import Api
 from manager.attempts import TOLD_AGAIN_S, Attempts
 from manager.dialects import Dialect, OwnTopics, Parents
@@ -46,7 +46,7 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
     """The manager at work, on these two connections and with its state in ``folder``, until the context ends."""
     names = Topics(settings.domain_id, settings.channel_id)
     blobs = BlobStore(folder / "blobs")
-    database = Database(settings.database(folder), store.SCHEMA)
+    database = Database(settings.database(folder), tables.SCHEMA)
     announce = Announce(
         heartbeat_s=settings.heartbeat_s,
         urls=ProcessUrls(
