@@ -81,9 +81,9 @@ def write(db: Connection, records: Sequence[Record], erased: Mapping[type[Any], 
     for kind, values in rows.items():
         db.execute(upsert(db, _TABLES[kind][0]), values)
     listed.write()
-    for task_id in erased.get(Task, ()):
-        db.execute(delete(attempts).where(attempts.c.task_id == task_id))
-        db.execute(delete(tasks).where(tasks.c.id == task_id))
+    for ids in catalogue.chunks(erased.get(Task, ())):
+        db.execute(delete(attempts).where(attempts.c.task_id.in_(ids)))
+        db.execute(delete(tasks).where(tasks.c.id.in_(ids)))
     for group_id in erased.get(Group, ()):
         db.execute(delete(groups).where(groups.c.id == group_id))
 
@@ -115,7 +115,7 @@ def active_tasks(db: Connection) -> list[Task]:
 
 def scheduled_tasks(db: Connection) -> list[tuple[str, float]]:
     """Id and next run of every task that is to run at a certain time."""
-    rows = db.execute(select(tasks.c.id, tasks.c.next_run).where(tasks.c.next_run.is_not(None)))
+    rows = db.execute(select(tasks.c.id, tasks.c.next_run).where(tasks.c.next_run > 0))
     return [(row.id, row.next_run) for row in rows]
 
 

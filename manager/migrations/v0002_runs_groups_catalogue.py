@@ -37,7 +37,7 @@ _ENDS_A_RUN = {"completed", "interrupted"}
 
 def upgrade() -> None:
     for table in ("tasks", "attempts"):
-        op.execute(f"CREATE TABLE old_{table} AS SELECT * FROM {table}")
+        op.execute(f"CREATE TABLE old_{table} AS SELECT * FROM {table}")  # noqa: S608
         op.drop_table(table)
     op.create_index("old_attempts_of_task", "old_attempts", ["task_id"])
     tasks, attempts, _ = _tables()
