@@ -45,10 +45,10 @@ async def _nothing() -> None:
 
 @dataclass
 class Active:
-    """An attempt that has no outcome yet. ``deadline`` is the loop's time."""
+    """An attempt that has no outcome yet. ``deadline`` is the loop's time, None for an attempt that only a stop ends."""
 
     start: Start
-    deadline: float
+    deadline: float | None
     work: asyncio.Task[Any] | None = None
     begun: bool = False
     stopped: Failure | None = None
@@ -163,7 +163,7 @@ class Agent:
         for other, active in self._active.items():
             if other.task_id == ref.task_id and other.attempt < ref.attempt:
                 self._end(active, Failure("another attempt has started", "superseded"))
-        active = Active(start, asyncio.get_running_loop().time() + start.timeout_s)
+        active = Active(start, None if start.timeout_s is None else asyncio.get_running_loop().time() + start.timeout_s)
         self._active[ref] = active
         self._changed.set()
         active.work = self._background.start(self._pursue(ref, active), f"attempt {ref.attempt} of {ref.task_id}")
