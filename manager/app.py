@@ -28,7 +28,7 @@ from swashplate import __version__, logging
 from swashplate.blobs import BlobStore
 from swashplate.bus import Bus
 from swashplate.client import HttpClient
-from swashplate.database import Database, sqlite_url
+from swashplate.database import Database
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import Announce, ProcessUrls
 from swashplate.service import stable_client_id, state_folder
@@ -102,7 +102,7 @@ class Manager:
 @asynccontextmanager
 async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: Bus) -> AsyncIterator[None]:
     """The manager at work, on these two connections and with its state in ``folder``, until the context ends."""
-    database = Database(sqlite_url(folder / "manager.db"), store.metadata, version=store.SCHEMA_VERSION)
+    database = Database(settings.database(folder), store.SCHEMA)
     tokens = {settings.coordinator_url: settings.coordinator_token.get_secret_value()}
     async with database, HttpClient(tokens=tokens) as client:
         manager = Manager(settings, bus, bare_bus, database, BlobStore(folder / "blobs"), client)
