@@ -149,7 +149,10 @@ def _operation(route: Route, schemas: _Schemas, *, secured: bool) -> dict[str, A
         operation["requestBody"] = {"required": route.body_required, "content": {route.takes: content}}
     answers = {route.status: route.answer, **route.also}
     operation["responses"] = {
-        **{str(status): _success(status, model, route, schemas) for status, model in sorted(answers.items())},
+        **{
+            str(status): _success(status, model, route, schemas) if status < 400 else _failure(status, route)
+            for status, model in sorted(answers.items())
+        },
         **{str(status): _failure(status, route) for status in sorted(_failures(route, secured=secured) - set(answers))},
     }
     if secured:
