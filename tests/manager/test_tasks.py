@@ -276,7 +276,7 @@ async def test_a_result_counts_once_and_every_repetition_is_acknowledged(world):
 
 
 async def test_a_start_that_was_not_accepted_goes_out_again_when_the_proplet_is_back(world, monkeypatch):
-    monkeypatch.setattr("manager.attempts.OFFER_AGAIN_S", 3600)
+    monkeypatch.setattr("manager.offers.AGAIN_S", 3600)
     async with world.manager(), world.proplet("p1") as p1:
         task = await world.launch()
         first = await p1.started()
@@ -289,7 +289,7 @@ async def test_a_start_that_was_not_accepted_goes_out_again_when_the_proplet_is_
 
 
 async def test_an_attempt_without_a_result_ends_with_its_lease(world, monkeypatch):
-    monkeypatch.setattr("manager.attempts.LEASE_GRACE_S", 0.05)
+    monkeypatch.setattr("manager.dispatch.LEASE_GRACE_S", 0.05)
     async with world.manager(), world.proplet("p1") as p1:
         task = await world.launch(timeout_s=0.1)
         await p1.status(await p1.started(), "accepted")
