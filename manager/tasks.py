@@ -172,7 +172,7 @@ class TaskService:
                 for proplet in self._proplets.list()
                 if self._proplets.alive(proplet)
             ]
-            chosen = placement.choose(candidates, dataset=spec.dataset)
+            chosen = placement.choose(placement.Requirements(dataset=spec.dataset), candidates)
             if chosen is None:
                 raise UnavailableError("no proplet is alive", code="no_proplet", hint="GET /proplets shows them")
             proplet = self._proplets.get(chosen)
