@@ -49,10 +49,10 @@ INSERT INTO task_metadata (key, value, seq)
 SELECT 'metadata."batch"', CAST(seq / {BATCH} AS VARCHAR), seq FROM tasks ORDER BY 2, 3;
 INSERT INTO task_metadata (key, value, seq)
 SELECT 'metadata."team"', '"team-' || (seq % {TEAMS}) || '"', seq FROM tasks ORDER BY 2, 3;
-INSERT INTO task_counts (facet, value, n) SELECT key, value, count(*) FROM task_metadata GROUP BY key, value;
-INSERT INTO task_counts (facet, value, n) SELECT 'name', name, count(*) FROM tasks GROUP BY name;
-INSERT INTO task_counts (facet, value, n)
-SELECT 'state', CAST(state AS VARCHAR), count(*) FROM tasks GROUP BY state
+INSERT INTO task_counts (facet, value, state, n)
+SELECT key, value, state, count(*) FROM task_metadata JOIN tasks ON tasks.seq = task_metadata.seq GROUP BY key, value, state;
+INSERT INTO task_counts (facet, value, state, n) SELECT 'name', name, state, count(*) FROM tasks GROUP BY name, state;
+INSERT INTO task_counts (facet, value, state, n) SELECT '', '', state, count(*) FROM tasks GROUP BY state
 """
 
 
