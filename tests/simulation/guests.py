@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from proplet.attempt import Failure, Outcome, Success
+from proplet.course import Course
+from proplet.outcome import Failure, Outcome, Success
+from swashplate.errors import SwashplateError
 from swashplate.messages import Start
 
 
@@ -16,15 +20,27 @@ class Record:
 
     produced: dict[tuple[str, int], list[tuple[str, object]]] = field(default_factory=dict)
     running: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    deployed: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     runs: int = 0
 
     def forget(self, proplet_id: str) -> None:
         """It died, and all that ran there with it."""
-        for key in [key for key in self.running if key[0] == proplet_id]:
-            del self.running[key]
+        for counter in (self.running, self.deployed):
+            for key in [key for key in counter if key[0] == proplet_id]:
+                del counter[key]
+
+    @asynccontextmanager
+    async def counted(self, counter: Counter[tuple[str, str, int]], key: tuple[str, str, int]) -> AsyncIterator[None]:
+        counter[key] += 1
+        try:
+            yield
+        finally:
+            counter[key] -= 1
+            if counter[key] <= 0:
+                del counter[key]
 
 
-class ScriptedRunner:
+class ScriptedGuests:
     """Stands where a proplet's ``Runner`` stands."""
 
     def __init__(self, proplet_id: str, slots: int, record: Record) -> None:
@@ -32,19 +48,14 @@ class ScriptedRunner:
         self._slots = asyncio.Semaphore(slots)
         self._record = record
 
-    async def perform(self, start: Start) -> Outcome:
+    async def perform(self, start: Start, course: Course) -> Outcome:
         script = start.env.get("DOES", "ok:0").split(",")
         kind, _, seconds = script[min(start.attempt, len(script)) - 1].partition(":")
-        async with self._slots:
-            key = self._proplet_id, start.id, start.attempt
-            self._record.running[key] += 1
+        course.enter("waiting")
+        async with self._slots, self._record.counted(self._record.running, self._key(start)):
+            course.enter("running")
             self._record.runs += 1
-            try:
-                await asyncio.sleep(float(seconds) if kind != "hang" else 1e6)
-            finally:
-                self._record.running[key] -= 1
-                if not self._record.running[key]:
-                    del self._record.running[key]
+            await asyncio.sleep(1e6 if kind == "hang" else float(seconds))
         outcome: Outcome
         match kind:
             case "ok":
@@ -56,3 +67,15 @@ class ScriptedRunner:
         said = outcome.results if isinstance(outcome, Success) else outcome.error
         self._record.produced.setdefault((start.id, start.attempt), []).append((self._proplet_id, said))
         return outcome
+
+    @asynccontextmanager
+    async def deployed(self, start: Start, course: Course) -> AsyncIterator[None]:
+        course.enter("fetching")
+        await asyncio.sleep(0.2)
+        if start.env.get("DEPLOYS") == "never":
+            raise SwashplateError("it does not compile", code="compile_failed")
+        async with self._record.counted(self._record.deployed, self._key(start)):
+            yield
+
+    def _key(self, start: Start) -> tuple[str, str, int]:
+        return self._proplet_id, start.id, start.attempt

@@ -1,4 +1,4 @@
-"""The proplet's journal on a disk of the simulation."""
+"""The disk of a proplet's journal, in the simulation."""
 
 from __future__ import annotations
 
@@ -7,47 +7,43 @@ import random
 import sqlite3
 from typing import Any
 
-from proplet import journal
-from proplet.journal import Journal
-from proplet.states import AttemptState
+from proplet.commits import Work, _transaction
+from proplet.journal import SCHEMA
 from swashplate.errors import UnavailableError
 from swashplate.testing import Disk, Pace
 from swashplate.testing.disk import Committer, Outcome
 
 
-class VirtualJournal(Journal):
-    """The SQL is real, the thread is not."""
+def prepare(disk: Disk) -> None:
+    disk.connection.executescript(SCHEMA)
+
+
+class VirtualCommits:
+    """``proplet.commits.Commits`` on a ``Disk``. The SQL is real, the thread is not."""
 
     def __init__(self, disk: Disk, pace: Pace, source: random.Random) -> None:
-        self._disk = disk
-        self._states = {}
+        self._connection = disk.connection
         self._committer = Committer(self._perform, pace, source)
 
-    async def __aenter__(self):
-        rows = journal._known_attempts(self._disk.connection)
-        self._states = {journal.Ref(task_id, number): AttemptState(state) for task_id, number, state in rows}
-        return self
+    def open(self) -> None: ...
 
-    async def __aexit__(self, *exc: object) -> None:
-        pass
+    async def close(self) -> None: ...
 
-    async def _run(self, work: journal.Work) -> Any:
+    async def run(self, work: Work) -> Any:
         return await self._committer.run(work)
 
-    def _perform(self, group: list[tuple[journal.Work, asyncio.Future[Any]]]) -> list[Outcome]:
-        connection = self._disk.connection
-        jobs = [journal._Job(work, done) for work, done in group]
+    def _perform(self, group: list[tuple[Work, asyncio.Future[Any]]]) -> list[Outcome]:
         try:
-            results = journal._transaction(connection, jobs)
+            results = _transaction(self._connection, [work for work, _ in group])
         except Exception:
-            return [self._alone(job) for job in jobs]
-        return [(job.done, result, None) for job, result in zip(jobs, results, strict=True)]
+            return [self._alone(work, done) for work, done in group]
+        return [(done, result, None) for (_, done), result in zip(group, results, strict=True)]
 
-    def _alone(self, job: journal._Job) -> Outcome:
+    def _alone(self, work: Work, done: asyncio.Future[Any]) -> Outcome:
         try:
-            [result] = journal._transaction(self._disk.connection, [job])
+            [result] = _transaction(self._connection, [work])
         except sqlite3.Error as error:
-            return job.done, None, UnavailableError(f"the journal cannot be written: {error}", code="journal")
+            return done, None, UnavailableError(f"the journal cannot be written: {error}", code="journal")
         except Exception as error:
-            return job.done, None, error
-        return job.done, result, None
+            return done, None, error
+        return done, result, None

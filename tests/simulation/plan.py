@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-HEARTBEAT_S = 4.0
-SILENCE_S = 10.0
+HEARTBEAT_S = 5.0
+SILENCE_S = 20.0
 """After so long a silent proplet's attempts go to another one, where they may."""
 TROUBLE_S = 40.0
 """So long clients ask and things break; then nothing breaks any more, and everything must settle."""

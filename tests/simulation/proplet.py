@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import cache
+from pathlib import Path
 
 from proplet.agent import Agent, new_instance, offline_will
+from proplet.attempts import Attempts
 from proplet.counters import Counters
+from proplet.deliveries import Deliveries
+from proplet.journal import Journal
 from proplet.outbox import Outbox
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from swashplate.client import HttpClient
 from swashplate.testing import FaultyBus, Process
-from tests.simulation.guests import ScriptedRunner
-from tests.simulation.journal import VirtualJournal
+from tests.simulation.guests import ScriptedGuests
+from tests.simulation.journal import VirtualCommits
 
 
 @cache
@@ -36,29 +41,36 @@ class PropletLife:
         self.id = proplet_id
         self.slots = slots
         self.process = Process(proplet_id)
+        self.up = False
         self.process.start(world.living(proplet_id, self._live()), name=proplet_id)
 
     async def _live(self) -> None:
         world, names = self.world, self.world.names
-        chosen, instance = settings(self.id, self.slots), new_instance()
-        will = offline_will(names, self.id, instance)
-        http = HttpClient()
-        async with VirtualJournal(world.disks[self.id], world.pace, world.chance) as journal:
-            bus = FaultyBus(world.broker, client_id=self.id, will=will)
+        chosen, instance, http = settings(self.id, self.slots), new_instance(), HttpClient()
+        journal = Journal(Path(self.id), clock=time.time)
+        journal._commits = VirtualCommits(world.disks[self.id], world.pace, world.chance)
+        async with journal:
+            bus = FaultyBus(world.broker, client_id=self.id, will=offline_will(names, self.id, instance))
             site = Site(chosen, http, list)
-            self.outbox = Outbox(journal, bus, names, self.id, http, site.coordinator_url)
-            runner = ScriptedRunner(self.id, self.slots, world.record)
-            self.agent = Agent(chosen, bus, names, instance, site, journal, self.outbox, runner, Counters())
-            await self.agent.open()
+            self.outbox = Outbox(journal, bus, names, self.id)
+            deliveries = Deliveries(journal, self.outbox, self.id, http, site.coordinator_url)
+            counters = Counters()
+            guests = ScriptedGuests(self.id, self.slots, world.record)
+            self.attempts = Attempts(
+                self.id, self.slots, chosen.queue, journal, self.outbox, deliveries, guests, counters
+            )
+            agent = Agent(chosen, bus, names, instance, site, self.attempts, self.outbox, deliveries, counters)
+            await agent.open()
             async with bus:
+                self.up = True
                 await asyncio.Event().wait()
 
     def busy(self) -> str | None:
         """What it has not finished, None when there is nothing."""
-        if not hasattr(self, "agent"):
+        if not self.up:
             return "it is not up"
-        if self.agent._active:
-            return f"it runs {list(self.agent._active)}"
+        if len(self.attempts):
+            return f"it runs {list(self.attempts._open)}"
         if self.outbox._waiting:
             return f"its outbox has {list(self.outbox._waiting)}"
         return None

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from manager import store
-from proplet.journal import SCHEMA
 from swashplate.bus import Received
 from swashplate.errors import SwashplateError
 from swashplate.messages import Resolve, Resolved, Result
 from swashplate.testing import Disk, FaultyBroker, FaultyBus, Faults, Pace, Process, virtual_loop, virtual_machine
 from swashplate.topics import Topics
+from tests.simulation import journal
 from tests.simulation.clients import Clients
 from tests.simulation.guests import Record
 from tests.simulation.invariants import WATCHED, Broken, check, settled
@@ -55,10 +55,6 @@ def _manager_tables(disk: Disk) -> None:
     disk.connection.executescript(WATCHED)
 
 
-def _proplet_tables(disk: Disk) -> None:
-    disk.connection.executescript(SCHEMA)
-
-
 _DISKS: dict[str, Disk] = {}
 
 
@@ -66,7 +62,7 @@ def disk(name: str) -> Disk:
     """Made once per process and wiped: making its tables takes longer than a schedule."""
     found = _DISKS.get(name)
     if found is None:
-        found = _DISKS[name] = Disk(_manager_tables if name == "manager" else _proplet_tables)
+        found = _DISKS[name] = Disk(_manager_tables if name == "manager" else journal.prepare)
     found.wipe()
     return found
 
@@ -124,6 +120,7 @@ class World:
         self.tell(f"{who} is killed")
         life.process.kill()
         self.broker.cut(who, broker_after=told_s)
+        self.broker.cut(f"{who}-bare", broker_after=told_s)
         if who == "manager":
             self.manager = None
         else:
