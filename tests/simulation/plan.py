@@ -9,7 +9,7 @@ from typing import Any
 HEARTBEAT_S = 5.0
 SILENCE_S = 20.0
 """After so long a silent proplet's attempts go to another one, where they may."""
-TROUBLE_S = 40.0
+TROUBLE_S = 20.0
 """So long clients ask and things break; then nothing breaks any more, and everything must settle."""
 
 
@@ -34,6 +34,14 @@ class Plan:
     loss: float
     duplicate: float
     slow_commits: float
+    restart: bool
+    """Whether the manager is restarted at the end, to see that it finds what it had."""
+
+    @property
+    def quiet_at(self) -> float:
+        """From then on nothing is asked for and nothing breaks."""
+        ends = [step.at + step.how.get("down_s", step.how.get("for_s", 0.0)) for step in self.steps]
+        return max(TROUBLE_S / 2, *ends)
 
 
 def behaviour(chance: random.Random) -> str:
@@ -83,6 +91,7 @@ def drawn(seed: int) -> Plan:
         loss=chance.choice((0.0, 0.02, 0.3)),
         duplicate=chance.choice((0.0, 0.02, 0.3)),
         slow_commits=chance.choice((0.0, 0.05, 0.5)),
+        restart=chance.random() < 0.3,
     )
 
 
