@@ -131,6 +131,8 @@ def check_end(world, task: Task, attempt: Attempt) -> None:
         require(attempt.error in reasons, f"{name} failed with {attempt.error!r}, its proplet said {reasons}")
     elif attempt.state in {AttemptState.INTERRUPTED, AttemptState.LOST}:
         require(attempt.code in ENDED_BY_MANAGER, f"{name} is {attempt.state} with code {attempt.code}")
+    if world.plan.proplets_reachable:
+        require(attempt.state is not AttemptState.LOST, f"{name} was given up ({attempt.code}), though its proplet was there")
     if attempt.state is not AttemptState.COMPLETED:
         require(attempt.code and attempt.error, f"{name} is {attempt.state} without a reason")
 

@@ -13,6 +13,9 @@ TROUBLE_S = 20.0
 """So long clients ask and things break; then nothing breaks any more, and everything must settle."""
 
 
+TROUBLES = {"crash", "cut", "partition", "broker", "full"}
+
+
 @dataclass(frozen=True)
 class Step:
     """At ``at`` seconds, do ``what`` (a method of the world) with ``how``."""
@@ -36,6 +39,12 @@ class Plan:
     slow_commits: float
     restart: bool
     """Whether the manager is restarted at the end, to see that it finds what it had."""
+
+    @property
+    def proplets_reachable(self) -> bool:
+        """Nothing but the manager fails, so that nobody has a reason to give up on a proplet."""
+        failing = {step.how.get("who", "broker") for step in self.steps if step.what in TROUBLES}
+        return failing <= {"manager"} and self.loss < 0.1 and not any(step.what in {"cut", "partition"} for step in self.steps)
 
     @property
     def quiet_at(self) -> float:
