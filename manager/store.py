@@ -183,9 +183,7 @@ _LAST_SEQ = select(func.coalesce(func.max(tasks.c.seq), 0))
 _ACTIVE_TASKS = select(tasks).where(tasks.c.state.in_(_ACTIVE))
 _ENDED_TASKS = select(tasks).where(tasks.c.finished_at >= bindparam("since")).order_by(tasks.c.finished_at)
 _ATTEMPTS = select(attempts).where(attempts.c.task_id == bindparam("wanted")).order_by(attempts.c.number)
-_ATTEMPT = select(attempts).where(
-    attempts.c.task_id == bindparam("wanted"), attempts.c.number == bindparam("attempt")
-)
+_ATTEMPT = select(attempts).where(attempts.c.task_id == bindparam("wanted"), attempts.c.number == bindparam("attempt"))
 _ACTIVE_ATTEMPTS = (
     select(attempts)
     .join(tasks, (tasks.c.id == attempts.c.task_id) & (tasks.c.run == attempts.c.run))
