@@ -298,6 +298,11 @@ class TaskService:
     # Looking.
 
     async def get(self, task_id: str) -> Task:
+        """As it is on the disk: what is not durable yet may never have been."""
+        known = self._ledger.on_disk(task_id)
+        if known is not None:
+            return known
+
         def read(db: Connection) -> Task:
             task = store.get_task(db, task_id)
             if task is None:
@@ -312,9 +317,11 @@ class TaskService:
         waiting = self._waiting.setdefault(task_id, [])
         waiting.append(ended)  # before it is read: it may end while it is
         try:
-            task = await self.get(task_id)
-            if task.state.ended or not wait:
-                return task
+            known = self._ledger.task(task_id)
+            if not wait or known is None or not known.state.active:
+                task = await self.get(task_id)
+                if task.state.ended or not wait:
+                    return task
             await asyncio.wait([ended], timeout=wait)
         finally:
             waiting.remove(ended)
