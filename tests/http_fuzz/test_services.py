@@ -1,0 +1,145 @@
+"""Whatever a service is asked, it answers as its own description says, and never with a failure of its own.
+
+A share of the requests must have succeeded, so that not only refusals are looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+import pytest
+
+from coordinator import aggregator, registry
+from proplet.data_store import DataStoreApi, seed
+from proplet.datasets import Datasets
+from proxy.registry import Registry
+from proxy.registry_routes import routes
+from proxy.registry_store import RegistryStore
+from swashplate.access import Access
+from swashplate.http import HttpService
+from tests.coordinator.conftest import World as CoordinatorWorld
+from tests.http_fuzz.harness import Report, fuzz, in_a_thread
+from tests.support.identity import Identity
+from tests.support.ports import free_port
+
+HOST = "127.0.0.1"
+OWN = r"^/(health|metrics|openapi\.json|docs)$"
+"""What every service has alike; asked of one of them."""
+
+
+def judge(report: Report, *, share: float, without_success: set[str] = frozenset()) -> None:
+    """``without_success`` are operations that nothing random can make succeed."""
+    print(report)
+    assert not report.failures, "\n\n".join(report.failures)
+    assert report.never_succeeded() <= without_success
+    assert report.share_of_successes() >= share
+
+
+@pytest.fixture(params=[pytest.param(6, id="few"), pytest.param(400, id="many", marks=pytest.mark.soak)])
+def examples(request):
+    return request.param
+
+
+def test_the_aggregator_and_what_every_service_has(examples):
+    @asynccontextmanager
+    async def serving():
+        port = free_port()
+        async with aggregator.http_service().serving(HOST, port):
+            yield f"http://{HOST}:{port}"
+
+    with in_a_thread(serving()) as url:
+        judge(fuzz(url, examples=examples), share=0.1)
+
+
+def test_a_service_with_tokens(examples):
+    token, port = "a-token-0123456789", free_port()
+    service = HttpService("proxy", [], access=Access(token, "", "PROXY_HTTP_TOKEN"))
+
+    with in_a_thread(service.serving(HOST, port)):
+        url = f"http://{HOST}:{port}"
+        judge(fuzz(url, examples=examples, headers={"Authorization": f"Bearer {token}"}), share=0.2)
+
+
+def test_the_model_registry(tmp_path, examples):
+    @asynccontextmanager
+    async def serving():
+        port = free_port()
+        async with registry.serving(HOST, port, tmp_path) as store:
+            await store.add_round("other", "r", b'{"w":[0],"b":0}', parent=0, details={}) if False else None
+            yield f"http://{HOST}:{port}"
+
+    known = {"path.line": ["global_model"], "path.version": ["0"]}
+    with in_a_thread(serving()) as url:
+        judge(fuzz(url, examples=examples, exclude=OWN, known=known), share=0.2)
+
+
+def test_the_coordinator(tmp_path, examples):
+    @asynccontextmanager
+    async def serving():
+        world = CoordinatorWorld(tmp_path)
+        async with aiohttp.ClientSession() as world.session:
+            await world.start()
+            try:
+                assert (await world.configure())[0] == 201
+                yield world.url("coordinator")
+            finally:
+                await world.stop()
+
+    known = {"path.round_id": ["r-1"], "query.round_id": ["r-1"], "query.proplet_id": ["p-1"]}
+    with in_a_thread(serving()) as url:
+        report = fuzz(url, examples=examples, exclude=OWN, known=known)
+        judge(report, share=0.1, without_success={"POST /update", "POST /update_cbor", "POST /experiments"})
+
+
+def test_the_data_store(tmp_path, examples):
+    datasets = Datasets(tmp_path)
+    seed(datasets, ["site-1"])
+    port = free_port()
+    with in_a_thread(HttpService("data_store", DataStoreApi(datasets).routes()).serving(HOST, port)):
+        url = f"http://{HOST}:{port}"
+        judge(fuzz(url, examples=examples, exclude=OWN, known={"path.id": ["site-1"]}), share=0.2)
+
+
+def test_the_oci_registry(tmp_path, examples):
+    blob = b"{}"
+    digest = "sha256:" + hashlib.sha256(blob).hexdigest()
+
+    @asynccontextmanager
+    async def serving():
+        made, port = Registry(RegistryStore(tmp_path), max_blob_bytes=1 << 20), free_port()
+        async with AsyncExitStack() as stack:
+            stack.callback(made.close)
+            await stack.enter_async_context(HttpService("oci_registry", routes(made)).serving(HOST, port))
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            url = f"http://{HOST}:{port}"
+            async with session.post(f"{url}/v2/app/blobs/uploads/?digest={digest}", data=blob) as response:
+                assert response.status == 201
+            yield url
+
+    known = {"path.name": ["app", "fl/app"], "path.digest": [digest], "path.reference": ["latest"], "query.digest": [digest]}
+    with in_a_thread(serving()) as url:
+        judge(fuzz(url, examples=examples, exclude=OWN, known=known), share=0.1)
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory):
+    with Identity(tmp_path_factory.mktemp("identity")) as running:
+        yield running.log_in()
+
+
+@pytest.mark.parametrize("service", ["users", "domains", "channels", "clients"])
+def test_identity(identity, service, examples):
+    domain = identity.domain(f"d-{service}-{examples}")
+    channel, client = identity.channel(domain), identity.client(domain, "proplet-1")["id"]
+    known = {"path.domain": [domain], "path.channel": [channel], "path.client": [client]}
+    report = fuzz(
+        f"http://{HOST}:{identity.ports[service]}",
+        examples=examples,
+        exclude=OWN,
+        headers={"Authorization": f"Bearer {identity.token}"},
+        known=known,
+    )
+    never = {"POST /users/tokens/refresh"} | {f"POST /{{domain}}/channels/{word}" for word in ("connect", "disconnect")}
+    judge(report, share=0.03, without_success=never)
