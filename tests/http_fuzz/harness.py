@@ -14,6 +14,8 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 SEED = 20261122
+MANY = 50
+"""From so many examples on, chains of requests are tried too: one uses what another made."""
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -70,7 +72,7 @@ def fuzz(
             "parameters": {name: {"dictionary": _word(name), "probability": 0.67} for name in known},
             "generation": {"max-examples": examples, "database": "none", "no-shrink": True},
             "checks": {"enabled": False, **{name: {"enabled": True} for name in CHECKS}},
-            "phases": {"stateful": {"max-steps": 4}},
+            "phases": {"stateful": {"enabled": examples > MANY}},
         }
     )
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=config, headers=headers or {})
@@ -95,13 +97,17 @@ def _note(recorder: Any, report: Report) -> None:
         if interaction.response is None:
             report.failures.append(f"{case.as_curl_command()}: no answer")
             continue
+        if case.method.upper() != case.operation.method.upper():
+            continue  # asked whether another method is refused
         operation = f"{case.operation.method.upper()} {case.operation.path}"
         report.answers.setdefault(operation, Counter())[interaction.response.status_code] += 1
-    for case_id, checks in recorder.checks.items():
+    for checks in recorder.checks.values():
         for check in checks:
             if check.failure_info is not None:
                 failure, sample = check.failure_info.failure, check.failure_info.code_sample
-                report.failures.append(f"{recorder.label}: {check.name}: {failure.title}: {failure.message}\n  {sample}")
+                report.failures.append(
+                    f"{recorder.label}: {check.name}: {failure.title}: {failure.message}\n  {sample}"
+                )
 
 
 @contextmanager
