@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aiohttp import web
 from pydantic_core import from_json
+from sqlalchemy import URL
 
 from coordinator import models
 from coordinator.messages import (
@@ -26,7 +27,7 @@ from coordinator.messages import (
     StoredRoundModel,
     Versions,
 )
-from coordinator.model_store import ModelStore
+from coordinator.model_store import FILE, ModelStore
 from coordinator.offload import offload
 from coordinator.settings import RegistrySettings
 from swashplate import logging, service
@@ -246,16 +247,22 @@ def http_service(store: ModelStore, access: Access | None = None) -> HttpService
 
 
 @asynccontextmanager
-async def serving(host: str, port: int, folder: Path, access: Access | None = None) -> AsyncIterator[ModelStore]:
+async def serving(
+    host: str, port: int, folder: Path, access: Access | None = None, *, database: URL | None = None
+) -> AsyncIterator[ModelStore]:
     """The model registry over ``folder``, until the context ends."""
-    async with ModelStore(folder) as store, http_service(store, access).serving(host, port, setting="REGISTRY_PORT"):
+    async with (
+        ModelStore(folder, database) as store,
+        http_service(store, access).serving(host, port, setting="REGISTRY_PORT"),
+    ):
         yield store
 
 
 async def serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
     access = settings.access(settings.http_host)
     with service.state_folder(settings.models_dir) as folder:
-        async with serving(settings.http_host, settings.port, folder, access):
+        database = settings.database_or(folder / FILE)
+        async with serving(settings.http_host, settings.port, folder, access, database=database):
             await stop.wait()
 
 
