@@ -237,7 +237,7 @@ class TaskService:
             await self._remove_unused(task.spec.file)
 
     async def _remove_unused(self, digest: str) -> None:
-        if not await self._database.run(lambda db: store.uses_of(db, digest)) and not self._in_use[digest]:
+        if not await self._database.run(lambda db: store.is_used(db, digest)) and not self._in_use[digest]:
             self._blobs.remove(digest)
 
     # Starting and stopping.
