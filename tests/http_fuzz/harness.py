@@ -69,7 +69,10 @@ def fuzz(
             "request-timeout": 20,
             "continue-on-failure": True,
             "dictionaries": {_word(name): {"values": values} for name, values in known.items()},
-            "parameters": {name: {"dictionary": _word(name), "probability": 0.67} for name in known},
+            "parameters": {
+                **{name: {"dictionary": _word(name), "probability": 0.67} for name in known},
+                "query.wait": 0.05,
+            },
             "generation": {"max-examples": examples, "database": "none", "no-shrink": True},
             "checks": {"enabled": False, **{name: {"enabled": True} for name in CHECKS}},
             "phases": {"stateful": {"enabled": examples > MANY}},
