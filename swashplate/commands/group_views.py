@@ -68,8 +68,7 @@ def _line(node: Node, group: Group) -> RenderableType:
 
 
 def draw(group: Group) -> None:
-    console = output.console()
-    console.print(picture(group), soft_wrap=not sys.stdout.isatty())
+    output.put(picture(group))
 
 
 def listed(page: Page[Group], noun: str) -> None:

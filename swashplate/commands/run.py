@@ -33,7 +33,7 @@ def run(
     what: Annotated[str, typer.Argument(metavar="FILE_OR_IMAGE", help="A .wasm file, or an image's OCI reference.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[INPUTS]...", help="Its inputs; put -- before one that begins with -."),
+        typer.Argument(metavar="INPUT", help="Its inputs; put -- before one that begins with -."),
     ] = None,
     *,
     name: Annotated[str, typer.Option(help="The task's name; without, that of the file or image.")] = "",

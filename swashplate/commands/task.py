@@ -190,7 +190,7 @@ def stop(task: TaskId, manager: ManagerUrl = "", as_json: AsJson = False) -> Non
 
 @app.command("delete", epilog=output.example("swashplate task delete 3f2a 91bc"))
 def delete(
-    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="Ids, beginnings of ids, or names.")],
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK", help="Ids, beginnings of ids, or names.")],
     manager: ManagerUrl = "",
 ) -> None:
     """Delete tasks, with their results and attempts."""

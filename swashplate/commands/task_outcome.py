@@ -19,7 +19,7 @@ def invoke(
     task: TaskId,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[INPUTS]...", help="In place of the task's; -- before one that begins with -."),
+        typer.Argument(metavar="INPUT", help="In place of the task's; -- before one that begins with -."),
     ] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="On top of the task's.")] = None,
     timeout: Annotated[
