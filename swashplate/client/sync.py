@@ -166,6 +166,7 @@ class SyncClient(Blocking[Client]):
 
     health = blocking(Client.health)
     launch = blocking(Client.launch)
+    create = blocking(Client.create)
     run = blocking(Client.run)
 
     def __enter__(self) -> Self:

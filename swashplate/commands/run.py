@@ -89,10 +89,8 @@ def _interrupted(started: list[Task], manager: str, *, stop: bool) -> None:
         return
     task_id = started[0].id
     if not stop:
-        output.note(
-            f"interrupted; task {task_id} goes on: swashplate task stop {task_id[:8]} stops it"
-            " (with --stop-on-interrupt Ctrl-C would have)"
-        )
+        output.note(f"interrupted; task {task_id} goes on")
+        output.note(f"hint: swashplate task stop {task_id[:8]} stops it; with --stop-on-interrupt Ctrl-C does")
         return
 
     async def halt(client: Client) -> None:

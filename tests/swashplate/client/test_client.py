@@ -214,10 +214,10 @@ async def test_what_is_no_manager_is_told_so(text):
 
 
 async def test_a_refused_token_is_no_reason_to_try_again():
-    async with answering('{"error": "the token is missing", "code": "unauthorized"}', 401) as url:
-        async with Client(url) as client:
-            with pytest.raises(UnauthorizedError) as caught:
-                await client.tasks.wait("t")
+    said = '{"error": "the token is missing", "code": "unauthorized"}'
+    async with answering(said, 401) as url, Client(url) as client:
+        with pytest.raises(UnauthorizedError) as caught:
+            await client.tasks.wait("t")
     assert "MANAGER_HTTP_TOKEN" in caught.value.hint
 
 
