@@ -60,8 +60,7 @@ def _line(node: Node, group: Group) -> RenderableType:
     if task.run_if == "failure":
         said.append("runs if one before it fails")
     if task.succeeded and task.results is not None:
-        text = task.results if isinstance(task.results, str) else output.compact(task.results)
-        said.append(f"→ {text.strip()[:60]}")
+        said.append(f"→ {output.brief(task.results)[:60]}")
     remarks = " · ".join(output.clean(each) for each in said if each)
     return words.append(f"  {remarks}" if remarks else "", style="bright_black")
 

@@ -170,6 +170,11 @@ def compact(value: Any) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
+def brief(value: Any) -> str:
+    """A result for a table: text as it is, anything else as JSON."""
+    return value.rstrip("\n") if isinstance(value, str) else compact(value)
+
+
 def more(offset: int, count: int, total: int, noun: str) -> None:
     """Says what a page of a list does not show."""
     if total == 0:

@@ -125,7 +125,7 @@ def _fields(task: Task) -> list[tuple[str, Any]]:
         ("status", output.coloured(task.status + (f" ({task.stage})" if task.stage and not task.ended else ""))),
         ("waiting", "" if task.ended else task.waiting),
         ("error", task.error + (f" [{task.code}]" if task.code else "")),
-        ("results", task.results if isinstance(task.results, str) else output.compact(task.results)),
+        ("results", output.brief(task.results)),
         ("image", task.image_url),
         ("digest", task.digest),
         ("inputs", task.inputs),

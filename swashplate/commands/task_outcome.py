@@ -104,7 +104,7 @@ def attempts(task: TaskId, manager: ManagerUrl = "", as_json: AsJson = False) ->
             output.short(each.proplet_id),
             output.at(each.created_at),
             output.took(each.accepted_at or each.created_at, each.finish_time),
-            each.error or output.compact(each.results),
+            each.error or output.brief(each.results),
         )
         for each in page.items
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -21,6 +22,8 @@ from swashplate.messages import TaskCreate
 from tests.manager.conftest import FakeProplet
 from tests.support.ports import free_port
 from tests.support.wat import HELLO
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "hello.wasm"
 
 
 @asynccontextmanager
@@ -86,6 +89,30 @@ async def test_a_file_runs_and_its_end_comes_back_typed(world, tmp_path):
     assert task.document["state"] == 3
     with pytest.raises(ValueError, match="frozen"):
         task.name = "other"
+
+
+async def test_a_file_too_large_for_a_create_is_uploaded_before_the_start(world):
+    async with world.manager(), proplet(world) as worker, Client(world.url) as client:
+        client.inline_bytes = 1
+        task = await client.launch(EXAMPLE, name="large")
+        start = await worker.started()
+        assert (start.id, start.digest, task.run) == (task.id, task.digest, 1)
+    async with world.manager(), Client(world.url) as client:
+        made = await client.create({"name": "inline"}, file=EXAMPLE)
+        assert (made.digest, made.status) == (task.digest, "pending")
+
+
+async def test_an_update_changes_what_it_names_and_a_deleted_task_is_gone(world):
+    async with world.manager(), Client(world.url) as client:
+        task = await client.tasks.create(TaskCreate(name="t", image_url="r/i:1", inputs=["1"], priority=7))
+        changed = await client.tasks.update(task.id, {"inputs": ["2"]})
+        assert (changed.inputs, changed.priority, changed.name) == (["2"], 7, "t")
+        with pytest.raises(InvalidRequestError) as caught:
+            await client.tasks.upload(task.id, b"text")
+        assert caught.value.code == "not_wasm"
+        await client.tasks.delete(task.id)
+        with pytest.raises(NotFoundError):
+            await client.tasks.get(task.id)
 
 
 async def test_a_create_whose_answer_was_lost_makes_one_task(world):
