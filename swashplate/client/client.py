@@ -18,12 +18,18 @@ from swashplate.client.tasks import Spec, Tasks, body_of, wasm_bytes
 from swashplate.client.transport import Transport
 
 DEFAULT_URL = "http://localhost:7070"
+URL_NAMES = ("SWASHPLATE_MANAGER_URL", "MANAGER_URL")
+
+
+def url_of_environment() -> str:
+    return next((os.environ[name] for name in URL_NAMES if os.environ.get(name)), DEFAULT_URL)
 
 
 class Client:
     """``async with Client() as manager: task = await manager.run("add.wasm", [2, 40], invoke="add")``.
 
-    ``token`` defaults to ``MANAGER_HTTP_TOKEN``. ``timeout`` is for one request, in seconds; ``retry_s`` is how long requests
+    ``url`` defaults to ``SWASHPLATE_MANAGER_URL``, ``MANAGER_URL``, ``http://localhost:7070``; ``token`` to
+    ``MANAGER_HTTP_TOKEN``. ``timeout`` is for one request, in seconds; ``retry_s`` is how long requests
     that may be repeated are repeated while a manager that was there before is not.
 
     Everything raises ``SwashplateError``: the manager's own, with its code and hint, ``UnreachableError`` when no answer
@@ -34,10 +40,8 @@ class Client:
     """A larger binary does not travel inside the request that creates its task: base64 makes it a third larger, and a body
     has a limit of 100 MiB."""
 
-    def __init__(
-        self, url: str = DEFAULT_URL, *, token: str | None = None, timeout: float = 30, retry_s: float = 10
-    ) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str = "", *, token: str | None = None, timeout: float = 30, retry_s: float = 10) -> None:
+        self.url = (url or url_of_environment()).rstrip("/")
         shown = os.environ.get("MANAGER_HTTP_TOKEN", "") if token is None else token
         self._http = HttpClient(timeout=timeout, tokens={self.url: shown})
         self._transport = Transport(self._http, self.url, retry_s=retry_s)
