@@ -30,7 +30,7 @@ from swashplate.topics import Topics
 
 log = logging.get("agent")
 
-REPORT_GAP_S = 0.1
+REPORT_GAP_S = 0.5
 """Reports that follow changes of the running set are at least this far apart."""
 GOODBYE_S = 0.5
 

@@ -123,7 +123,10 @@ class Attempts:
 
     @property
     def free_slots(self) -> int:
-        return max(0, self._slots - self._busy() - sum(1 for ref in self._open if ref.invocation))
+        return max(0, self._slots - self._busy() - self._invocations())
+
+    def _invocations(self) -> int:
+        return sum(1 for ref in self._open if ref.invocation)
 
     def _busy(self) -> int:
         """Attempts that have a slot or wait for one."""
@@ -156,7 +159,7 @@ class Attempts:
         if deployment is None or not deployment.ready or deployment.stopped is not None:
             self._outbox.deny(ref, "not_deployed", f"task {ref.task_id} is not deployed here", retryable=True)
             return
-        if len(self._open) - self._busy() >= MOST_INVOCATIONS:
+        if self._invocations() >= MOST_INVOCATIONS:
             self._outbox.deny(ref, "no_slot", f"{MOST_INVOCATIONS} invocations run or wait already", retryable=True)
             return
         called = deployment.start.model_copy(
