@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from manager import store
 from manager.api import Api
-from manager.attempts import Attempts
-from manager.dialects import Dialect, OwnTopics
+from manager.attempts import TOLD_AGAIN_S, Attempts
+from manager.dialects import Dialect, OwnTopics, Parents
+from manager.dispatch import Dispatch
 from manager.images import Images
 from manager.learning import Learning
+from manager.leases import Leases
+from manager.ledger import Ledger
 from manager.legacy import LegacyProplets, SharedTopics
+from manager.load import Load
+from manager.offers import Offers
 from manager.proplets import Proplets
+from manager.records import Task
 from manager.settings import ManagerSettings
 from manager.tasks import TaskService
 from swashplate import __version__, logging
 from swashplate.blobs import BlobStore
 from swashplate.bus import Bus
 from swashplate.client import HttpClient
-from swashplate.database import Database, sqlite_url
+from swashplate.database import Database
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import Announce, ProcessUrls
 from swashplate.service import stable_client_id, state_folder
@@ -30,40 +37,79 @@ from swashplate.topics import Topics
 log = logging.get("manager")
 
 
+async def _no_parents(_task: Task) -> Parents:
+    return Parents()
+
+
+class Manager:
+    """Its rooms, wired together; everything but HTTP and the connections, which whoever makes one brings along."""
+
+    def __init__(
+        self,
+        settings: ManagerSettings,
+        bus: Bus,
+        bare_bus: Bus,
+        database: Database,
+        blobs: BlobStore,
+        client: HttpClient,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        names = Topics(settings.domain_id, settings.channel_id)
+        urls = ProcessUrls(coordinator=settings.coordinator_url, model_registry=settings.model_registry_url)
+        announce = Announce(heartbeat_s=settings.heartbeat_s, urls=urls)
+        self._database = database
+        self._interrupt_on_exit = settings.interrupt_on_exit
+        self._clock = clock
+        self.ledger = Ledger(database)
+        self.proplets = Proplets(bus, database, names, announce, clock)
+        images = Images(bus, names, timeout=settings.image_timeout)
+        own, shared = OwnTopics(bus, names, _no_parents, clock), SharedTopics(bus, names, blobs)
+
+        def dialect_of(proplet_id: str) -> Dialect:
+            return shared if self.proplets.is_legacy(proplet_id) else own
+
+        self.load = Load(self.proplets, clock)
+        offers = Offers(bus, self.ledger, dialect_of)
+        self.dispatch = Dispatch(self.ledger, images, self.load, offers, strategy=settings.placement, clock=clock)
+        leases = Leases(database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock)
+        self.attempts = Attempts(
+            bus, names, self.ledger, self.proplets, self.load, self.dispatch, offers, leases, dialect_of, clock=clock
+        )
+        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
+        self.tasks = TaskService(database, self.ledger, self.proplets, self.attempts, blobs, clock=clock)
+        self.attempts.observers += [learning, self.tasks]
+        legacy = LegacyProplets(bus, names, self.proplets, self.attempts, self.ledger)
+        api = Api(self.tasks, self.proplets, self.attempts, self.dispatch, self.load, blobs)
+        self.routes = [*api.routes(), *learning.routes()]
+        self._opened = (self.ledger, self.proplets, images, offers, self.attempts, leases, learning, legacy)
+        self._closed = (legacy, leases, offers, self.dispatch, self.attempts, self.proplets, learning, self.ledger)
+
+    async def open(self) -> None:
+        """Load what has not ended, declare the subscriptions, take everything up again; call before the buses connect."""
+        for room in self._opened:
+            await room.open()
+        since = self._clock() - TOLD_AGAIN_S
+        self.attempts.recover(await self._database.run(lambda db: store.ended_since(db, since)))
+
+    async def close(self) -> None:
+        if self._interrupt_on_exit:
+            await self.attempts.interrupt_everything()
+        for room in self._closed:
+            await room.close()
+
+
 @asynccontextmanager
 async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: Bus) -> AsyncIterator[None]:
     """The manager at work, on these two connections and with its state in ``folder``, until the context ends."""
-    names = Topics(settings.domain_id, settings.channel_id)
-    blobs = BlobStore(folder / "blobs")
-    database = Database(sqlite_url(folder / "manager.db"), store.metadata, version=store.SCHEMA_VERSION)
-    announce = Announce(
-        heartbeat_s=settings.heartbeat_s,
-        urls=ProcessUrls(
-            coordinator=settings.coordinator_url,
-            model_registry=settings.model_registry_url,
-        ),
-    )
+    database = Database(settings.database(folder), store.SCHEMA)
     tokens = {settings.coordinator_url: settings.coordinator_token.get_secret_value()}
     async with database, HttpClient(tokens=tokens) as client:
-        proplets = Proplets(bus, database, names, announce)
-        images = Images(bus, names, timeout=settings.image_timeout)
-        own, shared = OwnTopics(bus, names), SharedTopics(bus, names, blobs)
-
-        def dialect_of(proplet_id: str) -> Dialect:
-            return shared if proplets.is_legacy(proplet_id) else own
-
-        attempts = Attempts(bus, database, names, proplets, images, dialect_of)
-        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
-        attempts.observers.append(learning)
-        tasks = TaskService(database, proplets, attempts, blobs)
-        legacy = LegacyProplets(bus, names, proplets, attempts, tasks)
-        for room in (proplets, images, attempts, learning, legacy):
-            await room.open()
-        api = Api(tasks, proplets, attempts, blobs)
+        manager = Manager(settings, bus, bare_bus, database, BlobStore(folder / "blobs"), client)
         http = HttpService(
             "manager",
-            [*api.routes(), *learning.routes()],
-            checks={"broker": must_be_connected(lambda: bus.trouble), "database": database.check},
+            manager.routes,
+            checks={"broker": must_be_connected(lambda: bus.trouble), "database": manager.ledger.health},
             health=lambda: {
                 "status": "pass",
                 "version": __version__,
@@ -72,16 +118,14 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
             },
             access=settings.access(settings.http_host),
         )
+        await manager.open()
         async with bus, bare_bus:
-            await attempts.recover()
             try:
                 async with http.serving(settings.http_host, settings.http_port, setting=settings.names("http_port")[0]):
                     yield
             finally:
                 log.info("stopping")
-                await legacy.close()
-                await attempts.close()
-                await learning.close()
+                await manager.close()
 
 
 async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:

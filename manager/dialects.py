@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from manager.store import Attempt, Task
+from manager.records import Attempt, Task
 from swashplate.bus import Bus
 from swashplate.messages import Start, Stop
 from swashplate.topics import Topics
 
 LEASE_GRACE_S = 5.0
 """How much longer than the proplet's own deadline the manager waits before it calls an attempt lost."""
+
+
+@dataclass(frozen=True)
+class Parents:
+    """The results of the tasks that one depends on, by task id; as a blob when they are too large for a message."""
+
+    results: dict[str, Any] = field(default_factory=dict)
+    digest: str | None = None
+    size: int = 0
+
+
+ParentsOf = Callable[[Task], Awaitable[Parents]]
 
 
 class Dialect(Protocol):
@@ -29,21 +43,27 @@ class OwnTopics:
 
     confirms = True
 
-    def __init__(self, bus: Bus, names: Topics) -> None:
+    def __init__(self, bus: Bus, names: Topics, parents: ParentsOf, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._bus = bus
         self._topics = names
+        self._parents = parents
 
     async def start(self, task: Task, attempt: Attempt) -> None:
-        message = start_message(task, attempt)
+        message = start_message(task, attempt, self._clock(), await self._parents(task))
+        assert attempt.proplet_id is not None
         await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "start"), message.encode())
 
     async def stop(self, attempt: Attempt) -> None:
-        message = Stop(id=attempt.task_id, proplet_id=attempt.proplet_id)
+        assert attempt.proplet_id is not None
+        message = Stop(id=attempt.task_id, attempt=attempt.number, proplet_id=attempt.proplet_id)
         await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "stop"), message.encode())
 
 
-def start_message(task: Task, attempt: Attempt) -> Start:
+def start_message(task: Task, attempt: Attempt, now: float, parents: Parents) -> Start:
+    """Of the time that the task may take, what is left."""
     spec = task.spec
+    assert attempt.proplet_id is not None
     return Start(
         id=task.id,
         attempt=attempt.number,
@@ -57,6 +77,13 @@ def start_message(task: Task, attempt: Attempt) -> Start:
         cli_args=spec.cli_args or [],
         env=spec.env,
         dataset=spec.dataset,
-        timeout_s=max(0.1, attempt.deadline - LEASE_GRACE_S - time.time()),
+        timeout_s=None if attempt.deadline is None else max(0.1, attempt.deadline - LEASE_GRACE_S - now),
+        daemon=spec.daemon,
+        latent=spec.latent,
+        concurrency=spec.concurrency,
+        monitoring_profile=spec.monitoring_profile,
+        parents=parents.results,
+        parents_digest=parents.digest,
+        parents_size=parents.size,
         tokens=spec.tokens,
     )

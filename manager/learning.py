@@ -11,8 +11,8 @@ import time
 from aiohttp import web
 
 from manager.legacy import update_of
+from manager.records import Task
 from manager.states import TaskState
-from manager.store import Task
 from swashplate import logging, topics
 from swashplate.bus import Bus, Received
 from swashplate.client import HttpClient
@@ -162,14 +162,15 @@ class Learning:
             log.info(
                 "launched task for FL round participant",
                 round_id=task.spec.env.get("ROUND_ID"),
-                proplet_id=task.proplet_id,
+                proplet_id=task.spec.proplet_id or task.proplet_id,
                 task_id=task.id,
             )
 
     def task_ended(self, task: Task) -> None:
         round_id = task.spec.env.get("ROUND_ID")
-        if task.spec.kind == "federated" and round_id and task.proplet_id:
-            self._work.start(self._tell(round_id, task.proplet_id, task), f"tell the end of {task.id}")
+        participant = task.spec.proplet_id or task.proplet_id
+        if task.spec.kind == "federated" and round_id and participant:
+            self._work.start(self._tell(round_id, participant, task), f"tell the end of {task.id}")
 
     async def _tell(self, round_id: str, proplet_id: str, task: Task) -> None:
         update = update_of(task) if task.state is TaskState.COMPLETED else None

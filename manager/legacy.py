@@ -11,15 +11,16 @@ import base64
 import json
 import time
 
-from manager.attempts import Attempts, Outcome
+from manager.attempts import Attempts
+from manager.ledger import Ledger
 from manager.proplets import Proplet, Proplets
+from manager.records import Attempt, Task
+from manager.runs import Outcome
 from manager.states import AttemptEvent
-from manager.store import Attempt, Task
-from manager.tasks import TaskService
 from swashplate import logging
 from swashplate.blobs import BlobStore
 from swashplate.bus import Bus, Received
-from swashplate.errors import ForbiddenError, InvalidRequestError, TooLargeError, UnavailableError
+from swashplate.errors import ForbiddenError, InvalidRequestError, TooLargeError
 from swashplate.messages import Capabilities, Update
 from swashplate.messages.legacy import (
     OFFLINE,
@@ -50,6 +51,7 @@ class SharedTopics:
         self._blobs = blobs
 
     async def start(self, task: Task, attempt: Attempt) -> None:
+        assert attempt.proplet_id is not None
         message = LegacyStart(
             id=task.id,
             name=task.spec.name,
@@ -58,6 +60,11 @@ class SharedTopics:
             inputs=task.spec.inputs,
             cli_args=task.spec.cli_args or [],
             env=task.spec.env,
+            daemon=task.spec.daemon,
+            latent=task.spec.latent,
+            encrypted=task.spec.encrypted,
+            kbs_resource_path=task.spec.kbs_resource_path,
+            hal_storage_path=task.spec.hal_storage_path,
             proplet_id=attempt.proplet_id,
         )
         payload = message.encode()
@@ -65,6 +72,7 @@ class SharedTopics:
         await self._bus.publish(self._topics.shared_to_proplets("start"), payload, qos=SHARED_QOS)
 
     async def stop(self, attempt: Attempt) -> None:
+        assert attempt.proplet_id is not None
         message = LegacyStop(id=attempt.task_id, proplet_id=attempt.proplet_id)
         await self._bus.publish(self._topics.shared_to_proplets("stop"), message.encode(), qos=SHARED_QOS)
 
@@ -89,12 +97,12 @@ class SharedTopics:
 class LegacyProplets:
     """Listens to what Propeller's proplets say, in one queue: what one of them says is handled in the order it was said."""
 
-    def __init__(self, bus: Bus, names: Topics, proplets: Proplets, attempts: Attempts, tasks: TaskService) -> None:
+    def __init__(self, bus: Bus, names: Topics, proplets: Proplets, attempts: Attempts, ledger: Ledger) -> None:
         self._bus = bus
         self._topics = names
         self._proplets = proplets
         self._attempts = attempts
-        self._tasks = tasks
+        self._ledger = ledger
         self._work = Tasks(log)
         self._awake_since = time.time()
 
@@ -136,7 +144,7 @@ class LegacyProplets:
             )
             return
         if known is not None:
-            await self._lost(known.id, "the proplet restarted while the task was running", "proplet_restarted")
+            self._lost(known.id, "the proplet restarted while the task was running", "proplet_restarted")
         await self._register(said)
 
     async def _register(self, said: LegacyCreate) -> None:
@@ -178,7 +186,13 @@ class LegacyProplets:
             raise ForbiddenError(
                 f"{sender} may not answer for {said.task_id} on the shared topics", code="wrong_sender"
             )
-        task = await self._tasks.get(said.task_id)
+        task = self._ledger.task(said.task_id)
+        found = [each for each in self._ledger.attempts_of(said.task_id) if each.proplet_id == sender]
+        if task is None or not found:
+            log.info(
+                "result of a task that it was not given, or that has ended", task_id=said.task_id, proplet_id=sender
+            )
+            return
         if task.spec.kind == "federated":
             _check_round(task, said)
         result = json.dumps(said.results)
@@ -186,7 +200,7 @@ class LegacyProplets:
             outcome = Outcome(AttemptEvent.FAILED, result, said.error, "failed")
         else:
             outcome = Outcome(AttemptEvent.COMPLETED, result)
-        await self._attempts.finish(task.id, task.attempt, outcome, sender=sender)
+        self._attempts.finish(found[-1].key, outcome, sender=sender)
 
     # Leases.
 
@@ -197,19 +211,14 @@ class LegacyProplets:
             for proplet in self._proplets.list():
                 heard = max(proplet.last_seen, self._awake_since)
                 if proplet.legacy and time.time() - heard > self._proplets.patience(proplet):
-                    try:
-                        await self._lost(proplet.id, "the proplet's heartbeats stopped", "lease_expired")
-                    except UnavailableError as error:  # the next look tries again
-                        log.error("lost tasks not recorded", proplet_id=proplet.id, error=error.sentence)
+                    self._lost(proplet.id, "the proplet's heartbeats stopped", "lease_expired")
 
     async def _switched(self, proplet_id: str) -> None:
-        await self._lost(proplet_id, "the proplet has changed to topics of its own", "proplet_restarted")
+        self._lost(proplet_id, "the proplet has changed to topics of its own", "proplet_restarted")
 
-    async def _lost(self, proplet_id: str, reason: str, code: str) -> None:
-        for task_id, number in self._attempts.accepted_by(proplet_id):
-            await self._attempts.finish(
-                task_id, number, Outcome(AttemptEvent.EXPIRED, None, reason, code, retryable=True)
-            )
+    def _lost(self, proplet_id: str, reason: str, code: str) -> None:
+        for key in self._attempts.accepted_by(proplet_id):
+            self._attempts.finish(key, Outcome(AttemptEvent.EXPIRED, None, reason, code, retryable=True))
 
 
 def _capabilities(said: LegacyCreate) -> Capabilities:

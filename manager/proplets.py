@@ -5,6 +5,7 @@ A proplet is known by what arrives on its own topics; it lives while its reports
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -16,10 +17,12 @@ from swashplate.bus import Bus, Received
 from swashplate.database import Database
 from swashplate.errors import InvalidRequestError, NotFoundError
 from swashplate.messages import PROPLET_IDS_HINT, Alive, Announce, Capabilities, PropletCreate
+from swashplate.service import Tasks
 
 log = logging.get("proplets")
 
 MISSED_REPORTS = 3
+LOOK_AGAIN_S = 1.0
 LEGACY_REPORT_S = 10.0
 """How often a legacy proplet reports unless it is told otherwise, which only its own settings can."""
 
@@ -37,7 +40,9 @@ class Proplet:
     last_seen: float = 0.0
     offline: bool = True
     running: int = 0
-    last_placed: float = 0.0
+    free_slots: int = 0
+    cordoned: bool = False
+    draining: bool = False
 
     @property
     def name(self) -> str:
@@ -50,6 +55,8 @@ class Proplet:
             "metadata": self.metadata,
             "capabilities": self.capabilities.model_dump(mode="json"),
             "legacy": self.legacy,
+            "cordoned": self.cordoned,
+            "draining": self.draining,
         }
 
 
@@ -65,7 +72,15 @@ def is_alive(proplet: Proplet, now: float, heartbeat_s: float) -> bool:
 class Proplets:
     """Listens to create and alive; asks every proplet to report by a retained announce."""
 
-    def __init__(self, bus: Bus, database: Database, names: topics.Topics, announce: Announce) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        database: Database,
+        names: topics.Topics,
+        announce: Announce,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self._bus = bus
         self._database = database
         self._topics = names
@@ -75,11 +90,23 @@ class Proplets:
         self._gone: dict[str, str] = {}
         """The last life of each proplet that ended, by its id."""
         self._joined: list[Callable[[str], Awaitable[None]]] = []
+        self._report_hooks: list[Callable[[str, Alive], Awaitable[None]]] = []
+        self._changed: list[Callable[[str], Awaitable[None]]] = []
+        self._alive: set[str] = set()
+        self._work = Tasks(log)
         self._switched: list[Callable[[str], Awaitable[None]]] = []
 
     def on_join(self, hook: Callable[[str], Awaitable[None]]) -> None:
         """Called with the id of a proplet that has just (re)connected."""
         self._joined.append(hook)
+
+    def on_report(self, hook: Callable[[str, Alive], Awaitable[None]]) -> None:
+        """Called with the id of a proplet and with what its heartbeat says."""
+        self._report_hooks.append(hook)
+
+    def on_change(self, hook: Callable[[str], Awaitable[None]]) -> None:
+        """Called with the id of a proplet that is alive no more, or again, or that may be given something or not."""
+        self._changed.append(hook)
 
     def on_switch(self, hook: Callable[[str], Awaitable[None]]) -> None:
         """Called with the id of a legacy proplet that has begun to use topics of its own."""
@@ -94,11 +121,31 @@ class Proplets:
                 metadata=described["metadata"],
                 capabilities=Capabilities.model_validate(described["capabilities"]),
                 legacy=described.get("legacy", False),
+                cordoned=described.get("cordoned", False),
+                draining=described.get("draining", False),
                 last_seen=last_seen,
             )
         await self._bus.subscribe(self._topics.every_proplet("create"), self._created)
         await self._bus.subscribe(self._topics.every_proplet("alive"), self._reported)
         self._bus.on_connect(self._say_hello)
+        self._work.start(self._watch(), "who is alive")
+
+    async def close(self) -> None:
+        await self._work.close()
+
+    async def _watch(self) -> None:
+        """Nothing arrives when a proplet falls silent."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            now = self._clock()
+            alive = {p.id for p in self._known.values() if is_alive(p, now, self._announce.heartbeat_s)}
+            changed, self._alive = alive ^ self._alive, alive
+            for proplet_id in changed:
+                await self._tell_changed(proplet_id)
+
+    async def _tell_changed(self, proplet_id: str) -> None:
+        for hook in self._changed:
+            await hook(proplet_id)
 
     async def _say_hello(self) -> None:
         await self._bus.publish(self._topics.announce, self._announce.encode(), retain=True)
@@ -132,7 +179,7 @@ class Proplets:
         return patience(proplet, self._announce.heartbeat_s)
 
     def alive(self, proplet: Proplet) -> bool:
-        return is_alive(proplet, time.time(), self._announce.heartbeat_s)
+        return is_alive(proplet, self._clock(), self._announce.heartbeat_s)
 
     @staticmethod
     def sender(message: Received) -> str:
@@ -147,7 +194,7 @@ class Proplets:
         was_legacy, proplet.legacy = proplet.legacy, False
         proplet.namespace, proplet.metadata, proplet.capabilities = said.namespace, said.metadata, said.capabilities
         gone = self._gone.get(said.proplet_id) == said.instance
-        proplet.instance, proplet.last_seen, proplet.offline = said.instance, time.time(), gone
+        proplet.instance, proplet.last_seen, proplet.offline = said.instance, self._clock(), gone
         await self.register(proplet)
         for hook in self._switched if was_legacy else ():
             await hook(proplet.id)
@@ -160,6 +207,7 @@ class Proplets:
         await self._database.run(lambda db: store.save_proplet(db, proplet.id, described, seen))
         what = "proplet connected" if known else "proplet registered"
         log.info(what, proplet_id=proplet.id, name=proplet.name, legacy=proplet.legacy)
+        self._alive.add(proplet.id)
         for hook in self._joined:
             await hook(proplet.id)
 
@@ -178,10 +226,14 @@ class Proplets:
             if said.instance == proplet.instance and not proplet.offline:
                 proplet.offline = True
                 log.warning("proplet went offline", proplet_id=proplet.id, name=proplet.name)
+                await self._tell_changed(proplet.id)
             return
         if self._gone.get(sender) == said.instance:  # it was cut off, and is back
             del self._gone[sender]
         if said.instance != proplet.instance:
             await self._ask_who_lives()
         else:
-            proplet.last_seen, proplet.offline, proplet.running = time.time(), False, len(said.running)
+            proplet.last_seen, proplet.offline = self._clock(), False
+            proplet.running, proplet.free_slots = len(said.running), said.free_slots
+            for hook in self._report_hooks:
+                await hook(proplet.id, said)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from manager.placement import Strategy
+from manager.storage import StorageSettings
 from swashplate.access import NO_TOKEN, HttpSettings, Token
 from swashplate.mqtt_settings import MqttSettings
 from swashplate.settings import Seconds, named_after, setting
 
 
-class ManagerSettings(MqttSettings, HttpSettings):
+class ManagerSettings(MqttSettings, HttpSettings, StorageSettings):
     model_config = named_after("MANAGER")
     section: ClassVar[str] = "manager"
 
@@ -37,4 +39,17 @@ class ManagerSettings(MqttSettings, HttpSettings):
     )
     image_timeout: Seconds = setting(
         25.0, "MANAGER_IMAGE_TIMEOUT", help="How long the proxy may take to say what an image reference means."
+    )
+    placement: Strategy = setting(
+        Strategy.LEAST_LOADED, "MANAGER_PLACEMENT", help="Who is given a task: least_loaded or round_robin."
+    )
+    lease: Seconds = setting(
+        30.0,
+        "MANAGER_LEASE",
+        help="How long a proplet may be silent before its tasks are given to another one, where they may be.",
+    )
+    interrupt_on_exit: bool = setting(
+        False,
+        "MANAGER_INTERRUPT_ON_EXIT",
+        help="Stop and interrupt what runs when the manager is asked to stop; otherwise it runs on under its lease.",
     )

@@ -18,22 +18,31 @@ class TaskState(IntEnum):
 
     @property
     def ended(self) -> bool:
-        return self in {TaskState.COMPLETED, TaskState.FAILED, TaskState.SKIPPED, TaskState.INTERRUPTED}
+        return self >= TaskState.COMPLETED
+
+    @property
+    def active(self) -> bool:
+        return self in {TaskState.SCHEDULED, TaskState.RUNNING}
 
 
 class TaskEvent(StrEnum):
     START = "start"
     ACCEPTED = "accepted"
-    RETRY = "retry"
+    AGAIN = "again"
     COMPLETED = "completed"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    SKIPPED = "skipped"
+    RESET = "reset"
 
 
 class AttemptState(StrEnum):
-    RESOLVING = "resolving"
+    QUEUED = "queued"
+    """Waits for its image to be resolved, for its time, or for a proplet with a free slot."""
     OFFERED = "offered"
     ACCEPTED = "accepted"
+    READY = "ready"
+    """A latent task is deployed and can be invoked."""
     COMPLETED = "completed"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
@@ -42,12 +51,18 @@ class AttemptState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        return self not in {AttemptState.RESOLVING, AttemptState.OFFERED, AttemptState.ACCEPTED}
+        return self in _ENDED_ATTEMPT
+
+    @property
+    def held(self) -> bool:
+        """A proplet has it."""
+        return self in {AttemptState.ACCEPTED, AttemptState.READY}
 
 
 class AttemptEvent(StrEnum):
-    RESOLVED = "resolved"
+    PLACED = "placed"
     ACCEPTED = "accepted"
+    READY = "ready"
     DENIED = "denied"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -59,32 +74,43 @@ class IllegalEventError(Exception):
     """An event that the state does not know; a bug, or a message that came too late."""
 
 
-_ENDED = (TaskState.COMPLETED, TaskState.FAILED, TaskState.INTERRUPTED)
+_ENDED_ATTEMPT = frozenset(
+    {
+        AttemptState.COMPLETED,
+        AttemptState.FAILED,
+        AttemptState.INTERRUPTED,
+        AttemptState.DENIED,
+        AttemptState.LOST,
+    }
+)
+_ENDED = (TaskState.COMPLETED, TaskState.FAILED, TaskState.SKIPPED, TaskState.INTERRUPTED)
 _ACTIVE = (TaskState.SCHEDULED, TaskState.RUNNING)
 
 TASK: dict[tuple[TaskState, TaskEvent], TaskState] = {
     (TaskState.PENDING, TaskEvent.START): TaskState.SCHEDULED,
+    (TaskState.PENDING, TaskEvent.SKIPPED): TaskState.SKIPPED,
     **{(state, TaskEvent.START): TaskState.SCHEDULED for state in _ENDED},
-    (TaskState.SCHEDULED, TaskEvent.ACCEPTED): TaskState.RUNNING,
-    **{(state, TaskEvent.RETRY): TaskState.SCHEDULED for state in _ACTIVE},
+    **{(state, TaskEvent.RESET): TaskState.PENDING for state in _ENDED},
+    **{(state, TaskEvent.ACCEPTED): TaskState.RUNNING for state in _ACTIVE},
+    **{(state, TaskEvent.AGAIN): TaskState.SCHEDULED for state in _ACTIVE},
     **{(state, TaskEvent.COMPLETED): TaskState.COMPLETED for state in _ACTIVE},
     **{(state, TaskEvent.FAILED): TaskState.FAILED for state in _ACTIVE},
     **{(state, TaskEvent.INTERRUPTED): TaskState.INTERRUPTED for state in _ACTIVE},
 }
 
-_OPEN = (AttemptState.OFFERED, AttemptState.ACCEPTED)
+_GIVEN = (AttemptState.OFFERED, AttemptState.ACCEPTED, AttemptState.READY)
+_OPEN = (AttemptState.QUEUED, *_GIVEN)
 
 ATTEMPT: dict[tuple[AttemptState, AttemptEvent], AttemptState] = {
-    (AttemptState.RESOLVING, AttemptEvent.RESOLVED): AttemptState.OFFERED,
-    (AttemptState.RESOLVING, AttemptEvent.FAILED): AttemptState.FAILED,
-    (AttemptState.RESOLVING, AttemptEvent.EXPIRED): AttemptState.LOST,
-    (AttemptState.RESOLVING, AttemptEvent.INTERRUPTED): AttemptState.INTERRUPTED,
+    (AttemptState.QUEUED, AttemptEvent.PLACED): AttemptState.OFFERED,
     (AttemptState.OFFERED, AttemptEvent.ACCEPTED): AttemptState.ACCEPTED,
+    (AttemptState.OFFERED, AttemptEvent.READY): AttemptState.READY,
+    (AttemptState.ACCEPTED, AttemptEvent.READY): AttemptState.READY,
     (AttemptState.OFFERED, AttemptEvent.DENIED): AttemptState.DENIED,
-    **{(state, AttemptEvent.COMPLETED): AttemptState.COMPLETED for state in _OPEN},
+    **{(state, AttemptEvent.COMPLETED): AttemptState.COMPLETED for state in _GIVEN},
     **{(state, AttemptEvent.FAILED): AttemptState.FAILED for state in _OPEN},
     **{(state, AttemptEvent.INTERRUPTED): AttemptState.INTERRUPTED for state in _OPEN},
-    **{(state, AttemptEvent.EXPIRED): AttemptState.LOST for state in _OPEN},
+    **{(state, AttemptEvent.EXPIRED): AttemptState.LOST for state in _GIVEN},
 }
 
 
@@ -102,17 +128,3 @@ def next_attempt(state: AttemptState, event: AttemptEvent) -> AttemptState:
         return ATTEMPT[state, event]
     except KeyError:
         raise IllegalEventError(f"a {state} attempt cannot be {event}") from None
-
-
-def task_event(outcome: AttemptState, *, retryable: bool, attempt: int, retries: int) -> TaskEvent:
-    """What an ended attempt means for its task: ``attempt`` counts from 1, ``retries`` is how many may follow the first."""
-    if outcome is AttemptState.COMPLETED:
-        return TaskEvent.COMPLETED
-    if outcome is AttemptState.INTERRUPTED:
-        return TaskEvent.INTERRUPTED
-    return TaskEvent.RETRY if retryable and attempt <= retries else TaskEvent.FAILED
-
-
-def retry_delay(attempt: int) -> float:
-    """Seconds before the attempt after ``attempt``: 0.2 s doubling to 5 s."""
-    return min(5.0, 0.2 * 2.0 ** min(attempt - 1, 10))

@@ -1,13 +1,18 @@
-"""The manager's tables, and the few questions and changes that its rooms need. Every function takes an open transaction."""
+"""The manager's tables: what is written in bulk, and the questions that are asked of them.
+
+Every function takes an open transaction.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
     Column,
     Connection,
     Float,
@@ -18,56 +23,90 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    bindparam,
+    delete,
     func,
     insert,
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 
+from manager.records import Attempt, AttemptKey, Group, GroupState, Record, Task
 from manager.states import AttemptState, TaskState
+from swashplate.database import Schema
 from swashplate.messages import TaskCreate
 
-SCHEMA_VERSION = 1
 metadata = MetaData()
+SCHEMA = Schema("manager", metadata, "manager.migrations")
 
 tasks = Table(
     "tasks",
     metadata,
     Column("id", String, primary_key=True),
+    Column("seq", BigInteger, nullable=False, unique=True),
+    Column("name", String, nullable=False),
+    Column("spec_text", Text, nullable=False),
     Column("state", Integer, nullable=False),
-    Column("spec", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
     Column("digest", String),
     Column("size", Integer),
-    Column("attempt", Integer, nullable=False),
     Column("proplet_id", String),
+    Column("group_id", String),
+    Column("position", Integer, nullable=False),
     Column("idempotency_key", String, unique=True),
     Column("fingerprint", LargeBinary),
+    Column("next_run", Float),
+    Column("stopping", Boolean, nullable=False),
     Column("result", Text),
     Column("error", Text),
     Column("code", String),
-    Column("created_at", Float, nullable=False),
-    Column("updated_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),
 )
+Index("tasks_by_state", tasks.c.state, tasks.c.seq)
+Index("tasks_by_group", tasks.c.group_id)
+Index("tasks_by_next_run", tasks.c.next_run)
+Index("tasks_by_end", tasks.c.finished_at)
 
 attempts = Table(
     "attempts",
     metadata,
     Column("task_id", String, primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("proplet_id", String, nullable=False),
+    Column("run", Integer, nullable=False),
     Column("state", String, nullable=False),
-    Column("deadline", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("target", String),
+    Column("proplet_id", String),
+    Column("retry", Integer, nullable=False),
+    Column("not_before", Float, nullable=False),
+    Column("deadline", Float),
+    Column("offered_at", Float),
+    Column("accepted_at", Float),
+    Column("stop_at", Float),
+    Column("finished_at", Float),
+    Column("result", Text),
     Column("error", Text),
     Column("code", String),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("mode", String, nullable=False),
+    Column("state", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
-    Column("accepted_at", Float),
+    Column("updated_at", Float, nullable=False),
+    Column("started_at", Float),
     Column("finished_at", Float),
 )
-Index("attempts_by_state", attempts.c.state)
-Index("tasks_by_age", tasks.c.created_at)
+Index("groups_by_age", groups.c.kind, groups.c.created_at)
 
 proplets = Table(
     "proplets",
@@ -77,123 +116,130 @@ proplets = Table(
     Column("last_seen", Float, nullable=False),
 )
 
-
-@dataclass(frozen=True)
-class Task:
-    """One row of ``tasks``; times are seconds since the epoch, ``attempt`` the number of the latest attempt (0: none)."""
-
-    id: str
-    state: TaskState
-    spec: TaskCreate
-    attempt: int
-    created_at: float
-    updated_at: float
-    digest: str | None = None
-    size: int | None = None
-    proplet_id: str | None = None
-    idempotency_key: str | None = None
-    fingerprint: bytes | None = None
-    result: str | None = None
-    error: str | None = None
-    code: str | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
-
-    def changed(self, **fields: Any) -> Task:
-        return replace(self, **fields)
+_ACTIVE = [int(TaskState.SCHEDULED), int(TaskState.RUNNING)]
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One row of ``attempts``. ``deadline`` is when its lease ends, in seconds since the epoch."""
+# Records and rows.
 
-    task_id: str
-    number: int
-    proplet_id: str
-    state: AttemptState
-    deadline: float
-    created_at: float
-    error: str | None = None
-    code: str | None = None
-    accepted_at: float | None = None
-    finished_at: float | None = None
 
-    def changed(self, **fields: Any) -> Attempt:
-        return replace(self, **fields)
+def _plain(record: Record) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _task_row(task: Task) -> dict[str, Any]:
+    row = _plain(task)
+    del row["spec"]
+    return {**row, "name": task.spec.name, "state": int(task.state)}
+
+
+def _attempt_row(attempt: Attempt) -> dict[str, Any]:
+    return {**_plain(attempt), "state": str(attempt.state)}
+
+
+def _group_row(group: Group) -> dict[str, Any]:
+    return {**_plain(group), "state": int(group.state)}
 
 
 def _task(row: Any) -> Task:
-    fields = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
-    fields["state"] = TaskState(fields["state"])
-    fields["spec"] = TaskCreate.decode(fields["spec"])
-    return Task(**fields)
+    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
+    del values["name"]
+    values["spec"] = TaskCreate.decode(values["spec_text"])
+    values["state"] = TaskState(values["state"])
+    return Task(**values)
 
 
 def _attempt(row: Any) -> Attempt:
-    fields = dict(row._mapping)  # noqa: SLF001
-    fields["state"] = AttemptState(fields["state"])
-    return Attempt(**fields)
+    return Attempt(**{**row._mapping, "state": AttemptState(row.state)})  # noqa: SLF001
 
 
-def _row(entry: Task | Attempt) -> dict[str, Any]:
-    fields = {name: getattr(entry, name) for name in entry.__dataclass_fields__}
-    if isinstance(entry, Task):
-        fields["spec"] = entry.spec.model_dump_json(exclude_none=True)
-        fields["state"] = int(entry.state)
-    else:
-        fields["state"] = str(entry.state)
-    return fields
+def _group(row: Any) -> Group:
+    return Group(**{**row._mapping, "state": GroupState(row.state)})  # noqa: SLF001
 
 
+def _upsert(table: Table, dialect: str) -> Any:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = make(table)
+    keys = [column.name for column in table.primary_key]
+    rest = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=rest)
+
+
+_TABLES: dict[type[Any], tuple[Table, Any]] = {
+    Task: (tasks, _task_row),
+    Attempt: (attempts, _attempt_row),
+    Group: (groups, _group_row),
+}
 # Built once: SQLAlchemy then finds their compiled form by identity.
-_ADD_TASK, _ADD_ATTEMPT = insert(tasks), insert(attempts)
-_TASK = select(tasks).where(tasks.c.id == bindparam("task"))
-_TASK_BY_KEY = select(tasks).where(tasks.c.idempotency_key == bindparam("key"))
-_SAVE_TASK = update(tasks).where(tasks.c.id == bindparam("task"))
-_THIS_ATTEMPT = (attempts.c.task_id == bindparam("task")) & (attempts.c.number == bindparam("attempt"))
-_ATTEMPT = select(attempts).where(_THIS_ATTEMPT)
-_SAVE_ATTEMPT = update(attempts).where(_THIS_ATTEMPT)
+_UPSERTS = {
+    (kind, dialect): _upsert(table, dialect)
+    for kind, (table, _) in _TABLES.items()
+    for dialect in ("sqlite", "postgresql")
+}
 
 
-def add_task(db: Connection, task: Task) -> None:
-    db.execute(_ADD_TASK, _row(task))
+def write(db: Connection, records: Iterable[Record], erased: Mapping[type[Any], Sequence[str]]) -> None:
+    """Insert or replace all of these, with one statement per table; delete the tasks and groups with the ids ``erased``."""
+    rows: dict[type[Any], list[dict[str, Any]]] = {}
+    for record in records:
+        rows.setdefault(type(record), []).append(_TABLES[type(record)][1](record))
+    for kind, values in rows.items():
+        db.execute(_UPSERTS[kind, db.dialect.name], values)
+    for task_id in erased.get(Task, ()):
+        db.execute(delete(attempts).where(attempts.c.task_id == task_id))
+        db.execute(delete(tasks).where(tasks.c.id == task_id))
+    for group_id in erased.get(Group, ()):
+        db.execute(delete(groups).where(groups.c.id == group_id))
 
 
-def save_task(db: Connection, task: Task) -> None:
-    fields = _row(task)
-    del fields["spec"], fields["id"], fields["created_at"]
-    db.execute(_SAVE_TASK, {**fields, "task": task.id})
+# Tasks and attempts.
 
 
 def get_task(db: Connection, task_id: str) -> Task | None:
-    row = db.execute(_TASK, {"task": task_id}).first()
+    row = db.execute(select(tasks).where(tasks.c.id == task_id)).first()
     return None if row is None else _task(row)
+
+
+def tasks_with(db: Connection, ids: Iterable[str]) -> list[Task]:
+    return [_task(row) for row in db.execute(select(tasks).where(tasks.c.id.in_(list(ids))))]
 
 
 def task_by_key(db: Connection, key: str) -> Task | None:
-    row = db.execute(_TASK_BY_KEY, {"key": key}).first()
+    row = db.execute(select(tasks).where(tasks.c.idempotency_key == key)).first()
     return None if row is None else _task(row)
 
 
-def list_tasks(db: Connection, offset: int, limit: int) -> tuple[int, list[Task]]:
-    """The total, and one page, newest first."""
-    total = db.execute(select(func.count()).select_from(tasks)).scalar_one()
-    rows = db.execute(select(tasks).order_by(tasks.c.created_at.desc(), tasks.c.id).offset(offset).limit(limit))
-    return total, [_task(row) for row in rows]
+def last_seq(db: Connection) -> int:
+    return int(db.execute(select(func.coalesce(func.max(tasks.c.seq), 0))).scalar_one())
 
 
-def add_attempt(db: Connection, attempt: Attempt) -> None:
-    db.execute(_ADD_ATTEMPT, _row(attempt))
+def active_tasks(db: Connection) -> list[Task]:
+    return [_task(row) for row in db.execute(select(tasks).where(tasks.c.state.in_(_ACTIVE)))]
 
 
-def save_attempt(db: Connection, attempt: Attempt) -> None:
-    fields = _row(attempt)
-    del fields["task_id"], fields["number"]
-    db.execute(_SAVE_ATTEMPT, {**fields, "task": attempt.task_id, "attempt": attempt.number})
+def scheduled_tasks(db: Connection) -> list[tuple[str, float]]:
+    """Id and next run of every task that is to run at a certain time."""
+    rows = db.execute(select(tasks.c.id, tasks.c.next_run).where(tasks.c.next_run.is_not(None)))
+    return [(row.id, row.next_run) for row in rows]
 
 
-def get_attempt(db: Connection, task_id: str, number: int) -> Attempt | None:
-    row = db.execute(_ATTEMPT, {"task": task_id, "attempt": number}).first()
+def list_tasks(
+    db: Connection, offset: int, limit: int, filters: Mapping[str, Any] | None = None
+) -> tuple[int, list[Task]]:
+    """The total, and one page, newest first; ``filters``: column → value."""
+    wanted = [tasks.c[column] == value for column, value in (filters or {}).items()]
+    total = db.execute(select(func.count()).select_from(tasks).where(*wanted)).scalar_one()
+    page = select(tasks).where(*wanted).order_by(tasks.c.seq.desc())
+    return total, [_task(row) for row in db.execute(page.offset(offset).limit(limit))]
+
+
+def uses_of(db: Connection, digest: str) -> int:
+    """How many tasks have this binary."""
+    return int(db.execute(select(func.count()).select_from(tasks).where(tasks.c.digest == digest)).scalar_one())
+
+
+def get_attempt(db: Connection, key: AttemptKey) -> Attempt | None:
+    wanted = (attempts.c.task_id == key.task_id) & (attempts.c.number == key.number)
+    row = db.execute(select(attempts).where(wanted)).first()
     return None if row is None else _attempt(row)
 
 
@@ -202,10 +248,10 @@ def attempts_of(db: Connection, task_id: str) -> list[Attempt]:
     return [_attempt(row) for row in rows]
 
 
-def open_attempts(db: Connection) -> list[Attempt]:
-    states = [str(state) for state in AttemptState if not state.ended]
-    rows = db.execute(select(attempts).where(attempts.c.state.in_(states)))
-    return [_attempt(row) for row in rows]
+def attempts_of_active(db: Connection) -> list[Attempt]:
+    """Every attempt of the present run of a task that has not ended."""
+    joined = select(attempts).join(tasks, (tasks.c.id == attempts.c.task_id) & (tasks.c.run == attempts.c.run))
+    return [_attempt(row) for row in db.execute(joined.where(tasks.c.state.in_(_ACTIVE)))]
 
 
 def ended_since(db: Connection, since: float) -> list[Task]:
@@ -214,11 +260,46 @@ def ended_since(db: Connection, since: float) -> list[Task]:
     return [_task(row) for row in rows]
 
 
+# Jobs and workflows.
+
+
+def get_group(db: Connection, group_id: str) -> Group | None:
+    row = db.execute(select(groups).where(groups.c.id == group_id)).first()
+    return None if row is None else _group(row)
+
+
+def active_groups(db: Connection) -> list[Group]:
+    return [_group(row) for row in db.execute(select(groups).where(groups.c.state == int(GroupState.RUNNING)))]
+
+
+def tasks_of_groups(db: Connection, ids: Iterable[str]) -> list[Task]:
+    """In the order in which they were given."""
+    wanted = select(tasks).where(tasks.c.group_id.in_(list(ids))).order_by(tasks.c.group_id, tasks.c.position)
+    return [_task(row) for row in db.execute(wanted)]
+
+
+def list_groups(
+    db: Connection, kind: str, offset: int, limit: int, state: GroupState | None = None
+) -> tuple[int, list[Group]]:
+    """The total, and one page, newest first."""
+    wanted = [groups.c.kind == kind] + ([groups.c.state == int(state)] if state is not None else [])
+    total = db.execute(select(func.count()).select_from(groups).where(*wanted)).scalar_one()
+    page = select(groups).where(*wanted).order_by(groups.c.created_at.desc(), groups.c.id)
+    return total, [_group(row) for row in db.execute(page.offset(offset).limit(limit))]
+
+
+# Proplets.
+
+
 def save_proplet(db: Connection, proplet_id: str, description: dict[str, Any], now: float) -> None:
     text = json.dumps(description)
     known = db.execute(update(proplets).where(proplets.c.id == proplet_id).values(description=text, last_seen=now))
     if known.rowcount == 0:
         db.execute(insert(proplets).values(id=proplet_id, description=text, last_seen=now))
+
+
+def delete_proplet(db: Connection, proplet_id: str) -> None:
+    db.execute(delete(proplets).where(proplets.c.id == proplet_id))
 
 
 def all_proplets(db: Connection) -> Sequence[tuple[str, dict[str, Any], float]]:

@@ -1,92 +1,160 @@
-"""Tasks as their users see them: created, started, looked at."""
+"""Tasks as their users see them: created, changed, started, stopped, looked at, deleted."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
 import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from manager import placement, states, store
-from manager.attempts import Attempts, next_attempt_of
+from manager import states, store
+from manager.attempts import Attempts
+from manager.ledger import Ledger
 from manager.proplets import Proplets
+from manager.records import Attempt, Task, spec_text
 from manager.states import TaskEvent, TaskState
-from manager.store import Attempt, Task
 from swashplate import logging
-from swashplate.blobs import BlobStore
+from swashplate.blobs import BlobStore, sha256_digest
 from swashplate.database import Database
-from swashplate.errors import ConflictError, InvalidRequestError, NotFoundError, SwashplateError, UnavailableError
+from swashplate.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    SwashplateError,
+    UnavailableError,
+    from_validation,
+)
 from swashplate.messages import TaskCreate
+from swashplate.messages.tasks import wasm_of
 
 log = logging.get("tasks")
+
+CHANGEABLE = frozenset(TaskCreate.model_fields) - {"start", "tokens", "kind", "depends_on", "workflow_id", "job_id"}
+"""What an update may name; the rest belongs to how the task was made."""
+CHANGEABLE_WHILE_ACTIVE = frozenset({"name", "metadata", "priority"})
 
 
 def fingerprint(spec: TaskCreate) -> bytes:
     """What makes two requests under one idempotency key the same: everything but how long to wait."""
-    text = spec.model_dump_json(exclude={"timeout_s"})
+    text = spec.model_dump_json(exclude={"timeout_s"}, exclude_defaults=True)
     return hashlib.sha256(text.encode()).digest()
 
 
 class TaskService:
-    def __init__(self, database: Database, proplets: Proplets, attempts: Attempts, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ledger: Ledger,
+        proplets: Proplets,
+        attempts: Attempts,
+        blobs: BlobStore,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._database = database
+        self._ledger = ledger
         self._proplets = proplets
         self._attempts = attempts
         self._blobs = blobs
+        self._clock = clock
+        self._making: dict[str, asyncio.Future[None]] = {}
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._in_use: Counter[str] = Counter()
+        """Digests of files whose tasks are not durable yet."""
+        self.on_specified: Callable[[Task], Task] = lambda task: task
+        """Called with a task whose spec is new or has changed, before it is put."""
+        self.on_erased: Callable[[Task], Any] = lambda _task: None
+
+    # Creating and changing.
 
     async def create(self, spec: TaskCreate, *, key: str | None = None) -> tuple[Task, bool]:
         """The task and whether it is new: the same ``key`` with the same request gives the first one's task again.
 
         With ``spec.start`` the task and its first attempt become durable together.
         """
-        now = time.time()
-        task = Task(
-            id=str(uuid.uuid4()),
-            state=TaskState.PENDING,
-            spec=spec,
-            attempt=0,
-            created_at=now,
-            updated_at=now,
-            idempotency_key=key,
-            fingerprint=fingerprint(spec),
-        )
-        if spec.file:
-            task = await asyncio.to_thread(self._keep_file, task)
-        started: Attempt | None = None
-        misplaced: SwashplateError | None = None
+        if spec.depends_on or spec.workflow_id or spec.job_id:
+            raise InvalidRequestError(
+                "a task that depends on others is made together with them",
+                hint="POST /workflows or POST /jobs with all tasks in one body",
+            )
+        if key is None:
+            return await self._create(spec, None), True
+        while key in self._making:
+            await asyncio.wait([self._making[key]])
+        making: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._making[key] = making
+        try:
+            known = await self._database.run(lambda db: store.task_by_key(db, key))
+            if known is not None:
+                return self._same(known, spec), False
+            return await self._create(spec, key), True
+        finally:
+            del self._making[key]
+            making.set_result(None)
+
+    async def _create(self, spec: TaskCreate, key: str | None) -> Task:
+        self._ledger.check()
+        task = await self.made(spec, key)
+        try:
+            return await self._created(task)
+        finally:
+            self.settled(task)
+
+    async def _created(self, task: Task) -> Task:
+        spec = task.spec
         if spec.start:
             try:
-                task, started = self._begin(task, self._place(spec), now)
+                targets = self._targets(task)
             except SwashplateError as error:
-                misplaced = error
+                for observer in self._attempts.observers:
+                    observer.task_refused(spec, error)
+                raise
+            task = self._attempts.begin(task, targets)
+        else:
+            self._ledger.put(task)
+        await self._ledger.durable()
+        return self._ledger.task(task.id) or task
 
-        def add(db: Connection) -> Task | None:
-            known = store.task_by_key(db, key) if key is not None else None
-            if known is not None:
-                return self._same(known, spec)
-            if misplaced is not None:
-                raise misplaced
-            store.add_task(db, task)
-            if started is not None:
-                store.add_attempt(db, started)
-            return None
+    async def made(self, spec: TaskCreate, key: str | None = None, task_id: str | None = None) -> Task:
+        """A new task that nobody knows of yet. Its file is stored, and stays until ``settled`` at least."""
+        now = self._clock()
+        digest, size = None, None
+        if spec.file:
+            digest, size = await asyncio.to_thread(self._keep_file, spec.file)
+            spec = spec.model_copy(update={"file": digest})
+            self._in_use[digest] += 1
+        return self.on_specified(
+            Task(
+                id=task_id or str(uuid.uuid4()),
+                seq=self._ledger.next_seq(),
+                spec=spec,
+                spec_text=spec_text(spec),
+                state=TaskState.PENDING,
+                created_at=now,
+                updated_at=now,
+                digest=digest,
+                size=size,
+                idempotency_key=key,
+                fingerprint=fingerprint(spec) if key is not None else None,
+            )
+        )
 
-        try:
-            known = await self._database.run(add)
-        except SwashplateError as error:
-            for observer in self._attempts.observers:
-                observer.task_refused(spec, error)
-            raise
-        if known is not None:
-            return known, False
-        if started is not None:
-            self._launched(task, started)
-        return task, True
+    def settled(self, task: Task) -> None:
+        """A made task is durable, or will never be."""
+        if task.spec.file:
+            self._in_use[task.spec.file] -= 1
 
     @staticmethod
     def _same(known: Task, spec: TaskCreate) -> Task:
+        if spec.file:
+            spec = spec.model_copy(update={"file": sha256_digest(_wasm(spec.file))})
         if known.fingerprint != fingerprint(spec):
             raise ConflictError(
                 f"idempotency key {known.idempotency_key!r} was used for another request",
@@ -95,112 +163,179 @@ class TaskService:
             )
         return known
 
-    def _keep_file(self, task: Task) -> Task:
+    def _keep_file(self, text: str) -> tuple[str, int]:
         """An uploaded file becomes a blob; only its digest travels."""
+        content = _wasm(text)
+        return self._blobs.put(content), len(content)
+
+    async def update(self, task_id: str, changes: Mapping[str, Any]) -> Task:
+        """Change what is named, and nothing else. Fields that cannot be changed are ignored, as the existing API does."""
+        named = {name: value for name, value in changes.items() if name in CHANGEABLE and value is not None}
+        digest, size = None, None
+        if named.get("file"):
+            digest, size = await asyncio.to_thread(self._keep_file, named["file"])
+            named |= {"file": digest, "image_url": ""}
+        elif named.get("image_url"):
+            named["file"] = ""
+        task = await self._ledger.fetch(task_id)
+        self._ledger.check()
+        frozen = set(named) - CHANGEABLE_WHILE_ACTIVE
+        if task.state.active and frozen:
+            raise ConflictError(
+                f"task {task_id} is {task.state.name.lower()}: {', '.join(sorted(frozen))} cannot be changed now",
+                code="task_active",
+                hint="stop it first, or wait for its end",
+            )
         try:
-            content = task.spec.file_bytes()
-        except ValueError as error:
-            raise InvalidRequestError(f"body: field file: {error}", code="not_wasm") from error
-        digest = self._blobs.put(content)
-        return task.changed(spec=task.spec.model_copy(update={"file": digest}), digest=digest, size=len(content))
+            spec = TaskCreate.model_validate_json(json.dumps(task.spec.model_dump(mode="json") | named))
+        except ValidationError as error:
+            raise from_validation(error) from error
+        changed = task.specified(spec).changed(updated_at=self._clock())
+        if {"file", "image_url"} & named.keys():
+            changed = changed.changed(digest=digest, size=size)
+        self._ledger.put(self.on_specified(changed))
+        if task.state.active and "priority" in named:
+            self._attempts.reprioritise(changed)
+        await self._ledger.durable()
+        return self._ledger.task(task_id) or changed
 
-    async def start(self, task_id: str) -> Task:
-        """Begin a new attempt; answered once it is durable."""
-        now = time.time()
-        place = self._place((await self.get(task_id)).spec)
-
-        def begin(db: Connection) -> tuple[Task, Attempt]:
-            task = self._found(db, task_id)
-            if (task.state, TaskEvent.START) not in states.TASK:
-                raise ConflictError(f"task {task_id} is {task.state.name.lower()} already", code="task_active")
-            # A tag may have moved since; only an uploaded file keeps its digest.
-            if not task.spec.file:
-                task = task.changed(digest=None, size=None)
-            task, attempt = self._begin(task, place, now)
-            store.save_task(db, task)
-            store.add_attempt(db, attempt)
-            return task, attempt
-
-        task, attempt = await self._database.run(begin)
-        self._launched(task, attempt)
+    async def upload(self, task_id: str, content: bytes) -> Task:
+        """Replace what runs by this binary."""
+        if not content.startswith(b"\0asm"):
+            raise InvalidRequestError(
+                "field file: not a WASM binary: it does not start with the bytes 00 61 73 6d", code="not_wasm"
+            )
+        digest = await asyncio.to_thread(self._blobs.put, content)
+        task = await self._ledger.fetch(task_id)
+        self._ledger.check()
+        if task.state.active:
+            raise ConflictError(
+                f"task {task_id} is {task.state.name.lower()}", code="task_active", hint="stop it first"
+            )
+        spec = task.spec.model_copy(update={"file": digest, "image_url": ""})
+        task = task.specified(spec).changed(digest=digest, size=len(content), updated_at=self._clock())
+        self._ledger.put(task)
+        await self._ledger.durable()
         return task
 
+    async def delete(self, task_id: str) -> None:
+        """With all its attempts, and with its binary when no other task has it."""
+        task = await self._ledger.fetch(task_id)
+        self._ledger.check()
+        if task.state.active:
+            raise ConflictError(
+                f"task {task_id} is {task.state.name.lower()}", code="task_active", hint="stop it first"
+            )
+        if task.group_id is not None:
+            raise ConflictError(
+                f"task {task_id} belongs to {task.group_id}", code="task_in_group", hint="delete the job or workflow"
+            )
+        self._ledger.erase(task)
+        self.on_erased(task)
+        await self._ledger.durable()
+        if task.spec.file:
+            await self._remove_unused(task.spec.file)
+
+    async def _remove_unused(self, digest: str) -> None:
+        if not await self._database.run(lambda db: store.uses_of(db, digest)) and not self._in_use[digest]:
+            self._blobs.remove(digest)
+
+    # Starting and stopping.
+
+    async def start(self, task_id: str) -> Task:
+        """Begin a new run; answered once it is durable."""
+        task = await self._ledger.fetch(task_id)
+        self._ledger.check()
+        if (task.state, TaskEvent.START) not in states.TASK:
+            raise ConflictError(f"task {task_id} is {task.state.name.lower()} already", code="task_active")
+        task = self._attempts.begin(task, self._targets(task))
+        await self._ledger.durable()
+        return self._ledger.task(task_id) or task
+
+    def launch(self, task: Task) -> Task:
+        """Begin a run that nobody waits for: what cannot be placed yet waits. Raises what makes it impossible."""
+        return self._attempts.begin(task, self._targets(task, patient=True))
+
     async def stop(self, task_id: str) -> None:
-        """Answered once the proplet is told; the task is interrupted when its proplet says so."""
+        """Answered once it is durable that it is to stop; it ends as interrupted within two seconds."""
+        task = await self._ledger.fetch(task_id)
+        self._ledger.check()
+        if not task.state.active:
+            raise ConflictError(f"task {task_id} is {task.state.name.lower()}, not running", code="task_not_active")
+        self._attempts.stop(task)
+        await self._ledger.durable()
 
-        def running(db: Connection) -> Attempt:
-            task = self._found(db, task_id)
-            attempt = store.get_attempt(db, task_id, task.attempt)
-            if attempt is None or attempt.state.ended:
-                raise ConflictError(f"task {task_id} is {task.state.name.lower()}, not running", code="task_not_active")
-            return attempt
-
-        await self._attempts.stop(await self._database.run(running))
-
-    @staticmethod
-    def _begin(task: Task, proplet_id: str, now: float) -> tuple[Task, Attempt]:
-        attempt = next_attempt_of(task, proplet_id, now)
-        begun = task.changed(
-            state=states.next_task(task.state, TaskEvent.START),
-            attempt=attempt.number,
-            proplet_id=attempt.proplet_id,
-            updated_at=now,
-            started_at=None,
-            finished_at=None,
-            result=None,
-            error=None,
-            code=None,
-        )
-        return begun, attempt
-
-    def _place(self, spec: TaskCreate) -> str:
-        if spec.proplet_id is not None:
+    def _targets(self, task: Task, *, patient: bool = False) -> list[str | None]:
+        """Which proplets a run is for; None stands for whichever placement chooses. A ``patient`` run may wait for one."""
+        spec = task.spec
+        if not spec.image_url and not spec.file:
+            raise ConflictError(
+                f"task {task.id} has no binary", code="no_binary", hint="name an image_url, or upload a file"
+            )
+        if spec.broadcast:
+            alive = [p.id for p in self._proplets.list() if self._proplets.alive(p) and not p.cordoned]
+            if not alive:
+                raise UnavailableError("no proplet is alive", code="no_proplet", hint="GET /proplets shows them")
+            return list(alive)
+        if spec.proplet_id is not None and not patient:
             proplet = self._proplets.get(spec.proplet_id)
             if not self._proplets.alive(proplet):
                 raise ConflictError(
                     f"proplet {proplet.id} is not alive", code="proplet_not_alive", hint="start it, or try again later"
                 )
-        else:
-            candidates = [
-                placement.Candidate(
-                    proplet_id=proplet.id,
-                    slots=proplet.capabilities.slots,
-                    active=self._attempts.active(proplet.id),
-                    last_placed=proplet.last_placed,
-                    datasets=frozenset(proplet.capabilities.datasets),
-                )
-                for proplet in self._proplets.list()
-                if self._proplets.alive(proplet)
-            ]
-            chosen = placement.choose(placement.Requirements(dataset=spec.dataset), candidates)
-            if chosen is None:
-                raise UnavailableError("no proplet is alive", code="no_proplet", hint="GET /proplets shows them")
-            proplet = self._proplets.get(chosen)
-        proplet.last_placed = time.time()
-        return proplet.id
+        return [spec.proplet_id]
 
-    def _launched(self, task: Task, attempt: Attempt) -> None:
-        log.info("task started", task_id=task.id, name=task.spec.name, proplet_id=attempt.proplet_id)
-        self._attempts.pursue(task, attempt)
-        for observer in self._attempts.observers:
-            observer.task_started(task)
-
-    @staticmethod
-    def _found(db: Connection, task_id: str) -> Task:
-        task = store.get_task(db, task_id)
-        if task is None:
-            raise NotFoundError(f"there is no task {task_id}", code="task_not_found")
-        return task
+    # Looking.
 
     async def get(self, task_id: str) -> Task:
-        return await self._database.run(lambda db: self._found(db, task_id))
-
-    async def attempts(self, task_id: str) -> list[Attempt]:
-        def read(db: Connection) -> list[Attempt]:
-            self._found(db, task_id)
-            return store.attempts_of(db, task_id)
+        def read(db: Connection) -> Task:
+            task = store.get_task(db, task_id)
+            if task is None:
+                raise NotFoundError(f"there is no task {task_id}", code="task_not_found")
+            return task
 
         return await self._database.run(read)
 
-    async def list(self, offset: int, limit: int) -> tuple[int, list[Task]]:
-        return await self._database.run(lambda db: store.list_tasks(db, offset, limit))
+    async def ended(self, task_id: str, wait: float) -> Task:
+        """The task once it has ended, or as it is after ``wait`` seconds."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(task_id, [])
+        waiting.append(ended)  # before it is read: it may end while it is
+        try:
+            task = await self.get(task_id)
+            if task.state.ended or not wait:
+                return task
+            await asyncio.wait([ended], timeout=wait)
+        finally:
+            waiting.remove(ended)
+            if not waiting and self._waiting.get(task_id) is waiting:
+                del self._waiting[task_id]
+        return await self.get(task_id)
+
+    def task_ended(self, task: Task) -> None:
+        for waiting in self._waiting.get(task.id, ()):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def task_started(self, task: Task) -> None: ...
+
+    def task_refused(self, spec: TaskCreate, error: SwashplateError) -> None: ...
+
+    async def attempts(self, task_id: str) -> list[Attempt]:
+        def read(db: Connection) -> list[Attempt]:
+            found = store.attempts_of(db, task_id)
+            if not found and store.get_task(db, task_id) is None:
+                raise NotFoundError(f"there is no task {task_id}", code="task_not_found")
+            return found
+
+        return await self._database.run(read)
+
+    async def list(self, offset: int, limit: int, filters: Mapping[str, Any]) -> tuple[int, list[Task]]:
+        return await self._database.run(lambda db: store.list_tasks(db, offset, limit, filters))
+
+
+def _wasm(text: str) -> bytes:
+    try:
+        return wasm_of(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"body: field file: {error}", code="not_wasm") from error

@@ -118,12 +118,13 @@ class TaskCreate(Message):
             )
         return self
 
-    def file_bytes(self) -> bytes:
-        """The decoded ``file``; raises ``ValueError`` when it is not base64 or not a WASM binary."""
-        try:
-            content = base64.b64decode(self.file, validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"file is not base64: {error}") from error
-        if not content.startswith(b"\0asm"):
-            raise ValueError("file is not a WASM binary: it does not start with the bytes 00 61 73 6d")
-        return content
+
+def wasm_of(text: str) -> bytes:
+    """The WASM binary that is ``text`` in base64; raises ``ValueError`` when it is none."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"file is not base64: {error}") from error
+    if not content.startswith(b"\0asm"):
+        raise ValueError("file is not a WASM binary: it does not start with the bytes 00 61 73 6d")
+    return content

@@ -1,0 +1,161 @@
+"""How long a proplet may keep an attempt: until its deadline, and no longer than it is heard of when somebody else could
+do it. Heartbeats say what a proplet runs; where that is not what it should run, it is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection
+
+from manager import store
+from manager.ledger import Ledger
+from manager.load import Load
+from manager.proplets import Proplet, Proplets
+from manager.records import Attempt, AttemptKey, Task
+from manager.runs import Outcome
+from manager.states import AttemptEvent, AttemptState
+from swashplate import logging
+from swashplate.database import Database
+from swashplate.messages import Alive
+from swashplate.service import Tasks
+
+log = logging.get("leases")
+
+LOOK_AGAIN_S = 1.0
+OVERDUE = Outcome(AttemptEvent.EXPIRED, None, "the lease ended without a result", "lease_expired", retryable=True)
+SILENT = Outcome(AttemptEvent.EXPIRED, None, "its proplet is not heard of any more", "proplet_lost", retryable=True)
+UNTAKEN = Outcome(
+    AttemptEvent.EXPIRED, None, "its proplet went offline before it took it", "proplet_lost", retryable=True, free=True
+)
+
+
+class Leases:
+    def __init__(
+        self,
+        database: Database,
+        ledger: Ledger,
+        proplets: Proplets,
+        load: Load,
+        *,
+        silence_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._proplets = proplets
+        self._load = load
+        self._silence_s = silence_s
+        self._clock = clock
+        self._awake_since = clock()
+        self._timers: dict[AttemptKey, asyncio.TimerHandle] = {}
+        self._missing: dict[AttemptKey, int] = {}
+        """How many heartbeats in a row did not list an attempt that was accepted."""
+        self._work = Tasks(log)
+        self.on_over: Callable[[AttemptKey, Outcome], Any] = lambda _key, _outcome: None
+        self.on_unknown: Callable[[AttemptKey], Any] = lambda _key: None
+        """Called for an accepted attempt of which its proplet knows nothing."""
+        self.on_unwanted: Callable[[str, AttemptKey], Any] = lambda _proplet, _key: None
+        """Called for an attempt that a proplet runs though it was stopped or replaced."""
+
+    async def open(self) -> None:
+        self._work.start(self._watch(), "silent proplets")
+
+    async def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        await self._work.close()
+
+    def begin(self, attempt: Attempt) -> None:
+        if attempt.deadline is not None:
+            left = max(0.0, attempt.deadline - self._clock())
+            self._timers[attempt.key] = asyncio.get_running_loop().call_later(left, self._overdue, attempt.key)
+
+    def settle(self, key: AttemptKey) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        self._missing.pop(key, None)
+
+    def _overdue(self, key: AttemptKey) -> None:
+        attempt = self._ledger.attempt(key)
+        if attempt is not None and attempt.deadline is not None and attempt.deadline > self._clock():
+            self.begin(attempt)  # the clock of the machine was set back
+        else:
+            self.on_over(key, OVERDUE)
+
+    # Proplets that are silent.
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            now = self._clock()
+            for proplet in self._proplets.list():
+                heard = max(proplet.last_seen, self._awake_since)
+                if now - heard > max(self._silence_s, self._proplets.patience(proplet)):
+                    self._silent(proplet)
+
+    def _silent(self, proplet: Proplet) -> None:
+        for key in self._load.held_by(proplet.id):
+            task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
+            if task is not None and attempt is not None:
+                outcome = when_silent(task, attempt)
+                if outcome is not None:
+                    self.on_over(key, outcome)
+
+    # What heartbeats say.
+
+    def heard(self, proplet: Proplet, said: Alive) -> None:
+        """Compare what it runs with what it was given."""
+        running = {AttemptKey(ref.task_id, ref.attempt) for ref in said.running}
+        held = set(self._load.held_by(proplet.id))
+        for key in held - running:
+            attempt = self._ledger.attempt(key)
+            if attempt is not None and attempt.state.held:
+                self._missing[key] = self._missing.get(key, 0) + 1
+                if self._missing[key] >= 2:
+                    del self._missing[key]
+                    self.on_unknown(key)
+        for key in held & running if self._missing else ():
+            self._missing.pop(key, None)
+        strange = running - held
+        if strange:
+            self._work.start(self._look_at(proplet.id, strange), f"what {proplet.id} runs")
+
+    async def _look_at(self, proplet_id: str, keys: set[AttemptKey]) -> None:
+        """It runs what it is not known to hold: most often the result is on its way."""
+
+        def read(db: Connection) -> list[tuple[AttemptKey, Attempt | None, Task | None]]:
+            return [(key, store.get_attempt(db, key), store.get_task(db, key.task_id)) for key in keys]
+
+        for key, attempt, task in await self._database.run(read):
+            if unwanted(task, attempt):
+                self.on_unwanted(proplet_id, key)
+
+
+def when_silent(task: Task, attempt: Attempt) -> Outcome | None:
+    """What the silence of its proplet means for an attempt; None when the deadline will tell.
+
+    A proplet that was cut off may still bring the result. It is only worth giving up when another one can take over.
+    """
+    movable = attempt.target is None
+    if attempt.state is AttemptState.OFFERED and movable:
+        return UNTAKEN
+    if task.standing and attempt.state.held and movable:
+        return SILENT
+    if attempt.state.held and movable and attempt.retry < task.spec.retries:
+        return SILENT
+    return None
+
+
+def unwanted(task: Task | None, attempt: Attempt | None) -> bool:
+    """Should a proplet that runs this attempt stop it?"""
+    if task is None or attempt is None:
+        return True
+    if attempt.state is AttemptState.INTERRUPTED:
+        return True
+    # What was learned still counts for its round, whoever else was asked meanwhile.
+    return attempt.state is AttemptState.LOST and task.spec.kind != "federated"

@@ -1,0 +1,143 @@
+"""What each proplet holds, and so how much more it may be given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from manager.placement import Candidate, Requirements
+from manager.proplets import Proplet, Proplets
+from manager.records import Attempt, AttemptKey, Task
+
+SHORT_S = 0.25
+"""A proplet whose attempts end within this time on average is given some more than it has slots, so that it never waits
+for the manager between two of them."""
+AHEAD_PER_SLOT = 4
+SMOOTHING = 0.2
+
+
+@dataclass(slots=True)
+class _Held:
+    """``slots`` are the attempts that occupy one; a latent task that waits for invocations does not."""
+
+    attempts: set[AttemptKey] = field(default_factory=set)
+    slots: set[AttemptKey] = field(default_factory=set)
+    memory: int = 0
+    last_placed: float = 0.0
+    turnaround: float = 1.0
+    full: bool = False
+
+
+def requirements_of(task: Task, attempt: Attempt) -> Requirements:
+    spec = task.spec
+    return Requirements(
+        selector=tuple(sorted(spec.selector.items())),
+        memory_bytes=spec.memory_bytes,
+        wasm_features=frozenset(spec.wasm_features),
+        dataset=spec.dataset,
+        pinned=attempt.target,
+        digest=task.digest,
+        encrypted=spec.encrypted,
+    )
+
+
+class Load:
+    def __init__(self, proplets: Proplets, clock: Callable[[], float] = time.time) -> None:
+        self._proplets = proplets
+        self._clock = clock
+        self._held: dict[str, _Held] = {}
+        self._candidates: dict[str, Candidate] = {}
+        self.with_room: set[str] = set()
+        """The ids of those that could be given something now."""
+
+    def refresh(self, proplet_id: str) -> None:
+        """Something about this proplet has changed."""
+        proplet = self._proplets.known(proplet_id)
+        if proplet is None:
+            self._candidates.pop(proplet_id, None)
+            self.with_room.discard(proplet_id)
+            return
+        candidate = self._candidate(proplet)
+        self._candidates[proplet_id] = candidate
+        if candidate.room > 0 and candidate.alive and not candidate.cordoned:
+            self.with_room.add(proplet_id)
+        else:
+            self.with_room.discard(proplet_id)
+
+    def _candidate(self, proplet: Proplet) -> Candidate:
+        has, held = proplet.capabilities, self._held.get(proplet.id) or _Held()
+        ahead = min(has.queue, AHEAD_PER_SLOT * has.slots) if held.turnaround < SHORT_S else 0
+        return Candidate(
+            proplet_id=proplet.id,
+            slots=has.slots,
+            active=len(held.slots),
+            last_placed=held.last_placed,
+            labels=has.labels,
+            memory_bytes=has.memory_bytes,
+            memory_reserved=held.memory,
+            wasm_features=frozenset(has.wasm_features),
+            datasets=frozenset(has.datasets),
+            digests=frozenset(has.digests),
+            cordoned=proplet.cordoned,
+            alive=self._proplets.alive(proplet),
+            legacy=proplet.legacy,
+            room=0 if held.full else has.slots + ahead - len(held.slots),
+        )
+
+    def candidates(self) -> Iterable[Candidate]:
+        return self._candidates.values()
+
+    def choosable(self) -> list[Candidate]:
+        """Those with room."""
+        return [self._candidates[proplet_id] for proplet_id in self.with_room]
+
+    def count(self, proplet_id: str) -> int:
+        """How many open attempts it has been given."""
+        held = self._held.get(proplet_id)
+        return len(held.attempts) if held else 0
+
+    def held_by(self, proplet_id: str) -> list[AttemptKey]:
+        held = self._held.get(proplet_id)
+        return list(held.attempts) if held else []
+
+    def give(self, task: Task, attempt: Attempt) -> None:
+        """``attempt`` is with its proplet now."""
+        assert attempt.proplet_id is not None
+        held = self._held.setdefault(attempt.proplet_id, _Held())
+        held.attempts.add(attempt.key)
+        held.slots.add(attempt.key)
+        held.memory += task.spec.memory_bytes
+        held.last_placed = max(held.last_placed, attempt.offered_at or 0.0)
+        self.refresh(attempt.proplet_id)
+
+    def idle(self, attempt: Attempt) -> None:
+        """It is deployed, and occupies a slot only while it is invoked."""
+        held = self._held.get(attempt.proplet_id or "")
+        if held is not None:
+            held.slots.discard(attempt.key)
+            self.refresh(attempt.proplet_id or "")
+
+    def take_back(self, task: Task, attempt: Attempt) -> None:
+        """``attempt`` has ended; does nothing when no proplet had it."""
+        held = self._held.get(attempt.proplet_id or "")
+        if held is None or attempt.key not in held.attempts:
+            return
+        held.attempts.discard(attempt.key)
+        held.slots.discard(attempt.key)
+        held.memory -= task.spec.memory_bytes
+        if attempt.offered_at is not None:
+            took = self._clock() - attempt.offered_at
+            held.turnaround += SMOOTHING * (took - held.turnaround)
+        self.refresh(attempt.proplet_id or "")
+
+    def full(self, proplet_id: str) -> None:
+        """It denied a start for want of a slot; until its next report it is asked no more."""
+        self._held.setdefault(proplet_id, _Held()).full = True
+        self.refresh(proplet_id)
+
+    def reported(self, proplet_id: str) -> None:
+        held = self._held.get(proplet_id)
+        if held is not None:
+            held.full = False
+        self.refresh(proplet_id)
