@@ -1,7 +1,7 @@
 """Which tasks there are: counted, and found by state, name, group and metadata, however many there are.
 
-How many have a state, a name, or a value under a key of their metadata is kept in ``task_counts``, changed in the
-transaction that changes the task; counting a million rows would take longer than showing a page. What there was before is
+How many tasks of each state have a name, or a value under a key of their metadata, is kept in ``task_counts``, changed in
+the transaction that changes the task; counting a million rows would take longer than showing a page. What there was before is
 read from the database and not remembered, so that writing the same tasks twice counts them once.
 """
 
@@ -27,15 +27,18 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql import ColumnElement
 
 from manager.tables import task_counts, task_metadata, tasks
 
-STATE, NAME, METADATA = "state", "name", "metadata."
+NAME, METADATA = "name", "metadata."
 _LONGEST = 200
 """Characters of a key or value in an index; of longer ones it has the digest. PostgreSQL's rows there are limited."""
 _CHUNK = 1000
 
 Facet = tuple[str, str]
+"""What is counted, and its value."""
+EVERY: Facet = ("", "")
 Item = TypeVar("Item")
 
 
@@ -67,13 +70,13 @@ def _canonical(value: Any) -> Any:
 
 
 def facets_of(name: str, given: Mapping[str, Any]) -> frozenset[Facet]:
-    """What a task with this name and metadata is counted under, besides its state."""
-    return frozenset({(NAME, name), *((METADATA + _short(key), _short(value)) for key, value in given.items())})
+    """What a task with this name and metadata is counted under."""
+    return frozenset({EVERY, (NAME, name), *((METADATA + _short(key), _short(value)) for key, value in given.items())})
 
 
 def _metadata_rows(seq: int, facets: Iterable[Facet]) -> Iterator[dict[str, Any]]:
     for facet, value in facets:
-        if facet != NAME:
+        if facet.startswith(METADATA):
             yield {"key": facet, "value": value, "seq": seq}
 
 
@@ -112,11 +115,11 @@ _DROP_METADATA = delete(task_metadata).where(
 
 
 class Changes:
-    """What one batch changes of the counts."""
+    """What one batch changes."""
 
     def __init__(self, db: Connection) -> None:
         self._db = db
-        self._counts: Counter[Facet] = Counter()
+        self._counts: Counter[tuple[Facet, int]] = Counter()
         self._added: list[dict[str, Any]] = []
         self._dropped: list[dict[str, Any]] = []
 
@@ -127,45 +130,46 @@ class Changes:
             for entry in chunk:
                 known = before.get(entry.id)
                 if known is None:
-                    self._move(entry.seq, frozenset(), facets_of(entry.name, entry.metadata))
-                elif known.spec_text != entry.spec_text:
-                    self._move(entry.seq, _facets_in(known.spec_text), facets_of(entry.name, entry.metadata))
-                self._counts[STATE, str(entry.state)] += 1
-                if known is not None:
-                    self._counts[STATE, str(known.state)] -= 1
+                    self._move(entry.seq, frozenset(), 0, facets_of(entry.name, entry.metadata), entry.state)
+                elif (known.state, known.spec_text) != (entry.state, entry.spec_text):
+                    after = facets_of(entry.name, entry.metadata)
+                    same = known.spec_text == entry.spec_text
+                    self._move(
+                        entry.seq, after if same else _facets_in(known.spec_text), known.state, after, entry.state
+                    )
 
     def drop(self, ids: Iterable[str]) -> None:
         """Ask before the rows of ``tasks`` are deleted."""
         for chunk in chunks(ids):
             for row in self._db.execute(_KNOWN, {"ids": chunk}):
-                self._move(row.seq, _facets_in(row.spec_text), frozenset())
-                self._counts[STATE, str(row.state)] -= 1
+                self._move(row.seq, _facets_in(row.spec_text), row.state, frozenset(), 0)
 
-    def _move(self, seq: int, before: frozenset[Facet], after: frozenset[Facet]) -> None:
-        for facet in before - after:
-            self._counts[facet] -= 1
-        for facet in after - before:
-            self._counts[facet] += 1
-        self._added += _metadata_rows(seq, after - before)
-        self._dropped += _metadata_rows(seq, before - after)
+    def _move(self, seq: int, before: frozenset[Facet], old: int, after: frozenset[Facet], new: int) -> None:
+        for facet in before:
+            self._counts[facet, old] -= 1
+        for facet in after:
+            self._counts[facet, new] += 1
+        if before != after:
+            self._added += _metadata_rows(seq, after - before)
+            self._dropped += _metadata_rows(seq, before - after)
 
     def write(self) -> None:
         if self._dropped:
             self._db.execute(_DROP_METADATA, [{f"old_{name}": v for name, v in row.items()} for row in self._dropped])
         if self._added:
             self._db.execute(_ADD_METADATA, self._added)
-        changed = [{"facet": f, "value": v, "n": n} for (f, v), n in self._counts.items() if n]
+        changed = [{"facet": f, "value": v, "state": s, "n": n} for ((f, v), s), n in self._counts.items() if n]
         if changed:
             self._db.execute(_COUNT[self._db.dialect.name], changed)
         # Values may be as many as tasks; of those that nobody has, none is kept.
-        for chunk in chunks(facet for facet, n in self._counts.items() if n < 0 and facet[0] != STATE):
-            gone = tuple_(task_counts.c.facet, task_counts.c.value).in_(chunk)
+        for chunk in chunks((*facet, state) for (facet, state), n in self._counts.items() if n < 0 and facet != EVERY):
+            gone = tuple_(task_counts.c.facet, task_counts.c.value, task_counts.c.state).in_(chunk)
             self._db.execute(delete(task_counts).where(gone, task_counts.c.n <= 0))
 
 
 def _count(statement: Any) -> Any:
     return statement.on_conflict_do_update(
-        index_elements=["facet", "value"], set_={"n": task_counts.c.n + statement.excluded.n}
+        index_elements=["facet", "value", "state"], set_={"n": task_counts.c.n + statement.excluded.n}
     )
 
 
@@ -175,50 +179,54 @@ _COUNT = {"sqlite": _count(sqlite.insert(task_counts)), "postgresql": _count(pos
 def find(db: Connection, wanted: Filter, offset: int, limit: int) -> tuple[int, list[int]]:
     """How many tasks there are of that kind, and a page of them by ``seq``, newest first."""
     facets = {(METADATA + _short(key), _short(value)) for key, value in wanted.metadata.items()}
-    counted = set(facets)
-    if wanted.name is not None:
-        counted.add((NAME, wanted.name))
-    if wanted.state is not None:
-        counted.add((STATE, str(wanted.state)))
-    counts = _counts(db, counted)
-    if counted and not min(counts.values()):
+    named = facets if wanted.name is None else {*facets, (NAME, wanted.name)}
+    counts = _counts(db, {EVERY, *named})
+
+    def of_state(facet: Facet) -> int:
+        return sum(n for state, n in counts[facet].items() if wanted.state in {None, state})
+
+    total = min(of_state(facet) for facet in counts)
+    if total == 0:
         return 0, []
-    matching = _matching(wanted, facets, counts)
-    if wanted.group_id is not None or len(counted) > 1:
+    # Looked up by the rarest, and the others are checked for what that finds.
+    sizes = {facet: sum(counts[facet].values()) for facet in named}
+    if wanted.state is not None:
+        sizes[EVERY] = of_state(EVERY)
+    rarest = min(sizes, key=lambda facet: sizes[facet], default=EVERY)
+    matching = _matching(wanted, facets, rarest)
+    if wanted.group_id is not None or len(named) > 1:
         total = db.execute(select(func.count()).select_from(matching.subquery())).scalar_one()
-    elif counted:
-        total = min(counts.values())
-    else:
-        every = select(func.coalesce(func.sum(task_counts.c.n), 0)).where(task_counts.c.facet == STATE)
-        total = int(db.execute(every).scalar_one())
     return total, _page(db, matching, total, offset, limit)
 
 
-def _counts(db: Connection, facets: Iterable[Facet]) -> dict[Facet, int]:
-    found = dict.fromkeys(facets, 0)
-    if found:
-        rows = db.execute(select(task_counts).where(tuple_(task_counts.c.facet, task_counts.c.value).in_(list(found))))
-        found.update({(row.facet, row.value): row.n for row in rows})
+def _counts(db: Connection, facets: Iterable[Facet]) -> dict[Facet, dict[int, int]]:
+    """State → how many, of each."""
+    found: dict[Facet, dict[int, int]] = {facet: {} for facet in facets}
+    rows = db.execute(select(task_counts).where(tuple_(task_counts.c.facet, task_counts.c.value).in_(list(found))))
+    for row in rows:
+        found[row.facet, row.value][row.state] = row.n
     return found
 
 
-def _matching(wanted: Filter, facets: set[Facet], counts: Mapping[Facet, int]) -> Select[int]:
-    """``seq`` of what matches: the rarest condition is looked up, and the others are checked for what it finds."""
-    columns = [
-        column == value
-        for column, value in (
-            (tasks.c.state, wanted.state),
-            (tasks.c.name, wanted.name),
-            (tasks.c.group_id, wanted.group_id),
-        )
+def _matching(wanted: Filter, facets: set[Facet], rarest: Facet) -> Select[int]:
+    if rarest in facets and wanted.group_id is None:
+        found = select(task_metadata.c.seq).where(task_metadata.c.key == rarest[0], task_metadata.c.value == rarest[1])
+        found = found.where(*(_has(facet, task_metadata.c.seq) for facet in sorted(facets - {rarest})))
+        columns = _columns(wanted)
+        return found.where(exists().where(tasks.c.seq == task_metadata.c.seq, *columns)) if columns else found
+    leading = "group_id" if wanted.group_id is not None else "name" if rarest[0] == NAME else "state"
+    columns = _columns(wanted, leading)
+    return select(tasks.c.seq).where(*columns, *(_has(facet, tasks.c.seq) for facet in sorted(facets)))
+
+
+def _columns(wanted: Filter, leading: str = "") -> list[ColumnElement[bool]]:
+    """Conditions on columns. Only ``leading`` may be looked up by an index: SQLite would take any of them."""
+    given = {"state": wanted.state, "name": wanted.name, "group_id": wanted.group_id}
+    return [
+        tasks.c[name] == value if name == leading else func.coalesce(tasks.c[name], None) == value
+        for name, value in given.items()
         if value is not None
     ]
-    rarest = min(counts, key=lambda facet: counts[facet], default=None)
-    if rarest not in facets or wanted.group_id is not None:
-        return select(tasks.c.seq).where(*columns, *(_has(facet, tasks.c.seq) for facet in sorted(facets)))
-    found = select(task_metadata.c.seq).where(task_metadata.c.key == rarest[0], task_metadata.c.value == rarest[1])
-    found = found.where(*(_has(facet, task_metadata.c.seq) for facet in sorted(facets - {rarest})))
-    return found.where(exists().where(tasks.c.seq == task_metadata.c.seq, *columns)) if columns else found
 
 
 def _has(facet: Facet, seq: Any) -> Any:

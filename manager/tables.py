@@ -104,6 +104,7 @@ task_counts = Table(
     metadata,
     Column("facet", String, primary_key=True),
     Column("value", String, primary_key=True),
+    Column("state", Integer, primary_key=True, autoincrement=False),
     Column("n", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )

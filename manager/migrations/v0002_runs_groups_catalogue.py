@@ -37,7 +37,7 @@ _ENDS_A_RUN = {"completed", "interrupted"}
 
 def upgrade() -> None:
     for table in ("tasks", "attempts"):
-        op.execute(f"CREATE TABLE old_{table} AS SELECT * FROM {table}")
+        op.execute(f"CREATE TABLE old_{table} AS SELECT * FROM {table}")  # noqa: S608
         op.drop_table(table)
     op.create_index("old_attempts_of_task", "old_attempts", ["task_id"])
     tasks, attempts, _ = _tables()
@@ -128,6 +128,7 @@ def _catalogue() -> tuple[sa.Table, sa.Table]:
         "task_counts",
         sa.Column("facet", sa.String, primary_key=True),
         sa.Column("value", sa.String, primary_key=True),
+        sa.Column("state", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("n", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
@@ -137,7 +138,7 @@ def _catalogue() -> tuple[sa.Table, sa.Table]:
 def _copy(
     connection: sa.Connection, tasks: sa.Table, attempts: sa.Table, task_metadata: sa.Table, task_counts: sa.Table
 ) -> None:
-    counts: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str, int]] = Counter()
     seq = 0
     old_attempts = sa.table("old_attempts", sa.column("task_id"), sa.column("number"))
     every = connection.execute(sa.text("SELECT * FROM old_tasks ORDER BY created_at, id"))
@@ -156,11 +157,11 @@ def _copy(
             own = _attempts(of_task[row["id"]], spec, row["result"])
             new_attempts += own
             new_tasks.append(_task(row, seq, spec, own))
-            counts["state", str(row["state"])] += 1
-            counts["name", spec["name"]] += 1
+            counts["", "", row["state"]] += 1
+            counts["name", spec["name"], row["state"]] += 1
             for key, value in spec["metadata"].items():
                 facet = "metadata." + _short(key), _short(value)
-                counts[facet] += 1
+                counts[*facet, row["state"]] += 1
                 new_metadata.append({"key": facet[0], "value": facet[1], "seq": seq})
         connection.execute(sa.insert(tasks), new_tasks)
         if new_attempts:
@@ -168,7 +169,7 @@ def _copy(
         if new_metadata:
             connection.execute(sa.insert(task_metadata), new_metadata)
     if counts:
-        rows = [{"facet": facet, "value": value, "n": n} for (facet, value), n in counts.items()]
+        rows = [{"facet": facet, "value": value, "state": state, "n": n} for (facet, value, state), n in counts.items()]
         connection.execute(sa.insert(task_counts), rows)
 
 

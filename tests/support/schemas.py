@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, inspect
+from sqlalchemy import URL, Connection, MetaData, insert, inspect
 
 from swashplate.database import Database, Schema
 from swashplate.database.backends import backend_for
+from swashplate.database.schema import VERSION_TABLE
 
 _NOT_THE_SERVICE_S = {"database_owner"}
 
@@ -52,8 +54,27 @@ async def opened(url: URL, schema: Schema) -> dict[str, Any]:
         return await database.run(described)
 
 
-def restored(path: Path, dump: Path) -> None:
-    """A SQLite database from its dump."""
-    with sqlite3.connect(path) as connection:
-        connection.executescript(dump.read_text())
-    connection.close()
+def restored(url: URL, schema: Schema, dump: Path) -> URL:
+    """A database with the first revision's tables, and in them what a SQLite database of then had."""
+    if url.get_backend_name() == "sqlite":
+        with contextlib.closing(sqlite3.connect(str(url.database))) as connection:
+            connection.executescript(dump.read_text())
+        return url
+    backend = backend_for(url, schema.service)
+    try:
+        with contextlib.closing(sqlite3.connect(":memory:")) as old, backend.connect() as connection:
+            old.executescript(dump.read_text())
+            old.row_factory = sqlite3.Row
+            with backend.migrating(connection):
+                schema.migrate(connection, to=schema.revisions[0])
+            with connection.begin():
+                metadata = MetaData()
+                metadata.reflect(connection)
+                for table in metadata.sorted_tables:
+                    if table.name in {VERSION_TABLE, *_NOT_THE_SERVICE_S}:
+                        continue
+                    if rows := [dict(row) for row in old.execute(f"SELECT * FROM {table.name}")]:
+                        connection.execute(insert(table), rows)
+    finally:
+        backend.engine.dispose()
+    return url
