@@ -215,4 +215,4 @@ def test_identity(identity, service, examples):
         known=known,
     )
     never = {"POST /users/tokens/refresh"} | {f"POST /{{domain}}/channels/{word}" for word in ("connect", "disconnect")}
-    judge(report, share=0.03, without_success=never)
+    judge(report, share=0.01, without_success=never)
