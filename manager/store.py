@@ -31,8 +31,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from manager.records import Attempt, AttemptKey, Group, GroupState, Record, Task
-from manager.states import AttemptState, TaskState
+from manager.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task
+from manager.states import AttemptState, InvocationState, TaskState
 from swashplate.messages import TaskCreate
 
 SCHEMA_VERSION = 2
@@ -107,6 +107,38 @@ groups = Table(
 )
 Index("groups_by_age", groups.c.kind, groups.c.created_at)
 
+invocations = Table(
+    "invocations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("seq", BigInteger, nullable=False, unique=True),
+    Column("task_id", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("call", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("deadline", Float, nullable=False),
+    Column("number", Integer),
+    Column("proplet_id", String),
+    Column("retry", Integer, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("result", Text),
+    Column("error", Text),
+    Column("code", String),
+)
+Index("invocations_by_task", invocations.c.task_id, invocations.c.seq)
+Index("invocations_by_state", invocations.c.state)
+
+# What was measured: per subject a ring of rows, the newest over the oldest.
+samples = Table(
+    "samples",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("sample", Text, nullable=False),
+)
+
 proplets = Table(
     "proplets",
     metadata,
@@ -139,6 +171,10 @@ def _group_row(group: Group) -> dict[str, Any]:
     return {**_plain(group), "state": int(group.state)}
 
 
+def _invocation_row(invocation: Invocation) -> dict[str, Any]:
+    return {**_plain(invocation), "state": str(invocation.state)}
+
+
 def _task(row: Any) -> Task:
     values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
     del values["name"]
@@ -155,6 +191,10 @@ def _group(row: Any) -> Group:
     return Group(**{**row._mapping, "state": GroupState(row.state)})  # noqa: SLF001
 
 
+def _invocation(row: Any) -> Invocation:
+    return Invocation(**{**row._mapping, "state": InvocationState(row.state)})  # noqa: SLF001
+
+
 def _upsert(table: Table, dialect: str) -> Any:
     make = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = make(table)
@@ -167,6 +207,7 @@ _TABLES: dict[type[Any], tuple[Table, Any]] = {
     Task: (tasks, _task_row),
     Attempt: (attempts, _attempt_row),
     Group: (groups, _group_row),
+    Invocation: (invocations, _invocation_row),
 }
 # Built once: SQLAlchemy then finds their compiled form by identity.
 _UPSERTS = {
@@ -185,6 +226,8 @@ def write(db: Connection, records: Iterable[Record], erased: Mapping[type[Any], 
         db.execute(_UPSERTS[kind, db.dialect.name], values)
     for task_id in erased.get(Task, ()):
         db.execute(delete(attempts).where(attempts.c.task_id == task_id))
+        db.execute(delete(invocations).where(invocations.c.task_id == task_id))
+        db.execute(delete(samples).where(samples.c.subject == task_subject(task_id)))
         db.execute(delete(tasks).where(tasks.c.id == task_id))
     for group_id in erased.get(Group, ()):
         db.execute(delete(groups).where(groups.c.id == group_id))
@@ -259,6 +302,75 @@ def ended_since(db: Connection, since: float) -> list[Task]:
     return [_task(row) for row in rows]
 
 
+# Invocations of latent tasks.
+
+_ENDED_INVOCATION = [str(state) for state in InvocationState if state.ended]
+_OPEN_INVOCATION = [str(state) for state in InvocationState if not state.ended]
+
+
+def last_invocation_seq(db: Connection) -> int:
+    return int(db.execute(select(func.coalesce(func.max(invocations.c.seq), 0))).scalar_one())
+
+
+def open_invocations(db: Connection) -> list[Invocation]:
+    rows = db.execute(select(invocations).where(invocations.c.state.in_(_OPEN_INVOCATION)))
+    return [_invocation(row) for row in rows]
+
+
+def get_invocation(db: Connection, task_id: str, invocation_id: str) -> Invocation | None:
+    wanted = (invocations.c.id == invocation_id) & (invocations.c.task_id == task_id)
+    row = db.execute(select(invocations).where(wanted)).first()
+    return None if row is None else _invocation(row)
+
+
+def list_invocations(db: Connection, task_id: str, offset: int, limit: int) -> tuple[int, list[Invocation]]:
+    """The total, and one page, newest first."""
+    wanted = invocations.c.task_id == task_id
+    total = db.execute(select(func.count()).select_from(invocations).where(wanted)).scalar_one()
+    page = select(invocations).where(wanted).order_by(invocations.c.seq.desc())
+    return total, [_invocation(row) for row in db.execute(page.offset(offset).limit(limit))]
+
+
+def prune_invocations(db: Connection, task_id: str, keep: int) -> None:
+    """Delete the ended ones of a task that are older than its newest ``keep``."""
+    of_task = invocations.c.task_id == task_id
+    newest = select(invocations.c.seq).where(of_task).order_by(invocations.c.seq.desc())
+    oldest_kept = db.execute(newest.offset(keep).limit(1)).scalar()
+    if oldest_kept is not None:
+        ended = invocations.c.state.in_(_ENDED_INVOCATION)
+        db.execute(delete(invocations).where(of_task & ended & (invocations.c.seq <= oldest_kept)))
+
+
+# What was measured.
+
+
+def task_subject(task_id: str) -> str:
+    return f"task {task_id}"
+
+
+def proplet_subject(proplet_id: str) -> str:
+    return f"proplet {proplet_id}"
+
+
+_SAMPLES = {dialect: _upsert(samples, dialect) for dialect in ("sqlite", "postgresql")}
+
+
+def last_sample(db: Connection, subject: str) -> int:
+    """The number of the newest one, counted from 1; 0 when there is none."""
+    wanted = select(func.coalesce(func.max(samples.c.number), 0)).where(samples.c.subject == subject)
+    return int(db.execute(wanted).scalar_one())
+
+
+def save_samples(db: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    db.execute(_SAMPLES[db.dialect.name], rows)
+
+
+def list_samples(db: Connection, subject: str, most: int) -> list[str]:
+    """The newest ``most`` ones, newest first."""
+    wanted = select(samples.c.sample).where(samples.c.subject == subject).order_by(samples.c.number.desc())
+    return [row.sample for row in db.execute(wanted.limit(most))]
+
+
 # Jobs and workflows.
 
 
@@ -299,6 +411,7 @@ def save_proplet(db: Connection, proplet_id: str, description: dict[str, Any], n
 
 def delete_proplet(db: Connection, proplet_id: str) -> None:
     db.execute(delete(proplets).where(proplets.c.id == proplet_id))
+    db.execute(delete(samples).where(samples.c.subject == proplet_subject(proplet_id)))
 
 
 def all_proplets(db: Connection) -> Sequence[tuple[str, dict[str, Any], float]]:
