@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 
-from benchmarks import fl_round
+from benchmarks import fl_round, fleet, tasks
 from benchmarks.report import Report
 
-BENCHMARKS = {"fl-round": fl_round}
+BENCHMARKS = {"fl-round": fl_round, "tasks": tasks, "fleet": fleet}
 
 
 def shown(report: Report) -> str:
@@ -19,6 +19,7 @@ def shown(report: Report) -> str:
         source = f", cited: {baseline['source']}" if isinstance(baseline, dict) else ", measured in the same run"
         lines.append(f"  {name}: {value:.4g} {report.unit}{source}")
     lines.append(f"  ratio to the first baseline: {report.ratio:.3g}")
+    lines += [f"  {name}: {json.dumps(value)}" for name, value in report.details.items()]
     lines.append(f"  machine: {report.machine}")
     return "\n".join(lines)
 

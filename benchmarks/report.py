@@ -41,6 +41,8 @@ class Report:
     ours: float
     runs: int
     baselines: dict[str, float | dict[str, Any]]
+    details: dict[str, Any] = field(default_factory=dict)
+    """What else was measured, each figure with its unit in its name."""
     machine: dict[str, Any] = field(default_factory=machine)
 
     @property

@@ -16,9 +16,30 @@ from coordinator.settings import BODY_LIMIT, AggregatorSettings
 from swashplate import logging, service
 from swashplate.access import Access
 from swashplate.errors import InvalidRequestError
-from swashplate.http import HttpService, Route, read_text
+from swashplate.http import HttpService, Route, read_text, strict_json
 
 log = logging.get("aggregator")
+
+
+EXAMPLE = {"w": [0.5, -0.25, 0], "b": 0.125}
+SCHEMA = {
+    "type": "object",
+    "required": ["updates"],
+    "properties": {
+        "updates": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["num_samples", "update"],
+                "properties": {
+                    "num_samples": {"type": "integer", "minimum": 1, "maximum": 1 << 53},
+                    "update": {"type": "object", "description": "The participant's whole new model."},
+                },
+            },
+        }
+    },
+}
 
 
 def aggregate(text: str) -> bytes:
@@ -29,7 +50,9 @@ def aggregate(text: str) -> bytes:
         raise InvalidRequestError(f"body is not valid JSON: {error}", code="malformed_json") from error
     if not isinstance(body, dict):
         raise InvalidRequestError("body must be an object", hint='send {"updates": […]}')
-    return models.encode(aggregation.fedavg(aggregation.contributions(body.get("updates"))))
+    found = models.encode(aggregation.fedavg(aggregation.contributions(body.get("updates"))))
+    strict_json.check(text)
+    return found
 
 
 async def _aggregate(request: web.Request) -> web.Response:
@@ -39,9 +62,16 @@ async def _aggregate(request: web.Request) -> web.Response:
 
 
 def http_service(body_limit: int = BODY_LIMIT, access: Access | None = None) -> HttpService:
-    example = {"w": [0.5, -0.25, 0], "b": 0.125}
     route = Route(
-        "POST", "/aggregate", _aggregate, "Average updates, weighted by samples", errors=(400, 413), example=example
+        "POST",
+        "/aggregate",
+        _aggregate,
+        "Average updates, weighted by samples",
+        description="Federated averaging: each tensor is the mean over the updates, weighted by ``num_samples``.",
+        body_schema=SCHEMA,
+        body_example={"updates": [{"num_samples": 12, "update": EXAMPLE}]},
+        errors=(413,),
+        example=EXAMPLE,
     )
     return HttpService("aggregator", [route], body_limit=body_limit, access=access)
 

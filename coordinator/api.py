@@ -4,15 +4,54 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from coordinator.messages import NextRound, RoundPage, RoundStatus, RoundView, UpdateAnswer
+from coordinator.messages import NextRound, RoundPage, RoundView
 from coordinator.offload import offload
 from coordinator.rounds import Rounds
-from swashplate.errors import InvalidRequestError
-from swashplate.http import Route, answer, query_int, query_seconds, read_body, read_text
-from swashplate.messages import ExperimentAnswer, ExperimentConfig, Update
+from swashplate.http import OFFSET, Route, Seconds, Text, answer, limit_of, parse, read_body, read_text
+from swashplate.messages import (
+    ExperimentAnswer,
+    ExperimentConfig,
+    ParticipantTask,
+    ParticipantTaskAnswer,
+    RoundStatus,
+    Update,
+    UpdateAnswer,
+)
 
 TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
 LONGEST_WAIT = 300
+LIMIT = limit_of(100)
+WAIT = Seconds(name="wait", text="Answer when the round is over, or after so many seconds.", high=LONGEST_WAIT)
+ROUND_ID = Text(name="round_id", text="The round.", required=True, shortest=1, longest=256, example="round-1")
+PROPLET_ID = Text(name="proplet_id", text="The participant.", longest=256)
+TOKEN = Text(name=TOKEN_HEADER, text="The token that the participant's task was started with.", place="header")
+EXPERIMENT = {
+    "experiment_id": "hospitals",
+    "round_id": "round-1",
+    "model_ref": "fl/models/global_model_v0",
+    "participants": ["4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10"],
+    "hyperparams": {"epochs": 1, "lr": 0.01},
+    "k_of_n": 1,
+    "timeout_s": 60,
+    "task_wasm_image": "localhost:5000/fl-client:latest",
+}
+UPDATE = {
+    "round_id": "round-1",
+    "proplet_id": "4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10",
+    "base_model_uri": "fl/models/global_model_v0",
+    "num_samples": 12,
+    "metrics": {"loss": 0.4},
+    "update": {"w": [0.1, -0.2, 0.3], "b": 0.05},
+}
+STATUS = {
+    "round_id": "round-1",
+    "completed": True,
+    "num_updates": 1,
+    "k_of_n": 1,
+    "status": "completed",
+    "model_version": 1,
+    "model_uri": "fl/models/global_model_v1",
+}
 
 
 class CoordinatorApi:
@@ -25,7 +64,7 @@ class CoordinatorApi:
 
     async def update(self, request: web.Request) -> web.Response:
         text = await read_text(request)
-        update = await offload(len(text), Update.decode, text)
+        update = await offload(len(text), parse, text, Update)
         token = request.headers.get(TOKEN_HEADER, "")
         return answer(await self._rounds.accept(update, token, size=len(text)))
 
@@ -35,63 +74,79 @@ class CoordinatorApi:
         return answer(body, status=415)
 
     async def task(self, request: web.Request) -> web.Response:
-        round_id, proplet_id = request.query.get("round_id", ""), request.query.get("proplet_id", "")
-        if not round_id:
-            raise InvalidRequestError("query parameter round_id is required")
+        round_id = ROUND_ID.of(request)
         config, base = await self._rounds.config(round_id)
-        task = {
-            "round_id": round_id,
-            "model_ref": base.uri,
-            "config": {"proplet_id": proplet_id},
-            "hyperparams": config.hyperparams,
-        }
-        return answer({"task": task})
+        task = ParticipantTask(
+            round_id=round_id,
+            model_ref=base.uri,
+            config={"proplet_id": PROPLET_ID.of(request)},
+            hyperparams=config.hyperparams,
+        )
+        return answer(ParticipantTaskAnswer(task=task))
 
     async def complete(self, request: web.Request) -> web.Response:
-        wait = query_seconds(request, "wait", high=LONGEST_WAIT)
-        return answer(await self._rounds.status(request.match_info["round_id"], wait=wait))
+        return answer(await self._rounds.status(request.match_info["round_id"], wait=WAIT.of(request)))
 
     async def view(self, request: web.Request) -> web.Response:
         return answer(await self._rounds.view(request.match_info["round_id"]))
 
     async def page(self, request: web.Request) -> web.Response:
-        offset = query_int(request, "offset", 0)
-        limit = query_int(request, "limit", 100, low=1, high=100)
-        return answer(await self._rounds.page(offset=offset, limit=limit))
+        return answer(await self._rounds.page(offset=OFFSET.of(request), limit=LIMIT.of(request)))
 
     async def next_round(self, _: web.Request) -> web.Response:
         return answer(await self._rounds.next_round())
 
     def routes(self) -> list[Route]:
+        path = Text(name="round_id", text="The round.", place="path", longest=256, example="round-1")
         return [
             Route(
                 "POST",
                 "/experiments",
                 self.configure,
-                "Start a round; the same request again starts nothing",
+                "Start a round",
+                description="Launches one task per participant. The same request again starts nothing and is answered 200;"
+                " another one with the same ``round_id`` is a conflict.",
                 body=ExperimentConfig,
+                body_example=EXPERIMENT,
                 answer=ExperimentAnswer,
                 status=201,
+                also={200: ExperimentAnswer},
                 errors=(404, 409, 503),
+                tag="rounds",
             ),
             Route(
                 "POST",
                 "/update",
                 self.update,
-                f"A participant's update, with its token in {TOKEN_HEADER}",
+                "Hand in a participant's update",
+                description="It is stored when this is answered. The same update again is a ``duplicate``; one that comes"
+                " after the round is over is ``ignored``.",
+                parameters=(TOKEN,),
                 body=Update,
+                body_example=UPDATE,
                 answer=UpdateAnswer,
-                errors=(403, 404, 409),
+                example={"status": "accepted"},
+                errors=(403, 404, 409, 503),
                 open=True,
+                tag="updates",
             ),
-            Route("POST", "/update_cbor", self.update_cbor, "Not taken: updates are JSON", status=415),
+            Route(
+                "POST",
+                "/update_cbor",
+                self.update_cbor,
+                "Not taken: updates are JSON",
+                status=415,
+                tag="updates",
+            ),
             Route(
                 "GET",
                 "/task",
                 self.task,
                 "What a participant of a round is to do",
-                query={"round_id": "the round", "proplet_id": "the participant"},
-                errors=(400, 404),
+                parameters=(ROUND_ID, PROPLET_ID),
+                answer=ParticipantTaskAnswer,
+                errors=(404,),
+                tag="rounds",
             ),
             Route(
                 "GET",
@@ -99,18 +154,33 @@ class CoordinatorApi:
                 self.page,
                 "Every round, newest first",
                 answer=RoundPage,
-                query={"offset": "how many to skip", "limit": "how many to show, at most 100"},
-                errors=(400,),
+                parameters=(OFFSET, LIMIT),
             ),
-            Route("GET", "/rounds/next", self.next_round, "The newest model that a round made", answer=NextRound),
-            Route("GET", "/rounds/{round_id}", self.view, "Everything about a round", answer=RoundView, errors=(404,)),
+            Route(
+                "GET",
+                "/rounds/next",
+                self.next_round,
+                "The newest model that a round made",
+                answer=NextRound,
+                example={"next_round_available": False, "message": "No completed rounds yet"},
+            ),
+            Route(
+                "GET",
+                "/rounds/{round_id}",
+                self.view,
+                "Everything about a round",
+                parameters=(path,),
+                answer=RoundView,
+                errors=(404,),
+            ),
             Route(
                 "GET",
                 "/rounds/{round_id}/complete",
                 self.complete,
                 "Is the round over, and is its model readable?",
                 answer=RoundStatus,
-                query={"wait": f"seconds to wait for the round's end, at most {LONGEST_WAIT}"},
-                errors=(400, 404),
+                parameters=(path, WAIT),
+                example=STATUS,
+                errors=(404,),
             ),
         ]

@@ -18,7 +18,7 @@ from coordinator.live import LiveRounds
 from coordinator.peers import AggregatorPeer, ManagerPeer, RegistryPeer
 from coordinator.rounds import Rounds
 from coordinator.settings import CoordinatorSettings
-from coordinator.store import RoundStore
+from coordinator.store import FILE, RoundStore
 from coordinator.tokens import Tokens
 from swashplate import logging, service
 from swashplate.bus import Bus, Received
@@ -44,7 +44,7 @@ async def coordinating(
     topics = Topics(settings.domain_id, settings.channel_id)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(HttpClient(tokens=settings.tokens()))
-        store = await stack.enter_async_context(RoundStore(folder))
+        store = await stack.enter_async_context(RoundStore(folder, settings.database_or(folder / FILE)))
         registry = RegistryPeer(http, settings.model_registry_url)
         aggregator = AggregatorPeer(http, settings.aggregator_url)
         manager = ManagerPeer(http, settings.manager_url)

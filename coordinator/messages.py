@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from swashplate.messages import Digest, Message
+from swashplate.messages import Digest, Message, RoundStatus
 from swashplate.messages.base import JsonObject
 
 
@@ -61,27 +61,6 @@ class Lineage(Message):
     details: dict[str, Any] = {}
 
 
-class UpdateAnswer(Message):
-    """What became of an update: accepted, duplicate, or ignored with the code ``round_closed``."""
-
-    status: str
-    code: str | None = None
-
-
-class RoundStatus(Message):
-    """``completed`` is true only when ``model_version`` can be read from the model registry."""
-
-    round_id: str
-    completed: bool
-    num_updates: int
-    k_of_n: int
-    status: str
-    model_version: int | None = None
-    model_uri: str | None = None
-    code: str | None = None
-    error: str | None = None
-
-
 class ParticipantView(Message):
     proplet_id: str
     state: str
@@ -131,3 +110,16 @@ class NextRound(Message):
     new_model_version: int | None = None
     model_uri: str | None = None
     status: str | None = None
+
+
+class Lines(Message):
+    lines: list[str]
+
+
+class Versions(Message):
+    versions: list[int]
+
+
+class StoredModel(Message):
+    version: int
+    status: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import (
+    URL,
     Column,
     Connection,
     Float,
@@ -31,13 +32,15 @@ from sqlalchemy import (
 
 from coordinator import offload
 from swashplate.blobs import BlobStore, sha256_digest
-from swashplate.database import Database, sqlite_url
+from swashplate.database import Database, Schema, sqlite_url
 from swashplate.errors import ConflictError, NotFoundError
 from swashplate.model_ref import DEFAULT_LINE, ModelRef
 
 ZERO_MODEL = b'{"w":[0,0,0],"b":0}'
 
+FILE = "models.sqlite3"
 _metadata = MetaData()
+SCHEMA = Schema("model-registry", _metadata, "coordinator.migrations.models")
 _models = Table(
     "models",
     _metadata,
@@ -79,8 +82,9 @@ class StoredModel:
 class ModelStore:
     """What a method returned from is on the disk."""
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._database = Database(sqlite_url(folder / "models.sqlite3"), _metadata, version=1)
+    def __init__(self, folder: Path, url: URL | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        """``url`` is the database, by default SQLite in ``folder``, where large models are in any case."""
+        self._database = Database(url or sqlite_url(folder / FILE), SCHEMA)
         self._blobs = BlobStore(folder / "blobs")
         self._clock = clock
 
@@ -101,8 +105,8 @@ class ModelStore:
         await self._database.check()
 
     async def lines(self) -> list[str]:
-        wanted = select(_models.c.line).distinct().order_by(_models.c.line)
-        return await self._database.run(lambda connection: list(connection.execute(wanted).scalars()))
+        wanted = select(_models.c.line).distinct()
+        return await self._database.run(lambda connection: sorted(connection.execute(wanted).scalars()))
 
     async def versions(self, line: str) -> list[int]:
         """Raises ``NotFoundError`` when there is no such line."""

@@ -12,18 +12,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import web
-from pydantic import ValidationError
 from pydantic_core import from_json
+from sqlalchemy import URL
 
 from coordinator import models
-from coordinator.messages import Lineage, ModelDescription, ModelUse, NewModel, RoundModel, StoredRoundModel
-from coordinator.model_store import ModelStore
+from coordinator.messages import (
+    Lineage,
+    Lines,
+    ModelDescription,
+    ModelUse,
+    NewModel,
+    RoundModel,
+    StoredModel,
+    StoredRoundModel,
+    Versions,
+)
+from coordinator.model_store import FILE, ModelStore
 from coordinator.offload import offload
 from coordinator.settings import RegistrySettings
 from swashplate import logging, service
 from swashplate.access import Access
-from swashplate.errors import InvalidRequestError, from_validation
-from swashplate.http import HttpService, Route, answer, read_body, read_text
+from swashplate.errors import InvalidRequestError
+from swashplate.http import HttpService, Route, Text, answer, parse, read_body, read_text
 from swashplate.model_ref import DEFAULT_LINE, ModelRef
 from swashplate.topics import level
 
@@ -114,18 +124,12 @@ def _ref(request: web.Request) -> ModelRef:
 
 
 def _new_model(text: str) -> tuple[int, bytes]:
-    try:
-        sent = NewModel.model_validate_json(text)
-    except ValidationError as error:
-        raise from_validation(error) from error
+    sent = parse(text, NewModel)
     return sent.version, models.encode(models.parse(sent.model))
 
 
 def _round_model(text: str) -> tuple[RoundModel, bytes]:
-    try:
-        sent = RoundModel.model_validate_json(text)
-    except ValidationError as error:
-        raise from_validation(error) from error
+    sent = parse(text, RoundModel)
     return sent, models.encode(models.parse(sent.model))
 
 
@@ -133,54 +137,94 @@ def _shapes(body: bytes) -> models.Shapes:
     return models.shapes(models.parse(from_json(body)))
 
 
+LINE = Text(name="line", text="The line.", place="path", longest=256, example=DEFAULT_LINE)
+VERSION = Text(name="version", text="Which one, from 0.", place="path", longest=9, pattern="[0-9]{1,9}", example="0")
+ROUND_ID = Text(name="round_id", text="The round.", place="path", longest=256, example="round-1")
+HAVE = Text(name="If-None-Match", text="The ETag of what you have.", place="header")
+MODEL = {"w": [0, 0, 0], "b": 0}
+TAG = {"ETag": "The model's digest, quoted.", "X-Model-Digest": "The model's digest."}
+DIGEST = "sha256:" + "0" * 64
+
+
+def _routes(api: RegistryApi, prefix: str, line: tuple[Text, ...], tag: str) -> list[Route]:
+    """The routes of a line, or of the one that needs no name."""
+    one = (*line, VERSION)
+    return [
+        Route(
+            "GET",
+            prefix,
+            api.versions,
+            "The versions of a line",
+            parameters=line,
+            answer=Versions,
+            errors=(404,),
+            example={"versions": [0, 1]},
+            tag=tag,
+        ),
+        Route(
+            "POST",
+            prefix,
+            api.post,
+            "Store a model as version 0 or as the next version",
+            description="Version 0 may be replaced until a round has started from it; every other one never changes.",
+            parameters=line,
+            body=NewModel,
+            body_example={"version": 0, "model": MODEL},
+            answer=StoredModel,
+            status=201,
+            errors=(404, 409),
+            example={"version": 0, "status": "stored"},
+            tag=tag,
+        ),
+        Route(
+            "GET",
+            prefix + "/{version}",
+            api.read,
+            "The model itself",
+            parameters=(*one, HAVE),
+            also={304: None},
+            errors=(404,),
+            example=MODEL,
+            headers=TAG,
+            tag=tag,
+        ),
+        Route(
+            "GET",
+            prefix + "/{version}/lineage",
+            api.lineage,
+            "Where a model came from",
+            parameters=one,
+            answer=Lineage,
+            errors=(404,),
+            tag=tag,
+        ),
+        Route(
+            "GET",
+            prefix + "/{version}/description",
+            api.describe,
+            "A model's digest and shapes, and whether it can still change",
+            parameters=one,
+            answer=ModelDescription,
+            errors=(404,),
+            tag=tag,
+        ),
+    ]
+
+
 def http_service(store: ModelStore, access: Access | None = None) -> HttpService:
     api = RegistryApi(store)
-    routes = [Route("GET", "/lines", api.lines, "Every model line", example={"lines": ["global_model"]})]
-    for prefix in ("/models", "/lines/{line}/models"):
-        routes += [
-            Route("GET", prefix, api.versions, "The versions of a line", errors=(404,), example={"versions": [0, 1]}),
-            Route(
-                "POST",
-                prefix,
-                api.post,
-                "Store a model as version 0 or as the next version",
-                body=NewModel,
-                status=201,
-                errors=(409,),
-                example={"version": 0, "status": "stored"},
-            ),
-            Route(
-                "GET",
-                prefix + "/{version}",
-                api.read,
-                "The model itself",
-                errors=(400, 404),
-                example={"w": [0, 0, 0], "b": 0},
-            ),
-            Route(
-                "GET",
-                prefix + "/{version}/lineage",
-                api.lineage,
-                "Where a model came from",
-                answer=Lineage,
-                errors=(400, 404),
-            ),
-            Route(
-                "GET",
-                prefix + "/{version}/description",
-                api.describe,
-                "A model's digest and shapes, and whether it can still change",
-                answer=ModelDescription,
-                errors=(400, 404),
-            ),
-        ]
-    routes += [
+    routes = [
+        Route("GET", "/lines", api.lines, "Every model line", answer=Lines, example={"lines": ["global_model"]}),
+        *_routes(api, "/models", (), "models"),
+        *_routes(api, "/lines/{line}/models", (LINE,), "lines"),
         Route(
             "PUT",
             "/lines/{line}/models/{version}/uses/{round_id}",
             api.use,
             "A round starts from this model, which never changes from now on",
+            parameters=(LINE, VERSION, ROUND_ID),
             body=ModelUse,
+            body_example={"digest": DIGEST},
             answer=ModelUse,
             errors=(404, 409),
         ),
@@ -189,9 +233,13 @@ def http_service(store: ModelStore, access: Access | None = None) -> HttpService
             "/lines/{line}/rounds/{round_id}/model",
             api.put_round,
             "Store what a round made as the next version, once per round",
+            description="Answers 200 when it is stored already.",
+            parameters=(LINE, ROUND_ID),
             body=RoundModel,
+            body_example={"model": MODEL, "parent_version": 0, "lineage": {"updates": 3}},
             answer=StoredRoundModel,
             status=201,
+            also={200: StoredRoundModel},
             errors=(404, 409),
         ),
     ]
@@ -199,16 +247,22 @@ def http_service(store: ModelStore, access: Access | None = None) -> HttpService
 
 
 @asynccontextmanager
-async def serving(host: str, port: int, folder: Path, access: Access | None = None) -> AsyncIterator[ModelStore]:
+async def serving(
+    host: str, port: int, folder: Path, access: Access | None = None, *, database: URL | None = None
+) -> AsyncIterator[ModelStore]:
     """The model registry over ``folder``, until the context ends."""
-    async with ModelStore(folder) as store, http_service(store, access).serving(host, port, setting="REGISTRY_PORT"):
+    async with (
+        ModelStore(folder, database) as store,
+        http_service(store, access).serving(host, port, setting="REGISTRY_PORT"),
+    ):
         yield store
 
 
 async def serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
     access = settings.access(settings.http_host)
     with service.state_folder(settings.models_dir) as folder:
-        async with serving(settings.http_host, settings.port, folder, access):
+        database = settings.database_or(folder / FILE)
+        async with serving(settings.http_host, settings.port, folder, access, database=database):
             await stop.wait()
 
 

@@ -14,7 +14,7 @@ from coordinator.completion import Completion
 from coordinator.launching import Launcher, task_of
 from coordinator.legacy import LegacyParticipants
 from coordinator.live import LiveRound, LiveRounds, News
-from coordinator.messages import NextRound, RoundPage, RoundStatus, RoundView, UpdateAnswer
+from coordinator.messages import NextRound, RoundPage, RoundView
 from coordinator.offload import offload
 from coordinator.peers import RegistryPeer
 from coordinator.records import Participant, Participants, Round
@@ -23,7 +23,15 @@ from coordinator.store import RoundStore
 from coordinator.tokens import Tokens
 from swashplate import logging
 from swashplate.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
-from swashplate.messages import PROPLET_IDS_HINT, ExperimentAnswer, ExperimentConfig, RoundTask, Update
+from swashplate.messages import (
+    PROPLET_IDS_HINT,
+    ExperimentAnswer,
+    ExperimentConfig,
+    RoundStatus,
+    RoundTask,
+    Update,
+    UpdateAnswer,
+)
 from swashplate.model_ref import ModelRef
 
 log = logging.get("rounds")

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 
 from swashplate.access import NO_TOKEN, HttpSettings, Token
+from swashplate.database_settings import DatabaseSettings
 from swashplate.mqtt_settings import MqttSettings
 from swashplate.settings import named_after, setting
 
@@ -25,7 +26,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[tuple[Port, ...], BeforeValidator(_ports)]
 
 
-class CoordinatorSettings(MqttSettings, HttpSettings):
+class CoordinatorSettings(MqttSettings, HttpSettings, DatabaseSettings):
     """``python -m coordinator``. Its MQTT settings carry no role's name."""
 
     model_config = named_after("COORDINATOR", bare="mqtt_")
@@ -93,7 +94,7 @@ class CoordinatorSettings(MqttSettings, HttpSettings):
         return self.username or self.client_id
 
 
-class RegistrySettings(HttpSettings):
+class RegistrySettings(HttpSettings, DatabaseSettings):
     """``python -m coordinator.registry``."""
 
     model_config = named_after("MODEL_REGISTRY")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import (
+    URL,
     Boolean,
     Column,
     Connection,
@@ -33,12 +34,13 @@ from coordinator import offload
 from coordinator.records import Participant, ReceivedUpdate, Round, UpdateKey
 from coordinator.states import OVER, ParticipantState, RoundState
 from swashplate.blobs import BlobStore
-from swashplate.database import Database, sqlite_url
+from swashplate.database import Database, Schema, sqlite_url
 from swashplate.errors import UnavailableError
 from swashplate.messages import ExperimentConfig
 from swashplate.model_ref import ModelRef
 
 _metadata = MetaData()
+SCHEMA = Schema("coordinator", _metadata, "coordinator.migrations.rounds")
 _rounds = Table(
     "rounds",
     _metadata,
@@ -88,6 +90,7 @@ _updates = Table(
     Column("body", LargeBinary),  # NULL: a blob
     PrimaryKeyConstraint("round_id", "proplet_id"),
 )
+FILE = "rounds.sqlite3"
 _OPEN = [s.value for s in RoundState if s not in OVER]
 
 Result = TypeVar("Result")
@@ -101,8 +104,9 @@ _SAVE_PARTICIPANT = update(_participants).where(
 
 
 class RoundStore:
-    def __init__(self, folder: Path) -> None:
-        self._database = Database(sqlite_url(folder / "rounds.sqlite3"), _metadata, version=1)
+    def __init__(self, folder: Path, url: URL | None = None) -> None:
+        """``url`` is the database, by default SQLite in ``folder``, where large updates are in any case."""
+        self._database = Database(url or sqlite_url(folder / FILE), SCHEMA)
         self._blobs = BlobStore(folder / "blobs")
 
     async def __aenter__(self) -> Self:
@@ -211,7 +215,7 @@ class RoundStore:
 
     async def updates(self, round_id: str) -> list[ReceivedUpdate]:
         """In the order of participant ids, with their bodies."""
-        wanted = select(_updates).where(_updates.c.round_id == round_id).order_by(_updates.c.proplet_id)
+        wanted = select(_updates).where(_updates.c.round_id == round_id)
         rows = await self._database.run(lambda connection: connection.execute(wanted).all())
         return [
             ReceivedUpdate(
@@ -221,7 +225,7 @@ class RoundStore:
                 received_at=row.received_at,
                 body=row.body if row.body is not None else await _on_disk(self._blobs.read, row.digest),
             )
-            for row in rows
+            for row in sorted(rows, key=lambda row: str(row.proplet_id))  # databases have orders of their own
         ]
 
     async def metrics(self, round_id: str) -> dict[str, dict[str, Any]]:

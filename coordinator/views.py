@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from coordinator.messages import NextRound, ParticipantView, RoundStatus, RoundSummary, RoundView
+from coordinator.messages import NextRound, ParticipantView, RoundSummary, RoundView
 from coordinator.records import Participant, Participants, Round, UpdateKey, UpdateKeys
 from coordinator.states import ParticipantState, RoundState
-from swashplate.messages import ExperimentAnswer, Launched, Skipped
+from swashplate.messages import ExperimentAnswer, Launched, RoundStatus, Skipped
 
 
 def experiment_answer(round_: Round, participants: Participants) -> ExperimentAnswer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from swashplate import __version__, logging
 from swashplate.blobs import BlobStore
 from swashplate.bus import Bus
 from swashplate.client import HttpClient
-from swashplate.database import Database, sqlite_url
+from swashplate.database import Database
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import Announce, ProcessUrls
 from swashplate.service import stable_client_id, state_folder
@@ -41,45 +41,75 @@ async def _no_parents(_task: Task) -> Parents:
     return Parents()
 
 
+class Manager:
+    """Its rooms, wired together; everything but HTTP and the connections, which whoever makes one brings along."""
+
+    def __init__(
+        self,
+        settings: ManagerSettings,
+        bus: Bus,
+        bare_bus: Bus,
+        database: Database,
+        blobs: BlobStore,
+        client: HttpClient,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        names = Topics(settings.domain_id, settings.channel_id)
+        urls = ProcessUrls(coordinator=settings.coordinator_url, model_registry=settings.model_registry_url)
+        announce = Announce(heartbeat_s=settings.heartbeat_s, urls=urls)
+        self._database = database
+        self._interrupt_on_exit = settings.interrupt_on_exit
+        self._clock = clock
+        self.ledger = Ledger(database)
+        self.proplets = Proplets(bus, database, names, announce, clock)
+        images = Images(bus, names, timeout=settings.image_timeout)
+        own, shared = OwnTopics(bus, names, _no_parents, clock), SharedTopics(bus, names, blobs)
+
+        def dialect_of(proplet_id: str) -> Dialect:
+            return shared if self.proplets.is_legacy(proplet_id) else own
+
+        self.load = Load(self.proplets, clock)
+        offers = Offers(bus, self.ledger, dialect_of)
+        self.dispatch = Dispatch(self.ledger, images, self.load, offers, strategy=settings.placement, clock=clock)
+        leases = Leases(database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock)
+        self.attempts = Attempts(
+            bus, names, self.ledger, self.proplets, self.load, self.dispatch, offers, leases, dialect_of, clock=clock
+        )
+        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
+        self.tasks = TaskService(database, self.ledger, self.proplets, self.attempts, blobs, clock=clock)
+        self.attempts.observers += [learning, self.tasks]
+        legacy = LegacyProplets(bus, names, self.proplets, self.attempts, self.ledger)
+        api = Api(self.tasks, self.proplets, self.attempts, self.dispatch, self.load, blobs)
+        self.routes = [*api.routes(), *learning.routes()]
+        self._opened = (self.ledger, self.proplets, images, offers, self.attempts, leases, learning, legacy)
+        self._closed = (legacy, leases, offers, self.dispatch, self.attempts, self.proplets, learning, self.ledger)
+
+    async def open(self) -> None:
+        """Load what has not ended, declare the subscriptions, take everything up again; call before the buses connect."""
+        for room in self._opened:
+            await room.open()
+        since = self._clock() - TOLD_AGAIN_S
+        self.attempts.recover(await self._database.run(lambda db: store.ended_since(db, since)))
+
+    async def close(self) -> None:
+        if self._interrupt_on_exit:
+            await self.attempts.interrupt_everything()
+        for room in self._closed:
+            await room.close()
+
+
 @asynccontextmanager
 async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: Bus) -> AsyncIterator[None]:
     """The manager at work, on these two connections and with its state in ``folder``, until the context ends."""
-    names = Topics(settings.domain_id, settings.channel_id)
-    blobs = BlobStore(folder / "blobs")
-    database = Database(sqlite_url(folder / "manager.db"), store.metadata, version=store.SCHEMA_VERSION)
-    announce = Announce(
-        heartbeat_s=settings.heartbeat_s,
-        urls=ProcessUrls(
-            coordinator=settings.coordinator_url,
-            model_registry=settings.model_registry_url,
-        ),
-    )
+    database = Database(settings.database(folder), store.SCHEMA)
     tokens = {settings.coordinator_url: settings.coordinator_token.get_secret_value()}
     async with database, HttpClient(tokens=tokens) as client:
-        ledger = Ledger(database)
-        proplets = Proplets(bus, database, names, announce)
-        images = Images(bus, names, timeout=settings.image_timeout)
-        own, shared = OwnTopics(bus, names, _no_parents), SharedTopics(bus, names, blobs)
-
-        def dialect_of(proplet_id: str) -> Dialect:
-            return shared if proplets.is_legacy(proplet_id) else own
-
-        load = Load(proplets)
-        offers = Offers(bus, ledger, dialect_of)
-        dispatch = Dispatch(ledger, images, load, offers, strategy=settings.placement)
-        leases = Leases(database, ledger, proplets, load, silence_s=settings.lease)
-        attempts = Attempts(bus, names, ledger, proplets, load, dispatch, offers, leases, dialect_of)
-        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
-        tasks = TaskService(database, ledger, proplets, attempts, blobs)
-        attempts.observers += [learning, tasks]
-        legacy = LegacyProplets(bus, names, proplets, attempts, ledger)
-        for room in (ledger, proplets, images, offers, attempts, leases, learning, legacy):
-            await room.open()
-        api = Api(tasks, proplets, attempts, dispatch, load, blobs)
+        manager = Manager(settings, bus, bare_bus, database, BlobStore(folder / "blobs"), client)
         http = HttpService(
             "manager",
-            [*api.routes(), *learning.routes()],
-            checks={"broker": must_be_connected(lambda: bus.trouble), "database": database.check},
+            manager.routes,
+            checks={"broker": must_be_connected(lambda: bus.trouble), "database": manager.ledger.health},
             health=lambda: {
                 "status": "pass",
                 "version": __version__,
@@ -88,19 +118,14 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
             },
             access=settings.access(settings.http_host),
         )
+        await manager.open()
         async with bus, bare_bus:
-            since = time.time() - TOLD_AGAIN_S
-            attempts.recover(await database.run(lambda db: store.ended_since(db, since)))
             try:
                 async with http.serving(settings.http_host, settings.http_port, setting=settings.names("http_port")[0]):
                     yield
             finally:
                 log.info("stopping")
-                if settings.interrupt_on_exit:
-                    await attempts.interrupt_everything()
-                closing = (legacy, leases, offers, dispatch, attempts, proplets, learning, ledger)
-                for each in closing:
-                    await each.close()
+                await manager.close()
 
 
 async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:

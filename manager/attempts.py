@@ -80,6 +80,7 @@ class Attempts:
         self._stops: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._acks: dict[str, list[str]] = {}
         self._stages: dict[AttemptKey, str] = {}
+        self._ending: dict[str, asyncio.Future[None]] = {}
         self.observers: list[Observer] = []
         self.consequences: list[Callable[[Task], Any]] = []
         """Called when a task has ended, with what follows from it to be put before that is written."""
@@ -135,9 +136,11 @@ class Attempts:
         for task in self._ledger.active_tasks():
             if not task.stopping:
                 self.stop(task)
-        until = asyncio.get_running_loop().time() + 2 * STOP_S
-        while self._ledger.active_tasks() and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(0.02)
+        everything = asyncio.gather(*(self._ends(task.id) for task in self._ledger.active_tasks()))
+        await asyncio.wait([everything], timeout=2 * STOP_S)
+
+    def _ends(self, task_id: str) -> asyncio.Future[None]:
+        return self._ending.setdefault(task_id, asyncio.get_running_loop().create_future())
 
     async def close(self) -> None:
         for timer in self._stops.values():
@@ -371,6 +374,9 @@ class Attempts:
         self.on_gone(task, attempt)
 
     def _tell_ended(self, task: Task) -> None:
+        ending = self._ending.pop(task.id, None)
+        if ending is not None and not ending.done():
+            ending.set_result(None)
         log.info("task ended", task_id=task.id, status=task.state.name.lower(), error=task.error)
         for observer in self.observers:
             observer.task_ended(task)

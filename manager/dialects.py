@@ -43,13 +43,14 @@ class OwnTopics:
 
     confirms = True
 
-    def __init__(self, bus: Bus, names: Topics, parents: ParentsOf) -> None:
+    def __init__(self, bus: Bus, names: Topics, parents: ParentsOf, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._bus = bus
         self._topics = names
         self._parents = parents
 
     async def start(self, task: Task, attempt: Attempt) -> None:
-        message = start_message(task, attempt, time.time(), await self._parents(task))
+        message = start_message(task, attempt, self._clock(), await self._parents(task))
         assert attempt.proplet_id is not None
         await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "start"), message.encode())
 

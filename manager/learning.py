@@ -11,8 +11,8 @@ import time
 from aiohttp import web
 
 from manager.legacy import update_of
-from manager.states import TaskState
 from manager.records import Task
+from manager.states import TaskState
 from swashplate import logging, topics
 from swashplate.bus import Bus, Received
 from swashplate.client import HttpClient

@@ -184,6 +184,11 @@ class Ledger:
         if self.trouble is not None:
             raise UnavailableError(self.trouble.sentence, code="database_unavailable")
 
+    async def health(self) -> None:
+        """A health check: raises ``UnavailableError`` when the database does not answer, or does not write."""
+        self.check()
+        await self._database.check()
+
     def put(self, *records: Record) -> None:
         if self._open is None:
             self._open = _Batch()

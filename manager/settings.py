@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from manager.placement import Strategy
+from manager.storage import StorageSettings
 from swashplate.access import NO_TOKEN, HttpSettings, Token
 from swashplate.mqtt_settings import MqttSettings
 from swashplate.settings import Seconds, named_after, setting
 
 
-class ManagerSettings(MqttSettings, HttpSettings):
+class ManagerSettings(MqttSettings, HttpSettings, StorageSettings):
     model_config = named_after("MANAGER")
     section: ClassVar[str] = "manager"
 

@@ -33,10 +33,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from manager.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task
 from manager.states import AttemptState, InvocationState, TaskState
+from swashplate.database import Schema
 from swashplate.messages import TaskCreate
 
-SCHEMA_VERSION = 2
 metadata = MetaData()
+SCHEMA = Schema("manager", metadata, "manager.migrations")
 
 tasks = Table(
     "tasks",

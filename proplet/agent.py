@@ -1,4 +1,4 @@
-"""The agent: takes the manager's starts and stops, answers for each attempt, and reports that it lives.
+"""The agent: hears what the manager wants, and reports that it lives and what it does.
 
 It runs no guest code and loads no WebAssembly runtime; both happen in its worker processes.
 """
@@ -7,27 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from pydantic_core import from_json
-from structlog.contextvars import bound_contextvars
 
-from proplet.attempt import Failure, Learned, Outcome, Runner, Success, log_outcome
+from proplet.attempts import Attempts
 from proplet.capabilities import capabilities, described
 from proplet.counters import Counters
-from proplet.journal import Journal, PendingUpdate, Ref
-from proplet.outbox import Outbox, result_message
+from proplet.deliveries import Deliveries
+from proplet.outbox import Outbox
+from proplet.outgoing import Ref
 from proplet.settings import PropletSettings
 from proplet.site import Site
-from proplet.states import AttemptState
 from swashplate import logging
 from swashplate.bus import Bus, BusError, Received, Will
-from swashplate.errors import InvalidRequestError, SwashplateError
-from swashplate.messages import Ack, Alive, Announce, AttemptRef, PropletCreate, Start, Stop
+from swashplate.errors import InvalidRequestError
+from swashplate.messages import Ack, Alive, Announce, AttemptRef, Invoke, PropletCreate, Start, Stop
 from swashplate.messages.control import PROTOCOL
 from swashplate.service import Tasks
 from swashplate.topics import Topics
@@ -41,18 +37,6 @@ GOODBYE_S = 0.5
 
 async def _nothing() -> None:
     return None
-
-
-@dataclass
-class Active:
-    """An attempt that has no outcome yet. ``deadline`` is the loop's time."""
-
-    start: Start
-    deadline: float
-    work: asyncio.Task[Any] | None = None
-    begun: bool = False
-    stopped: Failure | None = None
-    recording: bool = False
 
 
 def offline_will(topics: Topics, proplet_id: str, instance: str) -> Will:
@@ -69,9 +53,9 @@ class Agent:
         topics: Topics,
         instance: str,
         site: Site,
-        journal: Journal,
+        attempts: Attempts,
         outbox: Outbox,
-        runner: Runner,
+        deliveries: Deliveries,
         counters: Counters,
     ) -> None:
         self._settings = settings
@@ -81,12 +65,11 @@ class Agent:
         self._topics = topics
         self._instance = instance
         self._site = site
-        self._journal = journal
+        self._attempts = attempts
         self._outbox = outbox
-        self._runner = runner
+        self._deliveries = deliveries
         self._counters = counters
         self._heartbeat_s = settings.heartbeat
-        self._active: dict[Ref, Active] = {}
         self._changed = asyncio.Event()
         self._background = Tasks(log)
         self._closing = False
@@ -96,25 +79,24 @@ class Agent:
 
     @property
     def running(self) -> int:
-        """How many attempts have no outcome yet."""
-        return len(self._active)
+        """How many attempts and invocations have no outcome yet."""
+        return len(self._attempts)
 
     async def open(self) -> None:
         """Report what an earlier life left behind and declare the subscriptions; call before the bus connects."""
-        for ref in self._journal.in_state(AttemptState.ACCEPTED):
-            lost = "the proplet restarted while the task was running"
-            log_outcome(ref.task_id, Failure(lost, "proplet_restarted", retryable=True))
-            result = result_message(ref, self._id, error=lost, code="proplet_restarted", retryable=True)
-            await self._journal.finish(result)
+        await self._attempts.report_lost()
         self._bus.on_connect(self._connected)
         expecting = self._site.expect_manager(self._first_connect, self._topics.announce)
         self._background.start(expecting, "expect the manager")
         self._outbox.on_settled = lambda _ref: self._changed.set()
+        self._attempts.on_change = self._changed.set
         await self._bus.subscribe(self._topics.announce, self._announced)
         await self._bus.subscribe(self._topics.to_proplet(self._id, "start"), self._started)
         await self._bus.subscribe(self._topics.to_proplet(self._id, "stop"), self._stop)
+        await self._bus.subscribe(self._topics.to_proplet(self._id, "invoke"), self._invoked)
         await self._bus.subscribe(self._topics.to_proplet(self._id, "ack"), self._acknowledged)
         await self._outbox.open()
+        await self._deliveries.open()
         self._background.start(self._report(), "report")
 
     async def close(self) -> None:
@@ -125,6 +107,8 @@ class Agent:
             with contextlib.suppress(BusError):
                 await self._bus.publish(will.topic, will.payload, timeout=GOODBYE_S)
         await self._background.close()
+        await self._attempts.close()
+        await self._deliveries.close()
         await self._outbox.close()
 
     # The manager's messages.
@@ -147,119 +131,47 @@ class Agent:
         try:
             start = checked(Start.decode(message.payload))
         except InvalidRequestError as error:
-            await self._refuse_invalid(message.payload, error)
+            self._refuse_invalid(message.payload, error)
             return
         if start.proplet_id != self._id:
             log.warning("start for another proplet ignored", task_id=start.id, proplet_id=start.proplet_id)
             return
-        ref = Ref(start.id, start.attempt)
-        if ref in self._active or self._journal.state(ref) is not None:
-            log.info("start came again", task_id=start.id, attempt=start.attempt)
-            await self._outbox.send_again(ref)
-            return
-        if len(self._active) >= self._settings.slots + self._settings.queue:
-            await self._outbox.deny(ref, "no_slot", f"{len(self._active)} tasks run or wait already")
-            return
-        for other, active in self._active.items():
-            if other.task_id == ref.task_id and other.attempt < ref.attempt:
-                self._end(active, Failure("another attempt has started", "superseded"))
-        active = Active(start, asyncio.get_running_loop().time() + start.timeout_s)
-        self._active[ref] = active
-        self._changed.set()
-        active.work = self._background.start(self._pursue(ref, active), f"attempt {ref.attempt} of {ref.task_id}")
+        self._attempts.start(start)
 
-    async def _refuse_invalid(self, payload: bytes, error: InvalidRequestError) -> None:
+    async def _invoked(self, message: Received) -> None:
+        if self._closing:
+            return
+        try:
+            invoke = checked_invoke(Invoke.decode(message.payload))
+        except InvalidRequestError as error:
+            self._refuse_invalid(message.payload, error)
+            return
+        if invoke.proplet_id == self._id:
+            self._attempts.invoke(invoke)
+        else:
+            log.warning("invocation for another proplet ignored", task_id=invoke.task_id, proplet_id=invoke.proplet_id)
+
+    def _refuse_invalid(self, payload: bytes, error: InvalidRequestError) -> None:
+        """Of a start or an invocation that at least says which it is."""
         log.error("start refused", error=error.sentence)
         try:
             said = from_json(payload)
-            ref, addressed = Ref(said["id"], said["attempt"]), said.get("proplet_id", self._id)
+            invocation = said.get("invocation_id", "")
+            ref = Ref(said["task_id"] if invocation else said["id"], said["attempt"], invocation)
+            addressed = said.get("proplet_id", self._id)
         except (ValueError, KeyError, TypeError, AttributeError):
             return
-        known = isinstance(ref.task_id, str) and type(ref.attempt) is int
-        if known and addressed == self._id and ref not in self._active and self._journal.state(ref) is None:
-            await self._outbox.deny(ref, "invalid_start", error.sentence)
+        known = isinstance(ref.task_id, str) and type(ref.attempt) is int and isinstance(invocation, str)
+        if known and 1 <= ref.attempt < 2**31 and addressed == self._id and not self._attempts.knows(ref):
+            self._outbox.deny(ref, "invalid_invocation" if invocation else "invalid_start", error.sentence)
 
     async def _stop(self, message: Received) -> None:
         stop = Stop.decode(message.payload)
-        if stop.proplet_id != self._id:
-            return
-        stopped = Failure("stopped", "stopped")
-        for ref, active in list(self._active.items()):
-            if ref.task_id == stop.id:
-                self._end(active, stopped)
-        for ref in self._journal.in_state(AttemptState.DELIVERING):
-            result = result_message(ref, self._id, error=stopped.error, code=stopped.code)
-            if ref.task_id == stop.id and self._outbox.give_up_update(result):
-                log_outcome(ref.task_id, stopped)
-
-    @staticmethod
-    def _end(active: Active, reason: Failure) -> None:
-        if active.recording or active.stopped is not None:
-            return
-        active.stopped = reason
-        if active.begun and active.work is not None:  # cancelled before its first step, it could report nothing
-            active.work.cancel()
+        if stop.proplet_id == self._id and not self._closing:
+            self._attempts.stop(stop.id, stop.attempt)
 
     async def _acknowledged(self, message: Received) -> None:
         self._outbox.acknowledged(Ack.decode(message.payload).ids)
-
-    # One attempt.
-
-    async def _pursue(self, ref: Ref, active: Active) -> None:
-        active.begun = True
-        round_id = active.start.env.get("ROUND_ID")
-        with bound_contextvars(**({"round_id": round_id} if round_id else {})):
-            # The work begins while the acceptance is written: what nobody was told yet may be lost.
-            writing = [asyncio.ensure_future(self._outbox.accepted(ref))]
-            try:
-                outcome = await self._outcome(active)
-                active.recording = True
-                log_outcome(ref.task_id, outcome)
-                writing.append(asyncio.ensure_future(self._record(ref, active.start, outcome)))
-                await asyncio.gather(*writing)
-                self._counters.ended(failed=isinstance(outcome, Failure))
-            except SwashplateError as error:
-                log.error("attempt could not be recorded", task_id=ref.task_id, error=error.sentence)
-            finally:
-                for write in writing:
-                    write.cancel()
-                self._active.pop(ref, None)
-                self._changed.set()
-
-    async def _outcome(self, active: Active) -> Outcome:
-        """Performs until the end, the deadline, or a stop."""
-        self._counters.started += 1
-        if active.stopped is not None:
-            return active.stopped
-        try:
-            async with asyncio.timeout_at(active.deadline):
-                return await self._performed(active.start)
-        except TimeoutError:
-            return Failure(f"timed out after {active.start.timeout_s:g} s", "timeout")
-        except asyncio.CancelledError:
-            this = asyncio.current_task()
-            if active.stopped is None or this is None or self._closing:
-                raise
-            this.uncancel()
-            return active.stopped
-
-    async def _performed(self, start: Start) -> Outcome:
-        """A fault of our own is an outcome too: the manager must not wait for a lease to end."""
-        try:
-            return await self._runner.perform(start)
-        except Exception:
-            log.exception("attempt failed unexpectedly", task_id=start.id)
-            return Failure("internal error of the proplet; its log has the details", "internal", retryable=True)
-
-    async def _record(self, ref: Ref, start: Start, outcome: Outcome) -> None:
-        match outcome:
-            case Success(results):
-                await self._outbox.finish(result_message(ref, self._id, results=results))
-            case Learned(update, results):
-                success = result_message(ref, self._id, results=results).payload
-                await self._outbox.deliver(PendingUpdate(ref, update, start.tokens.get("update", ""), success))
-            case Failure(error, code, retryable):
-                await self._outbox.finish(result_message(ref, self._id, error=error, code=code, retryable=retryable))
 
     # What the manager is told about this proplet.
 
@@ -281,6 +193,7 @@ class Agent:
             metadata=described(),
             capabilities=capabilities(
                 slots=self._settings.slots,
+                queue=self._settings.queue,
                 labels=self._labels,
                 datasets=self._site.datasets,
                 digests=self._site.digests(),
@@ -302,22 +215,24 @@ class Agent:
             except TimeoutError:
                 pass
             else:
-                await asyncio.sleep(max(0.0, last + REPORT_GAP_S - time.monotonic()))
+                await asyncio.sleep(max(0.0, last + REPORT_GAP_S - asyncio.get_running_loop().time()))
             self._changed.clear()
-            last = time.monotonic()
+            last = asyncio.get_running_loop().time()
             if self._bus.connected and not self._closing:
                 with contextlib.suppress(BusError):
                     await self._bus.publish(self._topics.proplet(self._id, "alive"), self._alive().encode(), qos=0)
 
     def _alive(self) -> Alive:
-        held = {*self._active, *self._outbox.awaited()}
+        held = {*self._attempts.told(), *self._outbox.awaited(), *self._deliveries.refs()}
+        attempts = sorted(ref for ref in held if not ref.invocation)
         return Alive(
             proplet_id=self._id,
             instance=self._instance,
             status="alive",
             namespace=self._settings.namespace,
-            running=[AttemptRef(task_id=ref.task_id, attempt=ref.attempt) for ref in sorted(held)],
-            free_slots=max(0, self._settings.slots - len(self._active)),
+            running=[AttemptRef(task_id=ref.task_id, attempt=ref.attempt) for ref in attempts],
+            invocations=sorted(ref.invocation for ref in held if ref.invocation),
+            free_slots=self._attempts.free_slots,
         )
 
 
@@ -326,13 +241,27 @@ def new_instance() -> str:
 
 
 def checked(start: Start) -> Start:
-    """Raises ``InvalidRequestError`` for text that cannot become arguments or environment of a guest."""
+    """Raises ``InvalidRequestError`` for what cannot be run, or for text that no guest can be given."""
     if not start.id or not start.name:
         raise InvalidRequestError("Start: id and name must not be empty")
-    for text in (start.name, *start.inputs, *start.cli_args, *start.env.values()):
-        if "\0" in text:
-            raise InvalidRequestError("Start: name, inputs, cli_args and env must not contain NUL")
-    for key in start.env:
-        if not key or "=" in key or "\0" in key:
-            raise InvalidRequestError(f"Start: {key!r} is not a usable environment entry")
+    if start.timeout_s is None and not start.daemon and not start.latent:
+        raise InvalidRequestError("Start: timeout_s may be absent for a daemon and a latent task only")
+    if start.latent and (start.daemon or start.kind == "federated"):
+        raise InvalidRequestError("Start: a latent task is neither a daemon nor federated")
+    _check_text("Start", (start.name, *start.inputs, *start.cli_args), start.env)
     return start
+
+
+def checked_invoke(invoke: Invoke) -> Invoke:
+    """Raises ``InvalidRequestError`` for text that no guest can be given."""
+    _check_text("Invoke", invoke.inputs, invoke.env)
+    return invoke
+
+
+def _check_text(what: str, texts: Iterable[str], env: Mapping[str, str]) -> None:
+    for text in (*texts, *env.values()):
+        if "\0" in text:
+            raise InvalidRequestError(f"{what}: name, inputs, cli_args and env must not contain NUL")
+    for key in env:
+        if not key or "=" in key or "\0" in key:
+            raise InvalidRequestError(f"{what}: {key!r} is not a usable environment entry")

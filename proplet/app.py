@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from proplet.agent import Agent, new_instance, offline_will
 from proplet.attempt import Limits, Runner
+from proplet.attempts import Attempts
 from proplet.binaries import Binaries
 from proplet.counters import Counters
+from proplet.deliveries import Deliveries
 from proplet.fetch import Fetcher
 from proplet.input_cache import InputCache
 from proplet.inputs import Inputs
@@ -79,9 +81,11 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         fetcher = Fetcher(bus, topics, proplet_id, binaries)
         limits = Limits(memory=settings.memory_limit, output=settings.output_limit, files=settings.output_files)
         runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, limits, site.coordinator_url)
-        outbox = Outbox(journal, bus, topics, proplet_id, http, site.coordinator_url)
+        outbox = Outbox(journal, bus, topics, proplet_id)
+        deliveries = Deliveries(journal, outbox, proplet_id, http, site.coordinator_url)
         counters = Counters()
-        agent = Agent(settings, bus, topics, instance, site, journal, outbox, runner, counters)
+        attempts = Attempts(proplet_id, settings.slots, settings.queue, journal, outbox, deliveries, runner, counters)
+        agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, counters)
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
         agent.on_announce = legacy.retire

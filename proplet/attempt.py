@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from proplet.binaries import Binaries
+from proplet.course import Course
 from proplet.fetch import Fetcher, Wanted
-from proplet.frames import LOGGED_BYTES, Answer, Job
+from proplet.frames import Answer, Job
+from proplet.guest_log import GuestLog
 from proplet.inputs import Inputs, together
+from proplet.outcome import Failure, Learned, Outcome, Success
 from proplet.runtime import WorkerPool
 from proplet.task_folder import TaskFolder, TaskFolders
 from swashplate import logging
@@ -26,75 +29,6 @@ log = logging.get("task")
 MAX_RESULT_BYTES = 192 * 1024
 LARGE_UPDATE_BYTES = 1 << 20
 """A larger update is parsed beside the event loop."""
-LINE_COST = 100
-"""Bytes of log that a line counts beside its text: a flood of short lines is a flood too."""
-LAST_LINES = 5
-LOGGED_CHARACTERS = 500
-
-
-@dataclass(frozen=True)
-class Success:
-    results: Any
-
-
-@dataclass(frozen=True)
-class Learned:
-    """``update`` is for the coordinator, ``results`` for the manager once the coordinator has it."""
-
-    update: bytes
-    results: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Failure:
-    error: str
-    code: str
-    retryable: bool = False
-
-
-Outcome = Success | Learned | Failure
-
-
-def log_outcome(task_id: str, outcome: Outcome) -> None:
-    match outcome:
-        case Failure(error, code):
-            log.error("Task %s failed: %s", task_id, error, task_id=task_id, code=code)
-            return
-        case Learned(update):
-            shown = update[: 4 * LOGGED_CHARACTERS].decode(errors="replace")
-        case Success(results):
-            shown = results if isinstance(results, str) else json.dumps(results)
-    log.info("Task %s completed successfully. Result: %s", task_id, shown[:LOGGED_CHARACTERS], task_id=task_id)
-
-
-class GuestLog:
-    """A guest's stderr, line by line in the proplet's log, and its last lines for an error message."""
-
-    def __init__(self, task_id: str) -> None:
-        self._task_id = task_id
-        self._partial = b""
-        self._room = LOGGED_BYTES
-        self.last: deque[str] = deque(maxlen=LAST_LINES)
-
-    def feed(self, content: bytes) -> None:
-        *lines, self._partial = (self._partial + content).split(b"\n")
-        for line in lines:
-            self._line(line)
-
-    def close(self) -> None:
-        self._line(self._partial)
-        self._partial = b""
-
-    def _line(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip("\r")
-        if not text or self._room < 0:
-            return
-        self._room -= len(line) + LINE_COST
-        if self._room < 0:
-            log.warning("stderr of the task was cut", task_id=self._task_id, limit=LOGGED_BYTES)
-            return
-        self.last.append(text[:LOGGED_CHARACTERS])
-        log.info(text, task_id=self._task_id, stream="stderr")
 
 
 @dataclass(frozen=True)
@@ -129,27 +63,59 @@ class Runner:
         self._limits = limits
         self._coordinator_url = coordinator_url
 
-    async def perform(self, start: Start) -> Outcome:
+    async def perform(self, start: Start, course: Course) -> Outcome:
         """Never raises for what a task can cause; cancelled, it leaves neither a guest nor a file behind."""
         log.info("Executing task %s in spawned task", start.id, task_id=start.id, attempt=start.attempt)
+        course.enter("fetching")
         try:
-            folder = self._folders.fresh()
-            try:
-                with self._binaries.in_use(start.digest):
-                    return await self._performed(start, folder)
-            finally:
-                asyncio.get_running_loop().run_in_executor(None, folder.remove).add_done_callback(_log_failure)
+            with self._folders.lent() as folder, self._binaries.in_use(start.digest):
+                return await self._performed(start, folder, course)
         except SwashplateError as error:
             return Failure(error.sentence, error.code, error.retryable)
 
-    async def _performed(self, start: Start, folder: TaskFolder) -> Outcome:
+    @asynccontextmanager
+    async def deployed(self, start: Start, course: Course) -> AsyncIterator[None]:
+        """Within, the task's binary is here and compiled, so that ``perform`` need do neither.
+
+        Raises ``SwashplateError`` when it cannot be had or cannot run.
+        """
+        log.info("Deploying task %s", start.id, task_id=start.id, attempt=start.attempt)
+        course.enter("fetching")
+        with self._binaries.in_use(start.digest):
+            with self._folders.lent() as folder:
+                job = self._job(start, folder, await self._binary(start), {}, precompile=True)
+                answer = await self._run(start, job, course, GuestLog(start.id))
+            if answer.error:
+                raise SwashplateError(answer.error, code=answer.code, retryable=answer.code == "digest_mismatch")
+            yield
+
+    async def _performed(self, start: Start, folder: TaskFolder, course: Course) -> Outcome:
         if start.kind == "federated" and not self._coordinator_url():
             raise ConfigurationError(
                 "the task learns, but this proplet knows no coordinator", hint="set COORDINATOR_URL"
             )
-        wanted = Wanted(start.digest, start.size, start.image_url)
-        binary, env = await together(self._fetcher.fetch(wanted), self._inputs.gather(start, folder))
-        job = Job(
+        if self._binaries.has(start.digest):
+            binary, env = await self._binary(start), await self._inputs.gather(start, folder)
+        else:
+            binary, env = await together(self._binary(start), self._inputs.gather(start, folder))
+        guest_log = GuestLog(start.id)
+        answer = await self._run(start, self._job(start, folder, binary, env), course, guest_log)
+        if answer.error:
+            return _failed(answer, guest_log)
+        if start.kind == "federated":
+            text = folder.stdout(self._limits.output)
+            if len(text) > LARGE_UPDATE_BYTES:
+                return await asyncio.to_thread(self._learned, start, text)
+            return self._learned(start, text)
+        return self._finished(start, answer, folder)
+
+    async def _binary(self, start: Start) -> Path:
+        return await self._fetcher.fetch(Wanted(start.digest, start.size, start.image_url))
+
+    def _job(
+        self, start: Start, folder: TaskFolder, binary: Path, env: dict[str, str], *, precompile: bool = False
+    ) -> Job:
+        return Job(
             digest=start.digest,
             binary=str(binary),
             name=start.name,
@@ -160,31 +126,33 @@ class Runner:
             memory_limit=self._limits.memory,
             output_limit=self._limits.output,
             file_limit=self._limits.files,
+            precompile=precompile,
         )
-        guest_log = GuestLog(start.id)
-        async with self._pool.slot():
+
+    async def _run(self, start: Start, job: Job, course: Course, guest_log: GuestLog) -> Answer:
+        if self._pool.full:
+            course.enter("waiting")
+        async with self._pool.slot:
             log.info("Starting Host runtime app: task_id=%s", start.id, task_id=start.id)
+            course.enter("running")
             try:
-                answer = await self._pool.run(job, guest_log.feed)
+                answer = await self._pool.run(job, guest_log.feed, course)
             finally:
                 guest_log.close()
         if answer.compiled:
             log.info(
                 "Compiled the module of %s", start.image_url or start.digest, task_id=start.id, digest=start.digest
             )
-        if answer.error:
-            if answer.code == "digest_mismatch":
-                self._binaries.drop(start.digest)
-            return _failed(answer, guest_log)
-        if start.kind == "federated":
-            text = folder.stdout(self._limits.output)
-            if len(text) > LARGE_UPDATE_BYTES:
-                return await asyncio.to_thread(self._learned, start, text)
-            return self._learned(start, text)
-        return self._finished(answer, folder)
+        if answer.code == "digest_mismatch":
+            self._binaries.drop(start.digest)
+        return answer
 
-    def _finished(self, answer: Answer, folder: TaskFolder) -> Success:
-        """``/out/result.json`` when there is one, else what the function returned, else stdout as it is."""
+    @staticmethod
+    def _finished(start: Start, answer: Answer, folder: TaskFolder) -> Success:
+        """``/out/result.json`` when there is one, else what the function returned, else stdout as it is.
+
+        A daemon may have printed for months: the last of it is its result.
+        """
         written = folder.result_file(MAX_RESULT_BYTES)
         results: Any
         if written is not None:
@@ -195,7 +163,7 @@ class Runner:
         elif answer.text is not None:
             results = answer.text
         else:
-            results = folder.stdout(MAX_RESULT_BYTES).decode(errors="replace")
+            results = folder.stdout(MAX_RESULT_BYTES, last=start.daemon).decode(errors="replace")
         _refuse_too_large(results)
         return Success(results)
 
@@ -222,11 +190,6 @@ class Runner:
         }
         _refuse_too_large(results)
         return Learned(text, results)
-
-
-def _log_failure(removal: asyncio.Future[None]) -> None:
-    if not removal.cancelled() and (error := removal.exception()) is not None:
-        log.error("the folder of a task was not removed", error=repr(error))
 
 
 def _refuse_too_large(results: Any) -> None:

@@ -33,7 +33,9 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def capabilities(*, slots: int, labels: dict[str, str], datasets: list[str], digests: list[str]) -> Capabilities:
+def capabilities(
+    *, slots: int, queue: int, labels: dict[str, str], datasets: list[str], digests: list[str]
+) -> Capabilities:
     return Capabilities(
         cpu=os.cpu_count() or 1,
         memory_bytes=memory_bytes(),
@@ -43,6 +45,7 @@ def capabilities(*, slots: int, labels: dict[str, str], datasets: list[str], dig
         datasets=datasets,
         digests=digests[:MOST_DIGESTS],
         slots=slots,
+        queue=queue,
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from swashplate.commands.proplets import app as proplet
 
-def proplet() -> None:
-    """Run a proplet: the agent at the edge that takes tasks and runs them in a sandbox."""
+
+@proplet.command("run")
+def run() -> None:
+    """Run a proplet here: the agent at the edge that takes tasks and runs them in a sandbox."""
     from proplet.__main__ import main
 
     main()

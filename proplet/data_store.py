@@ -5,18 +5,35 @@ from __future__ import annotations
 import asyncio
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from proplet import dataset_seed
 from proplet.datasets import Datasets, DatasetUpload
 from proplet.settings import DataStoreSettings
 from swashplate import logging, service
-from swashplate.errors import NotFoundError, from_validation
-from swashplate.http import HttpService, Route, answer, read_text
+from swashplate.errors import NotFoundError
+from swashplate.http import HttpService, Route, Text, answer, parse, read_text
+from swashplate.messages import Message
 
 log = logging.get("data_store")
 
 PIECE = 1 << 20
+
+
+ROW = {"x": [0.5, 1.5, -0.25], "y": 1}
+
+
+class DatasetNames(Message):
+    """``clients`` are the same names, as Propeller's data store calls them."""
+
+    datasets: list[str]
+    clients: list[str]
+    count: int
+
+
+class DatasetStored(Message):
+    proplet_id: str
+    size: int
+    status: str = "stored"
 
 
 class DataStoreApi:
@@ -24,15 +41,38 @@ class DataStoreApi:
         self._datasets = datasets
 
     def routes(self) -> list[Route]:
+        one = Text(name="id", text="The dataset; by default a proplet asks for its own id.", place="path", longest=200)
+        have = Text(name="If-None-Match", text="The ETag of what you have.", place="header")
         return [
-            Route("GET", "/datasets", self._list, "The names of the datasets"),
-            Route("GET", "/datasets/{id}", self._get, "One dataset", errors=(400, 404)),
-            Route("POST", "/datasets/{id}", self._post, "Store a dataset", body=DatasetUpload, status=201),
+            Route("GET", "/datasets", self._list, "The names of the datasets", answer=DatasetNames),
+            Route(
+                "GET",
+                "/datasets/{id}",
+                self._get,
+                "One dataset",
+                parameters=(one, have),
+                also={304: None},
+                errors=(404,),
+                headers={"ETag": "The content's sha256, quoted.", "X-Dataset-Rows": "How many samples it has."},
+                example={"schema": "fl-demo-dataset-v1", "proplet_id": "site-1", "data": [ROW], "size": 1},
+            ),
+            Route(
+                "POST",
+                "/datasets/{id}",
+                self._post,
+                "Store a dataset",
+                description="It replaces the one of the same id, whole, once this is answered.",
+                parameters=(one,),
+                body=DatasetUpload,
+                body_example={"data": [ROW]},
+                answer=DatasetStored,
+                status=201,
+            ),
         ]
 
     async def _list(self, _: web.Request) -> web.Response:
         names = await asyncio.to_thread(self._datasets.names)
-        return answer({"datasets": names, "clients": names, "count": len(names)})
+        return answer(DatasetNames(datasets=names, clients=names, count=len(names)))
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["id"]
@@ -63,13 +103,10 @@ class DataStoreApi:
         self._datasets.has(name)  # refuses a bad name before the body is looked at
         size = await asyncio.to_thread(self._store, name, text)
         log.info("Dataset stored", proplet_id=name, size=size)
-        return answer({"proplet_id": name, "size": size, "status": "stored"}, status=201)
+        return answer(DatasetStored(proplet_id=name, size=size), status=201)
 
     def _store(self, name: str, text: str) -> int:
-        try:
-            upload = DatasetUpload.model_validate_json(text)
-        except ValidationError as error:
-            raise from_validation(error) from error
+        upload = parse(text, DatasetUpload)
         return self._datasets.put(name, upload.data, upload.schema_name).rows
 
 

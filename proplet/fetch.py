@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import tempfile
-import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
@@ -263,12 +262,12 @@ class Fetcher:
 
     async def _receive(self, fetch: Fetch) -> None:
         quiet, again = QUIET_S, False
-        until = time.monotonic() + AWAY_S
+        until = asyncio.get_running_loop().time() + AWAY_S
         while not fetch.assembly.complete:
             if fetch.failure is not None:
                 if fetch.failure.code not in AWAY or not fetch.failure.retryable:
                     raise fetch.failure
-                if time.monotonic() > until:
+                if asyncio.get_running_loop().time() > until:
                     fetch.failure.retryable = False  # a further attempt would only hide the reason longer
                     raise fetch.failure
                 log.warning("no binary yet, trying again", digest=fetch.wanted.digest, error=fetch.failure.sentence)

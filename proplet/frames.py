@@ -20,7 +20,9 @@ LOGGED_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a guest. ``folder`` holds ``in/`` and ``out/``; stdout is written to ``stdout`` in it."""
+    """One run of a guest, or with ``precompile`` only its preparation. ``folder`` holds ``in/`` and ``out/``; stdout is
+    written to ``stdout`` in it.
+    """
 
     digest: str
     binary: str
@@ -32,6 +34,7 @@ class Job:
     memory_limit: int
     output_limit: int
     file_limit: int
+    precompile: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from wasmtime import component
 from proplet import entry
 from proplet.entry import COMMAND, Exited, GuestError
 from proplet.frames import Answer, Job
-from proplet.module_cache import CommandComponent, CoreModule, ModuleCache
+from proplet.module_cache import CommandComponent, CoreModule, Loaded, ModuleCache
 
 TABLE_ELEMENTS = 100_000
 CORE_INSTANCES, COMPONENT_INSTANCES = 1, 64
@@ -25,6 +25,9 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     compiled, text = False, None
     try:
         loaded, compiled = modules.load(job.digest, Path(job.binary))
+        if job.precompile:
+            _check_entry(job, loaded)
+            return Answer(compiled=compiled)
         with _bounded_files(job.output_limit):
             if isinstance(loaded, CoreModule):
                 text = _run_core(job, loaded, _store(job, modules, stderr, CORE_INSTANCES, CORE_TABLES))
@@ -41,6 +44,19 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
         return Answer(error=_cause(error), code="guest_trap", reusable=False, compiled=compiled)
     return Answer(text=text, compiled=compiled)
+
+
+def _check_entry(job: Job, loaded: Loaded) -> None:
+    """Raises ``GuestError`` for what a run would refuse before it begins."""
+    if isinstance(loaded, CoreModule):
+        entry.choose(job.name, job.cli_args, loaded.exports)
+    else:
+        _check_component(job)
+
+
+def _check_component(job: Job) -> None:
+    if entry.invoked(job.cli_args) is not None:
+        raise GuestError("--invoke does not apply to a component", "component_unsupported")
 
 
 def _exited(status: int, compiled: bool) -> Answer:
@@ -99,8 +115,7 @@ def _run_core(job: Job, module: CoreModule, store: wasmtime.Store) -> str | None
 
 
 def _run_component(job: Job, loaded: CommandComponent, engine: wasmtime.Engine, store: wasmtime.Store) -> None:
-    if entry.invoked(job.cli_args) is not None:
-        raise GuestError("--invoke does not apply to a component", "component_unsupported")
+    _check_component(job)
     linker = component.Linker(engine)
     linker.add_wasip2()
     try:

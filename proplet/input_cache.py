@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import os
 import tempfile
-import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,9 @@ class InputCache:
         Raises ``UnavailableError`` when it does not answer for ``patience`` seconds, ``InvalidRequestError`` when that is
         no JSON object, and what the server's own refusal means.
         """
-        until = time.monotonic() + patience  # from now on: whoever waited for the lock has waited for the server
+        until = (
+            asyncio.get_running_loop().time() + patience
+        )  # from now on: whoever waited for the lock has waited for the server
         lock = self._locks.setdefault(url, asyncio.Lock())
         async with lock:
             kept = self._kept.get(url)
@@ -83,7 +84,7 @@ class InputCache:
             try:
                 return await self._fetch(url, known)
             except UnavailableError as error:
-                if time.monotonic() + pause > until:
+                if asyncio.get_running_loop().time() + pause > until:
                     raise
                 log.warning("no answer, trying again", url=url, error=error.sentence)
             await asyncio.sleep(pause)

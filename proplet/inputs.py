@@ -104,7 +104,7 @@ class Inputs:
     async def _named(self, url: str, what: str, unreachable: str, start: Start, *, immutable: bool = False) -> Kept:
         """``InputCache.get`` with codes that say which input it was, and with the patience that the task's time allows."""
         try:
-            return await self._cache.get(url, immutable=immutable, patience=min(AWAY_S, start.timeout_s / 4))
+            return await self._cache.get(url, immutable=immutable, patience=_patience(start))
         except UnavailableError as error:
             raise UnavailableError(error.sentence, code=unreachable) from error
         except NotFoundError as error:
@@ -113,6 +113,10 @@ class Inputs:
             raise InvalidRequestError(error.sentence, code=f"{what}_invalid") from error
         except SwashplateError as error:
             raise SwashplateError(f"{url}: {error.sentence}", code=f"{what}_refused") from error
+
+
+def _patience(start: Start) -> float:
+    return AWAY_S if start.timeout_s is None else min(AWAY_S, start.timeout_s / 4)
 
 
 def _described(start: Start, proplet_id: str) -> dict[str, Any]:

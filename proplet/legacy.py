@@ -14,12 +14,15 @@ from typing import Any
 from pydantic_core import from_json
 
 from proplet.agent import checked
-from proplet.attempt import Failure, Learned, Outcome, Runner, Success, log_outcome
+from proplet.attempt import Runner
 from proplet.binaries import Binaries
 from proplet.capabilities import described
 from proplet.counters import Counters
+from proplet.course import Course
 from proplet.legacy_fetch import MAGIC, LegacyFetcher
 from proplet.legacy_results import Kept, Shelf
+from proplet.outcome import Failure, Learned, Outcome, Success, log_outcome
+from proplet.outgoing import Ref
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from swashplate import logging
@@ -246,7 +249,7 @@ class LegacyAgent:
                 env=start.env,
                 timeout_s=NO_LIMIT_S,
             )
-            return await self._runner.perform(checked(ours))
+            return await self._runner.perform(checked(ours), Course(Ref(start.id, 1)))
 
     async def _binary(self, start: LegacyStart) -> str:
         """Its digest, computed here: nobody has told one."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from proplet.course import Course
 from proplet.frames import MESSAGE, STDERR, Answer, Job, packed_message, read
 from swashplate import logging
 from swashplate.errors import SwashplateError, UnavailableError
@@ -97,7 +97,7 @@ class Worker:
 
 
 class WorkerPool:
-    """``slots`` runs at a time. The first worker is warm before anything is asked for, the others when first needed."""
+    """``slots`` runs at a time. A worker is warm before anything is asked for, and a further one as soon as all are busy."""
 
     def __init__(self, slots: int, modules: Path, empty: Path) -> None:
         for folder in (modules, empty):
@@ -106,7 +106,9 @@ class WorkerPool:
             leftover.unlink(missing_ok=True)
         self._modules = modules
         self._empty = empty
-        self._slots = asyncio.Semaphore(slots)
+        self._slots = slots
+        self.slot = asyncio.Semaphore(slots)
+        """Entered, in turn, around ``run``."""
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
         self._spare: asyncio.Task[None] | None = None
@@ -128,21 +130,22 @@ class WorkerPool:
         """The ids of the worker processes."""
         return [worker.process.pid for worker in self._all]
 
-    @contextlib.asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait for a turn; nothing else is held meanwhile."""
-        async with self._slots:
-            yield
+    @property
+    def full(self) -> bool:
+        """Would one who asks for a slot now have to wait?"""
+        return self.slot.locked()
 
-    async def run(self, job: Job, on_stderr: OnStderr) -> Answer:
+    async def run(self, job: Job, on_stderr: OnStderr, course: Course) -> Answer:
         """Run ``job`` in a worker; call it within a slot. When cancelled, the worker is killed before this returns."""
         worker = await self._take()
+        course.process = worker.process.pid
         spent = True
         try:
             answer = await worker.run(job, on_stderr)
             spent = not answer.reusable or worker.tasks >= TASKS_PER_WORKER
             return answer
         finally:
+            course.process = None
             if spent:
                 worker.process.kill()
                 self._background.start(self._bury(worker), "bury worker")
@@ -154,6 +157,8 @@ class WorkerPool:
         while self._idle:
             worker = self._idle.pop()
             if worker.process.poll() is None:
+                if not self._idle and len(self._all) < self._slots:
+                    self._prepare()  # for whoever comes while this one is busy
                 return worker
             await self._bury(worker)
         if self._spare is not None:

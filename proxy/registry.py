@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,30 +17,14 @@ from aiohttp import web
 
 from proxy.manifests import MAX_MANIFEST_BYTES, OCI_INDEX
 from proxy.references import is_digest, is_repository, is_tag
+from proxy.registry_routes import API, routes
 from proxy.registry_store import OciError, RegistryStore
 from proxy.registry_uploads import Upload, Uploads
 from proxy.settings import RegistrySettings
 from swashplate import logging, service
-from swashplate.http import HttpService, Route, answer
+from swashplate.http import HttpService, answer
 
 log = logging.get("registry")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-API = {"Docker-Distribution-API-Version": "registry/2.0"}
-
-
-def speaking_oci(handler: Handler) -> Handler:
-    """Errors in the specification's shape."""
-
-    async def guarded(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except OciError as error:
-            body = {"errors": [{"code": error.code, "message": error.message}]}
-            return answer(body, status=error.status, headers={**API, **error.headers})
-
-    return guarded
 
 
 def _repository(request: web.Request) -> str:
@@ -75,49 +58,27 @@ class Registry:
         self._store = store
         self._uploads = Uploads(store.blobs, max_blob_bytes, clock)
 
-    def routes(self) -> list[Route]:
-        name, blob, manifest = "/v2/{name:.+}", "/v2/{name:.+}/blobs/{digest}", "/v2/{name:.+}/manifests/{reference}"
-        uploads, upload = f"{name}/blobs/uploads/", "/v2/{name:.+}/blobs/uploads/{upload}"
-        page = {"n": "at most so many", "last": "only what follows this one"}
-        table = [
-            Route("GET", "/v2/", self._version, "Is this a registry?"),
-            Route("GET", "/v2/_catalog", self._catalog, "The repositories", query=page),
-            Route("GET", f"{name}/tags/list", self._tags, "The tags of a repository", query=page, errors=(404,)),
-            Route("GET", f"{name}/referrers/{{digest}}", self._referrers, "The manifests about this one"),
-            Route("POST", uploads, self._begin, "Begin an upload, or push a blob with ?digest=", status=202),
-            Route("GET", upload, self._upload_status, "How far an upload is", status=204, errors=(404,)),
-            Route("PATCH", upload, self._append, "The next piece of a blob", status=202, errors=(404, 413)),
-            Route("PUT", upload, self._finish, "The last piece, and the digest", status=201, errors=(400, 404, 413)),
-            Route("DELETE", upload, self._cancel, "Give an upload up", status=204, errors=(404,)),
-            *(Route(m, blob, self._blob, "A blob, or a Range of it", errors=(404,)) for m in ("GET", "HEAD")),
-            *(Route(m, manifest, self._manifest, "A manifest", errors=(404,)) for m in ("GET", "HEAD")),
-            Route("PUT", manifest, self._put_manifest, "Push a manifest", status=201, errors=(400, 413)),
-            Route("DELETE", manifest, self._delete_manifest, "Delete a tag or a manifest", status=202, errors=(404,)),
-            *(Route(m, "/v2{rest:.*}", self._unsupported, "Anything else is refused") for m in METHODS),
-        ]
-        return [replace(route, handler=speaking_oci(route.handler)) for route in table]
-
     def close(self) -> None:
         self._uploads.close()
 
-    async def _version(self, _: web.Request) -> web.Response:
+    async def version(self, _: web.Request) -> web.Response:
         return answer({}, headers=API)
 
-    async def _unsupported(self, request: web.Request) -> web.Response:
+    async def unsupported(self, request: web.Request) -> web.Response:
         if request.path == "/v2":
             raise web.HTTPTemporaryRedirect("/v2/")
         known = re.search(r"/(blobs|manifests|tags|referrers)/", request.path)
         raise OciError(405 if known else 404, "UNSUPPORTED", f"{request.method} {request.path} is not supported")
 
-    async def _catalog(self, request: web.Request) -> web.Response:
+    async def catalog(self, request: web.Request) -> web.Response:
         names = await asyncio.to_thread(self._store.repositories)
         return _page(request, "repositories", names, {})
 
-    async def _tags(self, request: web.Request) -> web.Response:
+    async def tags(self, request: web.Request) -> web.Response:
         repository = _repository(request)
         return _page(request, "tags", await asyncio.to_thread(self._store.tags, repository), {"name": repository})
 
-    async def _referrers(self, request: web.Request) -> web.Response:
+    async def referrers(self, request: web.Request) -> web.Response:
         found = await asyncio.to_thread(
             self._store.referrers, _repository(request), _digest(request.match_info["digest"])
         )
@@ -130,7 +91,7 @@ class Registry:
         response.content_type = OCI_INDEX
         return response
 
-    async def _blob(self, request: web.Request) -> web.StreamResponse:
+    async def blob(self, request: web.Request) -> web.StreamResponse:
         _repository(request)
         digest = _digest(request.match_info["digest"])
         if not self._store.blobs.has(digest):
@@ -138,7 +99,7 @@ class Registry:
         headers = {**API, "Docker-Content-Digest": digest, "Content-Type": "application/octet-stream"}
         return web.FileResponse(self._store.blobs.path(digest), headers=headers, chunk_size=1 << 20)
 
-    async def _begin(self, request: web.Request) -> web.Response:
+    async def begin(self, request: web.Request) -> web.Response:
         repository = _repository(request)
         mounted = request.query.get("mount")
         if mounted is not None and self._store.blobs.has(_digest(mounted)):
@@ -152,21 +113,21 @@ class Registry:
         finally:
             self._uploads.end(upload)
 
-    async def _upload_status(self, request: web.Request) -> web.Response:
+    async def upload_status(self, request: web.Request) -> web.Response:
         upload = self._upload(request)
         return web.Response(status=204, headers={**API, **upload.headers})
 
-    async def _append(self, request: web.Request) -> web.Response:
+    async def append(self, request: web.Request) -> web.Response:
         async with self._writing(request) as upload:
             await self._receive(request, upload)
             return web.Response(status=202, headers={**API, **upload.headers})
 
-    async def _finish(self, request: web.Request) -> web.Response:
+    async def finish(self, request: web.Request) -> web.Response:
         digest = _digest(request.query.get("digest"))
         async with self._writing(request) as upload:
             return await self._complete(request, upload, digest)
 
-    async def _cancel(self, request: web.Request) -> web.Response:
+    async def cancel(self, request: web.Request) -> web.Response:
         async with self._writing(request) as upload:
             self._uploads.end(upload)
         return web.Response(status=204, headers=API)
@@ -210,7 +171,7 @@ class Registry:
                 416, "BLOB_UPLOAD_INVALID", f"expected Content-Range to begin at {upload.size}", upload.headers
             )
 
-    async def _manifest(self, request: web.Request) -> web.Response:
+    async def manifest(self, request: web.Request) -> web.Response:
         manifest = await asyncio.to_thread(self._store.manifest, _repository(request), _selector(request))
         headers = {
             **API,
@@ -220,7 +181,7 @@ class Registry:
         }
         return web.Response(body=manifest.content, headers=headers)
 
-    async def _put_manifest(self, request: web.Request) -> web.Response:
+    async def put_manifest(self, request: web.Request) -> web.Response:
         repository, selector = _repository(request), _selector(request)
         content = await _read_manifest(request)
         media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -231,7 +192,7 @@ class Registry:
             headers["OCI-Subject"] = subject
         return web.Response(status=201, headers=headers)
 
-    async def _delete_manifest(self, request: web.Request) -> web.Response:
+    async def delete_manifest(self, request: web.Request) -> web.Response:
         await asyncio.to_thread(self._store.delete_manifest, _repository(request), _selector(request))
         return web.Response(status=202, headers=API)
 
@@ -271,7 +232,7 @@ async def serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
         registry = Registry(RegistryStore(folder), max_blob_bytes=settings.max_blob_bytes)
         http = HttpService(
             "oci_registry",
-            registry.routes(),
+            routes(registry),
             health=lambda: {"status": "ok", "service": "oci-registry"},
             access=access,
         )

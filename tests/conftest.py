@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
 from client_wasm import build_go
 from provision.brokers import MAX_PAYLOAD, Kind, Place, write_broker_files
@@ -16,6 +17,8 @@ from provision.identity import access
 from provision.identity.records import Records
 from provision.identity.seeding import seed
 from provision.local import provision_local
+from swashplate.database import sqlite_url
+from tests.support import postgres
 from tests.support.broker import Broker
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.ports import free_port
@@ -42,6 +45,29 @@ def mosquitto() -> str:
     if found is None:
         missing("mosquitto is not installed; on Debian and Ubuntu: apt-get install mosquitto")
     return found
+
+
+@pytest.fixture(scope="session")
+def postgres_programs() -> Path:
+    found = postgres.programs()
+    if found is None:
+        missing("PostgreSQL is not installed; on Debian and Ubuntu: apt-get install postgresql")
+    return found
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_programs: Path):
+    """One that nobody kills; each test has databases of its own."""
+    with postgres.Postgres(postgres_programs) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
+    """An empty database of either kind."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "x.db")
+    return request.getfixturevalue("postgres_server").new_database()
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,50 @@ class IssuedTokens(_Body):
     access_type: Literal["Bearer"]
 
 
+class _Shown(BaseModel):
+    id: str
+    name: str
+    tags: list[str]
+    metadata: dict[str, Any]
+    status: Status
+    created_at: str
+    updated_at: str
+
+
+class ShownDomain(_Shown):
+    route: str
+
+
+class ShownChannel(_Shown):
+    domain_id: str
+    route: str
+
+
+class ShownClient(_Shown):
+    """``credentials`` are empty but in the answer to the request that made them."""
+
+    domain_id: str
+    credentials: NewCredentials
+
+
+class _Page(BaseModel):
+    total: int
+    offset: int
+    limit: int
+
+
+class DomainPage(_Page):
+    domains: list[ShownDomain]
+
+
+class ChannelPage(_Page):
+    channels: list[ShownChannel]
+
+
+class ClientPage(_Page):
+    clients: list[ShownClient]
+
+
 def shown(record: Domain | Channel | Client) -> dict[str, Any]:
     """What everybody who may ask is told: never a key."""
     found = record.model_dump(mode="json", exclude={"key"})

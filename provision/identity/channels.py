@@ -5,12 +5,14 @@ from __future__ import annotations
 from aiohttp import web
 
 from provision.credentials import new_id
-from provision.identity.api import PAGE_QUERY, page
-from provision.identity.bodies import Connections, NewChannel, shown
+from provision.identity.api import DOMAIN, PAGE, page
+from provision.identity.bodies import ChannelPage, Connections, NewChannel, ShownChannel, shown
 from provision.identity.records import Channel, now
 from provision.identity.store import Store
 from provision.identity.tokens import Tokens
-from swashplate.http import Route, answer, read_body
+from swashplate.http import Route, Text, answer, read_body
+
+CONNECTIONS = {"client_ids": ["CLIENT"], "channel_ids": ["CHANNEL"], "types": ["publish", "subscribe"]}
 
 
 class ChannelsApi:
@@ -56,37 +58,69 @@ class ChannelsApi:
 
     def routes(self, tokens: Tokens) -> list[Route]:
         need = tokens.required
+        one = Text(name="channel", text="The channel's id.", place="path")
         return [
             Route(
-                "GET", "/{domain}/channels", need(self.listed), "The channels", query=PAGE_QUERY, errors=(400, 401, 404)
+                "GET",
+                "/{domain}/channels",
+                need(self.listed),
+                "The channels",
+                parameters=(DOMAIN, *PAGE),
+                answer=ChannelPage,
+                errors=(401, 404),
+                tag="channels",
+                bearer=True,
             ),
             Route(
                 "POST",
                 "/{domain}/channels",
                 need(self.create),
                 "Make a channel",
+                parameters=(DOMAIN,),
                 body=NewChannel,
+                body_example={"name": "fl"},
+                answer=ShownChannel,
                 status=201,
-                errors=(400, 401, 404, 409),
+                errors=(401, 404, 409),
+                tag="channels",
+                bearer=True,
             ),
             Route(
                 "POST",
                 "/{domain}/channels/connect",
                 need(self.connect),
                 "Let each of these clients publish or subscribe on each of these channels",
+                parameters=(DOMAIN,),
                 body=Connections,
+                body_example=CONNECTIONS,
                 answer=Connections,
                 status=201,
-                errors=(400, 401, 404),
+                errors=(401, 404),
+                tag="connections",
+                bearer=True,
             ),
             Route(
                 "POST",
                 "/{domain}/channels/disconnect",
                 need(self.disconnect),
                 "Take those rights away again",
+                parameters=(DOMAIN,),
                 body=Connections,
+                body_example=CONNECTIONS,
                 status=204,
-                errors=(400, 401, 404),
+                errors=(401, 404),
+                tag="connections",
+                bearer=True,
             ),
-            Route("GET", "/{domain}/channels/{channel}", need(self.read), "A channel", errors=(401, 404)),
+            Route(
+                "GET",
+                "/{domain}/channels/{channel}",
+                need(self.read),
+                "A channel",
+                parameters=(DOMAIN, one),
+                answer=ShownChannel,
+                errors=(401, 404),
+                tag="channels",
+                bearer=True,
+            ),
         ]

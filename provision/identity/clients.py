@@ -6,14 +6,14 @@ from aiohttp import web
 
 from provision.brokers import hashed
 from provision.credentials import new_id, new_key
-from provision.identity.api import PAGE_QUERY, page
-from provision.identity.bodies import NewClient, NewSecret, shown
+from provision.identity.api import DOMAIN, PAGE, page
+from provision.identity.bodies import ClientPage, NewClient, NewSecret, ShownClient, shown
 from provision.identity.records import Client, Records, Status, now
 from provision.identity.store import Store
 from provision.identity.tokens import Tokens
 from swashplate import logging
 from swashplate.errors import ConflictError
-from swashplate.http import Handler, Route, answer, read_body
+from swashplate.http import Handler, Route, Text, answer, read_body
 
 log = logging.get("identity")
 
@@ -84,34 +84,89 @@ class ClientsApi:
     def routes(self, tokens: Tokens) -> list[Route]:
         need = tokens.required
         one = "/{domain}/clients/{client}"
+        names = (DOMAIN, Text(name="client", text="The client's id.", place="path"))
         return [
             Route(
-                "GET", "/{domain}/clients", need(self.listed), "The clients", query=PAGE_QUERY, errors=(400, 401, 404)
+                "GET",
+                "/{domain}/clients",
+                need(self.listed),
+                "The clients",
+                parameters=(DOMAIN, *PAGE),
+                answer=ClientPage,
+                errors=(401, 404),
+                tag="clients",
+                bearer=True,
             ),
             Route(
                 "POST",
                 "/{domain}/clients",
                 need(self.create),
                 "Make a client; its key is in the answer, and nowhere else ever after",
+                parameters=(DOMAIN,),
                 body=NewClient,
+                body_example={"name": "proplet-1", "tags": ["proplet"]},
+                answer=ShownClient,
                 status=201,
-                errors=(400, 401, 404, 409),
+                errors=(401, 404, 409),
+                tag="clients",
+                bearer=True,
             ),
-            Route("GET", one, need(self.read), "A client, without its key", errors=(401, 404)),
-            Route("DELETE", one, need(self.remove), "Remove a client", status=204, errors=(401, 404)),
+            Route(
+                "GET",
+                one,
+                need(self.read),
+                "A client, without its key",
+                parameters=names,
+                answer=ShownClient,
+                errors=(401, 404),
+                tag="clients",
+                bearer=True,
+            ),
+            Route(
+                "DELETE",
+                one,
+                need(self.remove),
+                "Remove a client",
+                parameters=names,
+                status=204,
+                errors=(401, 404),
+                tag="clients",
+                bearer=True,
+            ),
             Route(
                 "PATCH",
                 f"{one}/secret",
                 need(self.set_secret),
                 "Give a client another key",
+                parameters=names,
                 body=NewSecret,
-                errors=(400, 401, 404),
+                body_example={"secret": "3f9d1c1e-5a53-4b44-8f6c-2b8f2f4f2f77"},
+                answer=ShownClient,
+                errors=(401, 404),
+                tag="clients",
+                bearer=True,
             ),
             Route(
-                "POST", f"{one}/enable", need(self.becoming("enabled")), "Let a client in again", errors=(401, 404, 409)
+                "POST",
+                f"{one}/enable",
+                need(self.becoming("enabled")),
+                "Let a client in again",
+                parameters=names,
+                answer=ShownClient,
+                errors=(401, 404, 409),
+                tag="clients",
+                bearer=True,
             ),
             Route(
-                "POST", f"{one}/disable", need(self.becoming("disabled")), "Keep a client out", errors=(401, 404, 409)
+                "POST",
+                f"{one}/disable",
+                need(self.becoming("disabled")),
+                "Keep a client out",
+                parameters=names,
+                answer=ShownClient,
+                errors=(401, 404, 409),
+                tag="clients",
+                bearer=True,
             ),
         ]
 

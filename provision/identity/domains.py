@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from provision.credentials import new_id
-from provision.identity.api import PAGE_QUERY, page
-from provision.identity.bodies import NewDomain, shown
+from provision.identity.api import DOMAIN, PAGE, page
+from provision.identity.bodies import DomainPage, NewDomain, ShownDomain, shown
 from provision.identity.records import Domain, now
 from provision.identity.store import Store
 from provision.identity.tokens import Tokens
@@ -39,15 +39,36 @@ class DomainsApi:
     def routes(self, tokens: Tokens) -> list[Route]:
         need = tokens.required
         return [
-            Route("GET", "/domains", need(self.listed), "The domains", query=PAGE_QUERY, errors=(400, 401)),
+            Route(
+                "GET",
+                "/domains",
+                need(self.listed),
+                "The domains",
+                parameters=PAGE,
+                answer=DomainPage,
+                errors=(401,),
+                bearer=True,
+            ),
             Route(
                 "POST",
                 "/domains",
                 need(self.create),
                 "Make a domain",
                 body=NewDomain,
+                body_example={"name": "fl-demo", "route": "fl-demo"},
+                answer=ShownDomain,
                 status=201,
-                errors=(400, 401, 409),
+                errors=(401, 409),
+                bearer=True,
             ),
-            Route("GET", "/domains/{domain}", need(self.read), "A domain", errors=(401, 404)),
+            Route(
+                "GET",
+                "/domains/{domain}",
+                need(self.read),
+                "A domain",
+                parameters=(DOMAIN,),
+                answer=ShownDomain,
+                errors=(401, 404),
+                bearer=True,
+            ),
         ]

@@ -182,6 +182,16 @@ class Bus(ABC):
             raise PayloadTooLargeError(f"message of {len(payload)} bytes is over the limit of {self.max_payload}")
         await self._publish(topic, payload, qos=qos, retain=retain, timeout=timeout or self.publish_timeout)
 
+    def post(self, topic: str, payload: bytes, *, qos: int = 1) -> None:
+        """Hand a message over without waiting for the broker, for what its receiver confirms; lost when not connected.
+
+        Raises ``BusError`` when it can never be sent, or when too many wait already.
+        """
+        if len(payload) > self.max_payload:
+            raise PayloadTooLargeError(f"message of {len(payload)} bytes is over the limit of {self.max_payload}")
+        if self.connected:
+            self._post(topic, payload, qos=qos)
+
     def _dispatch(self, message: Received, settle: Settle | None) -> None:
         for pattern, subscription in self._subscriptions.items():
             if topics.matches(pattern, message.topic):
@@ -205,6 +215,9 @@ class Bus(ABC):
 
     @abstractmethod
     async def _publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, timeout: float) -> None: ...
+
+    @abstractmethod
+    def _post(self, topic: str, payload: bytes, *, qos: int) -> None: ...
 
     @abstractmethod
     async def _subscribe(self, subscription: Subscription) -> None: ...

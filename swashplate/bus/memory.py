@@ -118,6 +118,9 @@ class MemoryBus(Bus):
                 raise BusError(f"not connected, {topic} was not published", retryable=True) from error
         self._broker.publish(self.client_id, topic, payload, qos=qos, retain=retain)
 
+    def _post(self, topic: str, payload: bytes, *, qos: int) -> None:
+        self._broker.publish(self.client_id, topic, payload, qos=qos)
+
     async def _subscribe(self, subscription: Subscription) -> None:
         if self.connected:
             for message in self._broker.retained_for(self.client_id, subscription.pattern):

@@ -138,11 +138,17 @@ class MqttBus(Bus):
                 waiting.set_exception(BusError("the bus was closed"))
                 waiting.exception()
 
-    async def _publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, timeout: float) -> None:
-        qos = max(qos, self._publish_qos) if qos else 0
-        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+    def _post(self, topic: str, payload: bytes, *, qos: int) -> None:
+        self._hand_to_paho(topic, payload, qos=qos, retain=False)
+
+    def _hand_to_paho(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> paho.MQTTMessageInfo:
+        info = self._client.publish(topic, payload, qos=max(qos, self._publish_qos) if qos else 0, retain=retain)
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
             raise BusError("too many messages wait for the broker", code="queue_full", retryable=True)
+        return info
+
+    async def _publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, timeout: float) -> None:
+        info = self._hand_to_paho(topic, payload, qos=qos, retain=retain)
         if qos == 0:
             if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 await self._wait_written(info.mid, timeout)

@@ -23,11 +23,15 @@ from swashplate.messages.learning import (
     ExperimentAnswer,
     ExperimentConfig,
     Launched,
+    ParticipantTask,
+    ParticipantTaskAnswer,
     RoundNext,
     RoundStart,
+    RoundStatus,
     RoundTask,
     Skipped,
     Update,
+    UpdateAnswer,
 )
 from swashplate.messages.registry import BlobInfo, BlobRequest, Resolve, Resolved
 from swashplate.messages.tasks import MonitoringProfile, TaskCreate
@@ -50,6 +54,8 @@ __all__ = [
     "Launched",
     "Message",
     "MonitoringProfile",
+    "ParticipantTask",
+    "ParticipantTaskAnswer",
     "ProcessUrls",
     "PropletCreate",
     "PropletMetrics",
@@ -58,6 +64,7 @@ __all__ = [
     "Result",
     "RoundNext",
     "RoundStart",
+    "RoundStatus",
     "RoundTask",
     "Skipped",
     "Start",
@@ -65,5 +72,6 @@ __all__ = [
     "TaskCreate",
     "TaskMetrics",
     "Update",
+    "UpdateAnswer",
     "digest_hex",
 ]

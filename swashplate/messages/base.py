@@ -24,11 +24,17 @@ Identifier = Annotated[str, AfterValidator(_as_level)]
 """An id that can stand as one topic level."""
 
 
+LEAST, MOST = -(2**63), 2**64 - 1
+"""What every reader of a message can hold: Go, Rust and databases have no larger whole numbers."""
+
+
 def _finite(value: Any, depth: int = 0) -> Any:
     if depth > 64:
         raise ValueError("nested deeper than 64 levels")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("numbers must be finite")
+    if isinstance(value, int) and not LEAST <= value <= MOST:
+        raise ValueError("whole numbers must fit into 64 bits")
     if isinstance(value, dict):
         for item in value.values():
             _finite(item, depth + 1)

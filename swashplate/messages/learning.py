@@ -114,3 +114,37 @@ class Update(Message):
     num_samples: int = Field(gt=0, le=1 << 53)
     metrics: JsonObject = {}
     update: JsonObject
+
+
+class UpdateAnswer(Message):
+    """What became of an update: accepted, duplicate, or ignored with the code ``round_closed``."""
+
+    status: str
+    code: str | None = None
+
+
+class RoundStatus(Message):
+    """``completed`` is true only when ``model_version`` can be read from the model registry."""
+
+    round_id: str
+    completed: bool
+    num_updates: int
+    k_of_n: int
+    status: str
+    model_version: int | None = None
+    model_uri: str | None = None
+    code: str | None = None
+    error: str | None = None
+
+
+class ParticipantTask(Message):
+    """What a participant of a round is to do, in Propeller's words."""
+
+    round_id: str
+    model_ref: str
+    config: JsonObject
+    hyperparams: JsonObject
+
+
+class ParticipantTaskAnswer(Message):
+    task: ParticipantTask

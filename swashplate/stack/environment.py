@@ -10,7 +10,7 @@ from swashplate import dotenv
 from swashplate.errors import ConfigurationError
 
 # What belongs to one role alone: nobody inherits another's key.
-_ROLE_SETTING = re.compile(r"(MANAGER|COORDINATOR|PROXY|PROPLET(_[0-9]+)?|MQTT|IDENTITY)_")
+_ROLE_SETTING = re.compile(r"(MANAGER|COORDINATOR|PROXY|PROPLET(_[0-9]+)?|MQTT|IDENTITY|MODEL_REGISTRY_DATABASE)_")
 _IDENTITY = re.compile(r".*_(DOMAIN_ID|CHANNEL_ID|CLIENT_ID|CLIENT_KEY|TENANT_ID|ENTITY_ID|API_KEY)")
 _TOKEN = re.compile(r".*_HTTP_(READ_)?TOKEN")
 # Whose token a process needs, besides the ones that its own HTTP demands.

@@ -138,7 +138,11 @@ class Layout:
             self._service(
                 "model-registry",
                 "coordinator.registry",
-                {"REGISTRY_PORT": str(options.port("model-registry")), "MODELS_DIR": str(state / "model-registry")},
+                {
+                    **self._env.own("MODEL_REGISTRY_DATABASE"),
+                    "REGISTRY_PORT": str(options.port("model-registry")),
+                    "MODELS_DIR": str(state / "model-registry"),
+                },
             ),
             self._service("aggregator", "coordinator.aggregator", {"AGGREGATOR_PORT": str(options.port("aggregator"))}),
             self._service(

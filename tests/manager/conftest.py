@@ -66,6 +66,11 @@ class FakeProplet:
     async def say(self, kind: str, message) -> None:
         await self.bus.publish(NAMES.proplet(self.id, kind), message.encode())
 
+    async def alive(self, *running: Start, free_slots: int = 1) -> None:
+        refs = [{"task_id": start.id, "attempt": start.attempt} for start in running]
+        alive = {"proplet_id": self.id, "instance": self.instance, "status": "alive", "running": refs}
+        await self.say("alive", Alive.model_validate({**alive, "free_slots": free_slots}))
+
     async def started(self) -> Start:
         async with asyncio.timeout(PATIENCE):
             return await self.starts.get()
@@ -122,6 +127,7 @@ class World:
         self.url = f"http://127.0.0.1:{self.port}"
         self.coordinator_url = f"http://127.0.0.1:{free_port()}"
         self.heartbeat_s = "5"
+        self.settings: dict[str, str] = {}
 
     @asynccontextmanager
     async def manager(self):
@@ -134,6 +140,7 @@ class World:
                 "MANAGER_HTTP_PORT": str(self.port),
                 "MANAGER_COORDINATOR_URL": self.coordinator_url,
                 "MANAGER_HEARTBEAT_S": self.heartbeat_s,
+                **self.settings,
             }
         )
         bus = MemoryBus(self.broker, client_id="manager", clean_session=False)

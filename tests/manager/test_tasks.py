@@ -53,7 +53,10 @@ async def test_a_created_task_waits_for_its_start(world):
     ("body", "named"),
     [
         ({"image_url": "i"}, "name"),
-        ({"name": "t"}, "image_url"),
+        ({"name": "t", "start": True, "broadcast": True, "proplet_id": "p"}, "broadcast"),
+        ({"name": "t", "image_url": "i", "latent": True, "daemon": True}, "daemon"),
+        ({"name": "t", "image_url": "i", "run_if": "sometimes"}, "run_if"),
+        ({"name": "t", "image_url": "i", "depends_on": ["x"]}, "depends on"),
         ({"name": "t", "image_url": "i", "file": WASM}, "image_url"),
         ({"name": "t", "image_url": "i", "priority": 101}, "priority"),
         ({"name": "t", "image_url": "i", "inputs": [{}]}, "inputs"),
@@ -215,13 +218,42 @@ async def test_a_retryable_failure_is_tried_again_and_a_final_one_is_not(world):
         assert (ended["attempt"], ended["error"], ended["code"]) == (3, "bad input", "guest_exit")
 
 
-async def test_a_denied_start_is_offered_again_while_retries_last(world):
-    async with world.manager(), world.proplet("p1") as p1:
-        task = await world.launch(retries=1)
-        await p1.status(await p1.started(), "denied", code="no_slot", reason="full")
-        await p1.status(await p1.started(), "denied", code="no_slot", reason="full")
+async def test_a_denied_start_goes_to_another_proplet_and_costs_no_retry(world):
+    async with world.manager(), world.proplet("p1") as p1, world.proplet("p2") as p2:
+        task = await world.launch()
+        start = await asyncio.wait_for(_first_start(p1, p2), 10)
+        first, second = (p1, p2) if start.proplet_id == "p1" else (p2, p1)
+        await first.status(start, "denied", code="no_slot", reason="full")
+        again = await second.started()
+        assert (again.id, again.attempt) == (task["id"], 2)
+        await second.result(again, "done")
         ended = await world.ended(task["id"])
-        assert (ended["status"], ended["code"]) == ("failed", "no_slot")
+        assert (ended["status"], ended["results"]) == ("completed", "done")
+        _, runs = await world.call("GET", f"/tasks/{task['id']}/attempts")
+        assert [(each["attempt"], each["status"], each["run"]) for each in runs["attempts"]] == [
+            (1, "denied", 1),
+            (2, "completed", 1),
+        ]
+
+
+async def test_a_full_proplet_is_asked_again_after_its_next_report(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch()
+        await p1.status(await p1.started(), "denied", code="no_slot", reason="full")
+        waiting = await world.until(lambda shown: "slot" in shown.get("waiting", ""), f"/tasks/{task['id']}")
+        assert waiting["status"] == "scheduled"
+        await p1.alive(free_slots=1)
+        await p1.result(await p1.started(), 1)
+        assert (await world.ended(task["id"]))["status"] == "completed"
+
+
+async def test_a_start_that_no_proplet_could_take_fails(world):
+    async with world.manager(), world.proplet("p1") as p1, world.proplet("p2") as p2:
+        task = await world.launch()
+        start = await asyncio.wait_for(_first_start(p1, p2), 10)
+        await (p1 if start.proplet_id == "p1" else p2).status(start, "denied", code="invalid_start", reason="no")
+        ended = await world.ended(task["id"])
+        assert (ended["status"], ended["code"], ended["attempt"]) == ("failed", "invalid_start", 1)
 
 
 async def test_what_was_stopped_at_the_proplet_is_interrupted(world):
@@ -417,3 +449,13 @@ async def test_health_tells_the_version_and_goes_down_with_the_broker(world):
         status, body = await world.call("GET", "/health")
         assert status == 503
         assert "broker" in body["down"]
+
+
+async def _first_start(*proplets):
+    """The next start, whoever is given it."""
+    waiting = [asyncio.ensure_future(proplet.starts.get()) for proplet in proplets]
+    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for each in waiting:
+        each.cancel()
+    (first,) = done
+    return first.result()

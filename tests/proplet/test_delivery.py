@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from proplet import outbox
+from proplet import deliveries, outbox
 from swashplate.bus import MemoryBus, PayloadTooLargeError
 from swashplate.messages import AttemptRef, Result
 
@@ -24,16 +24,17 @@ def update(**changes) -> str:
 def quick(monkeypatch):
     """Resend after milliseconds."""
     monkeypatch.setattr(outbox, "AGAIN_S", 0.05)
-    monkeypatch.setattr(outbox, "POST_AGAIN_S", 0.02)
+    monkeypatch.setattr(deliveries, "POST_AGAIN_S", 0.02)
     monkeypatch.setattr(outbox, "KEEP_AGAIN_S", 0.02)
 
 
 @contextmanager
 def refused_by_the_disk(world, kind: str):
-    """The journal cannot write messages of ``kind`` meanwhile."""
+    """The journal cannot write results, or acceptances, meanwhile."""
+    condition = "IS NOT NULL" if kind == "results" else "IS NULL"
     with closing(sqlite3.connect(world.tmp_path / "state" / "journal.db")) as database:
         database.executescript(
-            f"CREATE TRIGGER full BEFORE INSERT ON message WHEN NEW.kind = '{kind}'"
+            f"CREATE TRIGGER full BEFORE INSERT ON entry WHEN NEW.result {condition}"
             " BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
         )
         yield
@@ -268,14 +269,14 @@ async def test_learning_without_a_coordinator_is_a_configuration_error(world, gu
 
 
 async def test_a_result_that_the_bus_refuses_is_replaced_by_a_failure(world, proplet, guests):
-    real = proplet.bus.publish
+    real = proplet.bus.post
 
-    async def narrow(topic, payload, **more):
+    def narrow(topic, payload, **more):
         if len(payload) > 1000 and topic.endswith("results"):
             raise PayloadTooLargeError("over the broker's limit")
-        await real(topic, payload, **more)
+        real(topic, payload, **more)
 
-    proplet.bus.publish = narrow
+    proplet.bus.post = narrow
     result = await world.manager.outcome(world.start(guests["prints"]("x" * 2000)))
     assert result.code == "result_too_large"
 

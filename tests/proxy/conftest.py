@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from proxy.registry import Registry
+from proxy.registry_routes import routes
 from proxy.registry_store import RegistryStore
 from swashplate.blobs import sha256_digest
 from swashplate.http import HttpService
@@ -97,7 +98,7 @@ async def make_registry(
             registry = Registry(RegistryStore(folder), max_blob_bytes=max_blob_bytes, clock=clock)
             running.callback(registry.close)
             port = free_port()
-            await running.enter_async_context(HttpService("registry", registry.routes()).serving("127.0.0.1", port))
+            await running.enter_async_context(HttpService("registry", routes(registry)).serving("127.0.0.1", port))
             return RunningRegistry(f"127.0.0.1:{port}", folder, session)
 
         yield make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from abc import ABC, abstractmethod
 
@@ -19,6 +20,7 @@ from swashplate.bus import (
     Received,
     Will,
 )
+from swashplate.testing import FaultyBroker, FaultyBus
 
 PATIENCE = 10
 
@@ -70,6 +72,30 @@ class MemoryWorld(World):
             await bus.reconnect()
 
 
+class SimulatedWorld(MemoryWorld):
+    """The broker of simulations, without faults of its own, in real time."""
+
+    def __init__(self) -> None:
+        self.broker = FaultyBroker(random.Random(1))
+
+    def client(self, name, *, will=None, clean_session=True):
+        return FaultyBus(self.broker, client_id=name, will=will, clean_session=clean_session)
+
+    async def cut(self, bus):
+        self.broker.cut(bus.client_id)
+
+    async def outage(self, *buses):
+        self.broker.stop(forget=False)
+        async with asyncio.timeout(PATIENCE):
+            while any(bus.connected for bus in buses):
+                await asyncio.sleep(0.001)
+
+    async def recovery(self, *buses):
+        self.broker.start()
+        for bus in buses:
+            await bus.wait_connected(PATIENCE)
+
+
 class BrokerWorld(World):
     def __init__(self, broker) -> None:
         self.broker = broker
@@ -104,10 +130,12 @@ class BrokerWorld(World):
             await bus.wait_connected(PATIENCE)
 
 
-@pytest.fixture(params=["memory", "embedded", "mosquitto"])
+@pytest.fixture(params=["memory", "simulated", "embedded", "mosquitto"])
 def world(request):
     if request.param == "memory":
         yield MemoryWorld()
+    elif request.param == "simulated":
+        yield SimulatedWorld()
     else:
         with request.getfixturevalue("make_broker")(request.param) as broker:
             yield BrokerWorld(broker)

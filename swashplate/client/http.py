@@ -23,6 +23,14 @@ class TokenRefusedError(UnavailableError):
     default_code = "token_refused"
 
 
+class UnreachableError(UnavailableError):
+    """No answer came. ``sent`` says whether the other side may have got the request and done what it asks."""
+
+    def __init__(self, sentence: str, *, sent: bool) -> None:
+        super().__init__(sentence)
+        self.sent = sent
+
+
 def error_of(status: int, text: str, url: str) -> SwashplateError:
     """The error that an answer carries, whether it speaks our shape or not."""
     kind = BY_STATUS.get(status, UnavailableError if status >= 500 else SwashplateError)
@@ -102,25 +110,26 @@ class HttpClient:
         method: str,
         url: str,
         *,
-        body: bytes | str | None = None,
+        body: bytes | str | aiohttp.FormData | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> tuple[int, bytes]:
         """Status and body of a 2xx answer; anything else is raised."""
         sent = dict(headers or {})
-        if body is not None:
+        if isinstance(body, bytes | str):
             sent.setdefault("Content-Type", "application/json")
         try:
             async with self.open(
                 method,
                 url,
-                data=_sendable(body),
+                data=body if isinstance(body, aiohttp.FormData) else _sendable(body),
                 headers=sent,
                 timeout=aiohttp.ClientTimeout(total=timeout or self._timeout, connect=5),
             ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"{method} {url} failed: {reason_of(error)}") from error
+            refused = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+            raise UnreachableError(f"{method} {url} failed: {reason_of(error)}", sent=not refused) from error
         if response.status >= 300:
             raise error_of(response.status, content.decode(errors="replace"), url)
         return response.status, content

@@ -2,11 +2,13 @@ import json
 
 import aiohttp
 import pytest
+import structlog
 from aiohttp import web
 
 from swashplate.client import HttpClient
 from swashplate.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from swashplate.http import HttpService, Route, answer, query_int, read_body
+from swashplate.logging import get
 from swashplate.messages import ExperimentConfig
 from tests.support.ports import free_port
 
@@ -31,8 +33,24 @@ async def down() -> None:
     raise UnavailableError("the broker is away")
 
 
+async def unavailable(_: web.Request) -> web.Response:
+    get("work").info("looking")
+    raise UnavailableError("the broker is away")
+
+
+async def streamed(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"some bytes")
+    return response
+
+
 ROUTES = [
-    Route("POST", "/echo", echo, "Echo", body=ExperimentConfig, answer=ExperimentConfig),
+    Route("GET", "/unavailable", unavailable, "Unavailable", errors=(503,)),
+    Route("GET", "/streamed", streamed, "Streamed", gives="application/octet-stream"),
+    Route(
+        "POST", "/echo", echo, "Echo", body=ExperimentConfig, answer=ExperimentConfig, body_example={"round_id": "r"}
+    ),
     Route("GET", "/conflict", conflict, "Conflict", errors=(409,)),
     Route("GET", "/broken", broken, "Broken"),
     Route("GET", "/numbers/{id}", numbers, "Numbers", query={"limit": "How many"}),
@@ -146,6 +164,108 @@ async def test_unknown_routes_and_methods_have_the_same_shape(url, session):
             assert (await response.json())["code"]
 
 
+@pytest.mark.parametrize("given", ["a-request-7", "Root=1-67891233-abcdef012345678912345678", "x" * 128])
+@pytest.mark.parametrize("path", ["/conflict", "/streamed", "/nowhere", "/health"])
+async def test_a_request_keeps_its_id(url, session, path, given):
+    async with session.get(url + path, headers={"X-Request-Id": given}) as response:
+        assert response.headers["X-Request-Id"] == given
+
+
+@pytest.mark.parametrize("given", [None, "", "a b", "x" * 129, "id\twith a tab", "<script>", "-x"])
+async def test_a_request_without_a_usable_id_gets_one(url, session, given):
+    headers = {} if given is None else {"X-Request-Id": given}
+    async with session.get(f"{url}/streamed", headers=headers) as response:
+        found = response.headers["X-Request-Id"]
+    assert len(found) == 32
+    assert found.isalnum()
+
+
+async def test_a_failure_of_ours_names_the_request_and_so_does_every_line_of_the_log(url, session):
+    contextvars = structlog.contextvars.merge_contextvars
+    with structlog.testing.capture_logs(processors=[contextvars]) as logs:
+        for path, status in (("/broken", 500), ("/unavailable", 503)):
+            async with session.get(url + path, headers={"X-Request-Id": f"r{path[1:]}"}) as response:
+                assert response.status == status
+                assert (await response.json())["request_id"] == f"r{path[1:]}"
+    lines = [line for line in logs if line["event"] != "serving HTTP"]
+    assert {"request handler failed", "looking", "request failed", "request"} <= {line["event"] for line in lines}
+    assert {line["request_id"] for line in lines} == {"rbroken", "runavailable"}
+
+
+async def test_a_failure_of_the_caller_does_not_name_the_request(url, session):
+    async with session.get(f"{url}/conflict") as response:
+        assert "request_id" not in await response.json()
+
+
+async def test_health_that_fails_names_the_request(session):
+    service, port = HttpService("test", [], checks={"broker": down}), free_port()
+    async with service.serving("127.0.0.1", port), session.get(f"http://127.0.0.1:{port}/health") as response:
+        assert (await response.json())["request_id"] == response.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/numbers/1", "/metrics", "/docs", "/openapi.json", "/streamed"])
+async def test_what_can_be_read_can_be_asked_for_its_headers_alone(url, session, path):
+    async with session.head(url + path) as head, session.get(url + path) as got:
+        assert (head.status, await head.read()) == (200, b"")
+        assert head.content_type == got.content_type
+
+
+async def test_head_of_what_is_not_there_is_a_404_without_a_body(url, session):
+    async with session.head(f"{url}/nowhere") as response:
+        assert (response.status, await response.read()) == (404, b"")
+
+
+@pytest.mark.parametrize(("path", "allowed"), [("/echo", "OPTIONS, POST"), ("/numbers/1", "GET, HEAD, OPTIONS")])
+async def test_options_lists_the_methods(url, session, path, allowed):
+    async with session.options(url + path) as response:
+        assert (response.status, response.headers["Allow"]) == (204, allowed)
+    async with session.request("PURGE", url + path) as response:
+        assert response.status == 405
+        assert set(response.headers["Allow"].split(",")) == set(allowed.split(", ")) - {"OPTIONS"}
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "POST"])
+@pytest.mark.parametrize("path", ["/health", "/echo", "/nowhere", "/openapi.json"])
+async def test_no_web_page_is_ever_let_in(url, session, method, path):
+    headers = {
+        "Origin": "http://evil.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+    }
+    async with session.request(method, url + path, headers=headers) as response:
+        assert [name for name in response.headers if name.lower().startswith("access-control")] == []
+
+
+async def test_a_method_that_nobody_knows_makes_no_series_of_its_own(url, session):
+    for method in ("PURGE", "MKCOL"):
+        async with session.request(method, f"{url}/echo") as response:
+            assert response.status == 405
+    async with session.get(f"{url}/metrics") as response:
+        text = await response.text()
+    assert 'method="other"' in text
+    assert "PURGE" not in text
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ('{"round_id":"r","round_id":"s",%s}', "field round_id: the key is given twice"),
+        ('{"round_id":"r","hyperparams":{"lr":1,"lr":2},%s}', "field hyperparams.lr: the key is given twice"),
+        ('{"round_id":"r","hyperparams":{"lr":1e999},%s}', "field hyperparams: numbers must be finite"),
+        ('{"round_id":"r","hyperparams":{"lr":NaN},%s}', "field hyperparams: numbers must be finite"),
+        ('{"round_id":"r","hyperparams":{"n":18446744073709551616},%s}', "field hyperparams: whole numbers must fit"),
+        ('{"round_id":"r","hyperparams":{"n":"a\\u0000"},%s}', "field hyperparams.n: a text must not contain NUL"),
+        ('{"round_id":"r","hyperparams":{"n":"\\ud800"},%s}', "hex escape"),
+        ('{"round_id":"r","hyperparams":{"n":' + "[" * 70 + "]" * 70 + "},%s}", "nested deeper than 64 levels"),
+    ],
+)
+async def test_json_that_can_be_read_in_two_ways_is_a_400(url, session, data, named):
+    rest = '"model_ref":"fl/models/m_v0","participants":["p"],"task_wasm_image":"i"'
+    status, body = await post(session, url, data % rest)
+    assert status == 400
+    assert named in body["error"]
+
+
 @pytest.mark.parametrize("limit", ["0", "101", "x", "-1", ""])
 async def test_query_numbers_are_checked(url, session, limit):
     async with session.get(f"{url}/numbers/1?limit={limit}") as response:
@@ -157,8 +277,9 @@ async def test_the_description_has_every_route_and_its_errors(url, session):
     async with session.get(f"{url}/openapi.json") as response:
         document = await response.json()
     assert document["openapi"] == "3.1.0"
-    assert set(document["paths"]) == {"/echo", "/conflict", "/broken", "/numbers/{id}"}
-    assert set(document["paths"]["/echo"]["post"]["responses"]) == {"200", "400", "413"}
+    own = {"/health", "/metrics", "/openapi.json", "/docs"}
+    assert set(document["paths"]) == {route.path for route in ROUTES} | own
+    assert set(document["paths"]["/echo"]["post"]["responses"]) == {"200", "400", "408", "413"}
     assert "ExperimentConfig" in document["components"]["schemas"]
     async with session.get(f"{url}/docs") as response:
         assert "/numbers/{id}" in await response.text()

@@ -1,0 +1,1 @@
+"""How the coordinator's databases came to be what they are."""

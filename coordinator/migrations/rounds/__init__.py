@@ -1,0 +1,1 @@
+"""Of rounds, participants and updates."""

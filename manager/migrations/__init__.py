@@ -1,0 +1,1 @@
+"""How the manager's tables came to be what they are."""

@@ -1,0 +1,45 @@
+"""What a guest says on stderr."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from proplet.frames import LOGGED_BYTES
+from proplet.outcome import LOGGED_CHARACTERS
+from swashplate import logging
+
+log = logging.get("task")
+
+LINE_COST = 100
+"""Bytes of log that a line counts beside its text: a flood of short lines is a flood too."""
+LAST_LINES = 5
+
+
+class GuestLog:
+    """A guest's stderr, line by line in the proplet's log, and its last lines for an error message."""
+
+    def __init__(self, task_id: str) -> None:
+        self._task_id = task_id
+        self._partial = b""
+        self._room = LOGGED_BYTES
+        self.last: deque[str] = deque(maxlen=LAST_LINES)
+
+    def feed(self, content: bytes) -> None:
+        *lines, self._partial = (self._partial + content).split(b"\n")
+        for line in lines:
+            self._line(line)
+
+    def close(self) -> None:
+        self._line(self._partial)
+        self._partial = b""
+
+    def _line(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip("\r")
+        if not text or self._room < 0:
+            return
+        self._room -= len(line) + LINE_COST
+        if self._room < 0:
+            log.warning("stderr of the task was cut", task_id=self._task_id, limit=LOGGED_BYTES)
+            return
+        self.last.append(text[:LOGGED_CHARACTERS])
+        log.info(text, task_id=self._task_id, stream="stderr")

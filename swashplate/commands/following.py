@@ -1,0 +1,87 @@
+"""A task or a whole workflow followed until it has ended, told on stderr: one living line on a terminal, else a line a change."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from swashplate.commands import output
+
+if TYPE_CHECKING:
+    from swashplate.client import Client, Task
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def telling(*, quiet: bool = False) -> Iterator[Say]:
+    """Says how things stand; the same twice is said once. On a terminal the last word replaces the one before."""
+    if quiet:
+        yield lambda _: None
+        return
+    if not sys.stderr.isatty():
+        last = ""
+
+        def say(text: str) -> None:
+            nonlocal last
+            if text != last:
+                output.note(text)
+            last = text
+
+        yield say
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=output.console(stderr=True), transient=True) as progress:
+        line = progress.add_task("", total=None)
+        yield lambda text: progress.update(line, description=output.clean(text))
+
+
+def line_of(task: Task) -> str:
+    """How a task stands, in one line."""
+    status = task.stage if task.status == "running" and task.stage else task.status
+    words = [f"task {task.id[:8]} {task.name}: {status}"]
+    if task.proplet_id and task.status == "running":
+        words.append(f"on {task.proplet_id}")
+    if task.attempt > 1:
+        words.append(f"(attempt {task.attempt})")
+    if task.waiting and not task.ended:
+        words.append(f"- {task.waiting}")
+    return " ".join(words)
+
+
+def settled(task: Task) -> bool:
+    """Is there nothing to wait for? A daemon that runs and a latent task that is ready will not end by themselves."""
+    return task.ended or (task.standing and task.status == "running" and task.stage in {"running", "ready"})
+
+
+async def follow(client: Client, task: Task, *, quiet: bool = False) -> Task:
+    """The task when it has ended, or when it stands; over restarts of the manager."""
+    with telling(quiet=quiet) as say:
+        say(line_of(task))
+        if settled(task):
+            return task
+        now = task
+        async for now in client.tasks.watch(task.id):
+            say(line_of(now))
+            if settled(now):
+                break
+    return now
+
+
+def conclude(task: Task, *, began: float) -> None:
+    """What is said of a task that was followed. Failure is told on stderr, and by the exit status of whoever calls."""
+    lasted = output.seconds(time.monotonic() - began)
+    if task.succeeded or not task.ended:
+        word = "is ready" if task.latent and not task.ended else task.status if task.ended else "is running"
+        where = f" on {task.proplet_id}" if task.proplet_id else ""
+        output.note(f"task {task.id} {word}{where} ({lasted})")
+        return
+    reason = f": {task.error}" if task.error else ""
+    code = f" [{task.code}]" if task.code else ""
+    output.note(f"error: task {task.id} {task.status} after {lasted}{reason}{code}")
+    output.note(f"hint: swashplate task attempts {task.id[:8]} shows every attempt")

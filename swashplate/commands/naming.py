@@ -1,0 +1,81 @@
+"""Full ids from what people type: a beginning that only one has, or a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from swashplate.errors import InvalidRequestError, NotFoundError
+
+if TYPE_CHECKING:
+    from swashplate.client import Client
+
+SEARCHED = 1000
+"""How many of the newest are searched."""
+NAMED = 5
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def chosen(given: str, known: list[tuple[str, str]], noun: str) -> str:
+    """The id among ``known`` (ids and names) that ``given`` means: itself, its beginning, or its name.
+
+    Raises ``InvalidRequestError`` naming the candidates when it could mean several.
+    """
+    if any(identity == given for identity, _ in known):
+        return given
+    found = [pair for pair in known if pair[0].startswith(given)] or [pair for pair in known if pair[1] == given]
+    if len(found) == 1:
+        return found[0][0]
+    if not found:
+        raise NotFoundError(
+            f"there is no {noun} whose id begins with {given!r} and none of that name"
+            + (f", among the newest {SEARCHED}" if len(known) >= SEARCHED else ""),
+            code=f"{noun}_not_found",
+            hint=f"swashplate {noun} list shows them",
+        )
+    candidates = ", ".join(f"{identity} ({name})" if name else identity for identity, name in found[:NAMED])
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    raise InvalidRequestError(
+        f"{given!r} could be {len(found)} {noun}s: {candidates}{more}", code="ambiguous_id", hint="type more of the id"
+    )
+
+
+async def _full(given: str, every: AsyncIterator[N], noun: str) -> str:
+    if not given:
+        raise InvalidRequestError(f"the id of the {noun} is empty")
+    if _UUID.fullmatch(given):
+        return given
+    known: list[tuple[str, str]] = []
+    async for each in every:
+        known.append((each.id, each.name))
+        if len(known) >= SEARCHED:
+            break
+    return chosen(given, known, noun)
+
+
+async def task(client: Client, given: str) -> str:
+    return await _full(given, client.tasks.every(), "task")
+
+
+async def job(client: Client, given: str) -> str:
+    return await _full(given, client.jobs.every(), "job")
+
+
+async def workflow(client: Client, given: str) -> str:
+    return await _full(given, client.workflows.every(), "workflow")
+
+
+async def proplet(client: Client, given: str) -> str:
+    return await _full(given, client.proplets.every(), "proplet")

@@ -1,0 +1,98 @@
+"""What a task is: ``swashplate task create``, ``update`` and ``upload``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swashplate.commands import naming, output
+from swashplate.commands.arguments import TaskId
+from swashplate.commands.connection import AsJson, ManagerUrl, speak
+from swashplate.commands.options import task_options
+
+if TYPE_CHECKING:
+    from swashplate.client import Client, Task
+
+
+async def _sendable(client: Client, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with the file's content in place of its path, and full ids in place of what was typed."""
+    import base64
+
+    from swashplate.client.tasks import wasm_bytes
+
+    sent = dict(fields)
+    for name, resolve in (("proplet_id", naming.proplet), ("workflow_id", naming.workflow), ("job_id", naming.job)):
+        if sent.get(name):
+            sent[name] = await resolve(client, sent[name])
+    if "depends_on" in sent:
+        sent["depends_on"] = [await naming.task(client, each) for each in sent["depends_on"]]
+    if "file" in sent:
+        sent["file"] = base64.b64encode(wasm_bytes(sent["file"])).decode()
+    return sent
+
+
+@task_options()
+def create(
+    name: Annotated[str, typer.Argument(help="The task's name; an export of that name is what runs, if there is one.")],
+    *,
+    start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
+    manager: ManagerUrl = "",
+    as_json: AsJson = False,
+    fields: dict[str, Any],
+) -> None:
+    """Create a task and print its id. What it runs is an --image, a --file, or uploaded later."""
+
+    async def work(client: Client) -> Task:
+        sent = await _sendable(client, fields)
+        return await client.tasks.create({"name": name, **sent, **({"start": True} if start else {})})
+
+    made = speak(manager, work)
+    if as_json:
+        output.emit(made.document)
+    else:
+        print(made.id)
+
+
+@task_options()
+def update(
+    task: TaskId,
+    *,
+    name: Annotated[str, typer.Option(help="Another name.")] = "",
+    manager: ManagerUrl = "",
+    as_json: AsJson = False,
+    fields: dict[str, Any],
+) -> None:
+    """Change a task that does not run: only what is named here; the next start has it."""
+    if not fields and not name:
+        raise typer.BadParameter("name at least one thing to change")
+
+    async def work(client: Client) -> Task:
+        full = await naming.task(client, task)
+        sent = await _sendable(client, fields)
+        return await client.tasks.update(full, {**sent, **({"name": name} if name else {})})
+
+    changed = speak(manager, work)
+    if as_json:
+        output.emit(changed.document)
+    else:
+        output.note(f"task {changed.id} updated")
+
+
+def upload(
+    task: TaskId,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .wasm file.")],
+    manager: ManagerUrl = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give a task its binary."""
+
+    async def work(client: Client) -> Task:
+        return await client.tasks.upload(await naming.task(client, task), file)
+
+    found = speak(manager, work)
+    if as_json:
+        output.emit(found.document)
+    else:
+        output.note(f"task {found.id} runs {file}" + (f" ({found.digest})" if found.digest else ""))

@@ -1,0 +1,52 @@
+"""HTTP: a table of routes becomes a service with one error shape, ``/health``, ``/metrics``, OpenAPI and a docs page."""
+
+from swashplate.http import strict_json
+from swashplate.http.bodies import BODY_LIMIT, LARGE_BODY, MIB, parse, read_body, read_bytes, read_text
+from swashplate.http.connection import Patience, RequestTimeoutError
+from swashplate.http.parameters import (
+    OFFSET,
+    Choice,
+    JsonObject,
+    Parameter,
+    Seconds,
+    Text,
+    Whole,
+    limit_of,
+    query_int,
+    query_seconds,
+)
+from swashplate.http.routes import Handler, Route, answer, refusal
+from swashplate.http.service import Check, HttpService, must_be_connected
+from swashplate.http.uploads import Received, read_upload
+
+__all__ = [
+    "BODY_LIMIT",
+    "LARGE_BODY",
+    "MIB",
+    "OFFSET",
+    "Check",
+    "Choice",
+    "Handler",
+    "HttpService",
+    "JsonObject",
+    "Parameter",
+    "Patience",
+    "Received",
+    "RequestTimeoutError",
+    "Route",
+    "Seconds",
+    "Text",
+    "Whole",
+    "answer",
+    "limit_of",
+    "must_be_connected",
+    "parse",
+    "query_int",
+    "query_seconds",
+    "read_body",
+    "read_bytes",
+    "read_text",
+    "read_upload",
+    "refusal",
+    "strict_json",
+]
