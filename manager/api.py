@@ -1,11 +1,10 @@
-"""The manager's HTTP surface: tasks and proplets as its users see them."""
+"""The manager's HTTP surface: tasks as its users see them."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import BodyPartReader, web
@@ -13,24 +12,14 @@ from pydantic import RootModel
 
 from manager.attempts import Attempts
 from manager.dispatch import Dispatch
-from manager.load import Load
-from manager.proplets import Proplet, Proplets
 from manager.records import Attempt, AttemptKey, Task
+from manager.shown import timestamp
 from manager.states import TaskState
 from manager.tasks import TaskService
 from swashplate.blobs import BlobStore
 from swashplate.errors import InvalidRequestError
 from swashplate.http import Route, answer, query_int, query_seconds, read_body
 from swashplate.messages import TaskCreate
-
-_NEVER = "0001-01-01T00:00:00Z"
-
-
-def timestamp(seconds: float | None) -> str:
-    """RFC 3339 in UTC; the existing API writes the year 1 for a time that has not come."""
-    if seconds is None:
-        return _NEVER
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def redacted(text: str) -> str:
@@ -124,22 +113,18 @@ class TaskChanges(RootModel[dict[str, Any]]):
 
 
 class Api:
-    """The task and proplet routes."""
+    """The task routes."""
 
     def __init__(
         self,
         tasks: TaskService,
-        proplets: Proplets,
         attempts: Attempts,
         dispatch: Dispatch,
-        load: Load,
         blobs: BlobStore,
     ) -> None:
         self._tasks = tasks
-        self._proplets = proplets
         self._attempts = attempts
         self._dispatch = dispatch
-        self._load = load
         self._blobs = blobs
 
     def routes(self) -> list[Route]:
@@ -163,15 +148,6 @@ class Api:
             Route("POST", "/tasks/{task_id}/stop", self._stop, "Stop it", errors=(404, 409, 503)),
             Route("GET", "/tasks/{task_id}/results", self._results, "What it produced", errors=(404,)),
             Route("GET", "/tasks/{task_id}/attempts", self._attempts_of, "Every run of it", errors=(404,)),
-            Route(
-                "GET",
-                "/proplets",
-                self._list_proplets,
-                "The proplets",
-                query={**page, "status": "active or inactive"},
-                errors=(400,),
-            ),
-            Route("GET", "/proplets/{proplet_id}", self._get_proplet, "One proplet", errors=(404,)),
             Route("GET", "/blobs/{digest}", self._blob, "The bytes of an uploaded file", errors=(400, 404)),
         ]
 
@@ -237,36 +213,6 @@ class Api:
     async def _attempts_of(self, request: web.Request) -> web.Response:
         found = await self._tasks.attempts(request.match_info["task_id"])
         return answer({"total": len(found), "attempts": [attempt_json(attempt) for attempt in found]})
-
-    def _proplet_json(self, proplet: Proplet) -> dict[str, Any]:
-        return {
-            "id": proplet.id,
-            "name": proplet.name,
-            "namespace": proplet.namespace,
-            "task_count": self._load.count(proplet.id),
-            "alive": self._proplets.alive(proplet),
-            "legacy": proplet.legacy,
-            "last_alive_at": timestamp(proplet.last_seen),
-            "running": proplet.running,
-            "metadata": proplet.metadata,
-            "capabilities": proplet.capabilities.model_dump(mode="json"),
-        }
-
-    async def _list_proplets(self, request: web.Request) -> web.Response:
-        offset, limit = query_int(request, "offset", 0), query_int(request, "limit", 100, low=1, high=10_000)
-        status = request.query.get("status")
-        if status not in {None, "active", "inactive"}:
-            raise InvalidRequestError(f"query parameter status must be active or inactive, got {status!r}")
-        found = [
-            proplet
-            for proplet in self._proplets.list()
-            if status is None or self._proplets.alive(proplet) == (status == "active")
-        ]
-        shown = [self._proplet_json(proplet) for proplet in found[offset : offset + limit]]
-        return answer({"offset": offset, "limit": limit, "total": len(found), "proplets": shown})
-
-    async def _get_proplet(self, request: web.Request) -> web.Response:
-        return answer(self._proplet_json(self._proplets.get(request.match_info["proplet_id"])))
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:
         digest = request.match_info["digest"]
