@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
@@ -65,10 +65,8 @@ def choose(
     requirements: Requirements,
     candidates: Iterable[Candidate],
     strategy: Strategy = Strategy.LEAST_LOADED,
-    *,
-    refused: Collection[str] = (),
 ) -> str | None:
-    """The proplet that is given the attempt; None when it has to wait. ``refused`` are not asked.
+    """The proplet that is given the attempt; None when it has to wait.
 
     Of those that fit: one that holds the dataset, then the least loaded, then one that has the binary already, then the
     one placed on longest ago, then the smallest id.
@@ -90,8 +88,6 @@ def choose(
         if encrypted and not candidate.legacy:
             continue
         if selector and not _labelled(selector, candidate.labels):
-            continue
-        if refused and proplet_id in refused:
             continue
         if in_turn:
             cost = (False, 0.0, False, candidate.last_placed, proplet_id)
@@ -118,29 +114,28 @@ class _Why(IntEnum):
     UNLIKE = 0
     OFFLINE = 1
     CORDONED = 2
-    REFUSED = 3
-    MEMORY = 4
-    SLOTS = 5
+    MEMORY = 3
+    SLOTS = 4
 
 
 _Reason = tuple[_Why, str, str]
 """Why, the sentence for one proplet, and for several; equal reasons are counted together."""
 
 
-def explain(requirements: Requirements, candidates: Iterable[Candidate], refused: Mapping[str, str]) -> str:
-    """Why nobody is given the attempt, in one sentence. ``refused`` says why a proplet did not take it when asked.
+def explain(requirements: Requirements, candidates: Iterable[Candidate]) -> str:
+    """Why nobody is given the attempt, in one sentence.
 
     Each proplet is counted once, under the first reason that applies.
     """
     known = list(candidates)
     if requirements.pinned is not None:
-        return _explain_pinned(requirements, known, refused)
+        return _explain_pinned(requirements.pinned, requirements, known)
     if not known:
         return "no proplet is known yet"
     reasons: dict[_Reason, int] = {}
     short: list[int] = []
     for candidate in known:
-        reason = _reason(requirements, candidate, refused)
+        reason = _reason(requirements, candidate)
         if reason is None:
             continue
         if reason[0] is _Why.MEMORY:
@@ -151,18 +146,17 @@ def explain(requirements: Requirements, candidates: Iterable[Candidate], refused
         reasons[_short_of_memory(max(0, *short), requirements.memory_bytes)] = len(short)
     if (free := len(known) - sum(reasons.values())) > 0:
         return f"it waits for its turn: {_counted(free, len(known))} {'has' if free == 1 else 'have'} room"
-    parts = []
+    parts: list[str] = []
     for reason, count in sorted(reasons.items()):
         what = reason[1] if count == 1 else reason[2]
         parts.append(f"{_counted(count, len(known)) if not parts else count} {what}")
     return "; ".join(parts)
 
 
-def _explain_pinned(requirements: Requirements, known: Sequence[Candidate], refused: Mapping[str, str]) -> str:
-    pinned = requirements.pinned
+def _explain_pinned(pinned: str, requirements: Requirements, known: Sequence[Candidate]) -> str:
     for candidate in known:
         if candidate.proplet_id == pinned:
-            reason = _reason(requirements, candidate, refused)
+            reason = _reason(requirements, candidate)
             return f"proplet {pinned} {reason[1]}" if reason else f"it waits for its turn at proplet {pinned}"
     return f"proplet {pinned} is not known yet"
 
@@ -178,7 +172,7 @@ def _short_of_memory(most: int, required: int) -> _Reason:
     return _Why.MEMORY, f"has {rest}", f"have at most {rest}"
 
 
-def _reason(requirements: Requirements, candidate: Candidate, refused: Mapping[str, str]) -> _Reason | None:
+def _reason(requirements: Requirements, candidate: Candidate) -> _Reason | None:
     """The first thing that keeps this proplet from being chosen; None when nothing does."""
     lacking = [f"{name}={value}" for name, value in requirements.selector if candidate.labels.get(name) != value]
     if lacking:
@@ -200,9 +194,6 @@ def _reason(requirements: Requirements, candidate: Candidate, refused: Mapping[s
         return _Why.OFFLINE, "is offline", "are offline"
     if candidate.cordoned:
         return _Why.CORDONED, "is cordoned", "are cordoned"
-    if candidate.proplet_id in refused:
-        what = f"refused it: {refused[candidate.proplet_id]}"
-        return _Why.REFUSED, what, what
     free = candidate.memory_bytes - candidate.memory_reserved
     if required and free < required:
         return _short_of_memory(max(0, free), required)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from sortedcontainers import SortedList
@@ -96,7 +97,7 @@ class WaitingQueue:
         entry = self._entries.get(key)
         return None if entry is None else self._all.index(entry) + 1
 
-    def heads(self, proplets: Set[str]) -> Iterator[Waiting]:
+    def heads(self, proplets: AbstractSet[str]) -> Iterator[Waiting]:
         """In order, whoever may go to one of ``proplets``, the ids of those that have room.
 
         Whoever is removed from the queue before the next is asked for was placed, and the one behind it gets its turn;
@@ -122,7 +123,7 @@ class WaitingQueue:
             if firsts and firsts[0][0] is entry:
                 self._next_of(firsts, cursor, proplets)
 
-    def _next_of(self, firsts: list[tuple[Waiting, str]], cursor: Waiting | None, proplets: Set[str]) -> None:
+    def _next_of(self, firsts: list[tuple[Waiting, str]], cursor: Waiting | None, proplets: AbstractSet[str]) -> None:
         """Put the next of the same proplet behind ``cursor`` into the place of the first."""
         proplet = firsts[0][1]
         heads = self._pinned.get(proplet)

@@ -108,11 +108,18 @@ class Stack:
         return image
 
     def call(
-        self, method: str, url: str, body: Any = None, timeout: float = 100, *, token: str = ""
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        timeout: float = 100,
+        *,
+        token: str = "",
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        request = urllib.request.Request(url, data, headers, method=method)
+        sent = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        request = urllib.request.Request(url, data, sent | (headers or {}), method=method)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 return response.status, json.loads(response.read())
