@@ -126,8 +126,8 @@ class Load:
         self.refresh(proplet_id)
 
     def free_slots(self, proplet_id: str) -> int:
-        candidate = self._candidates.get(proplet_id)
-        return 0 if candidate is None else max(0, candidate.slots - candidate.active)
+        proplet, held = self._proplets.known(proplet_id), self._held.get(proplet_id) or _Held()
+        return 0 if proplet is None else max(0, proplet.capabilities.slots - len(held.slots) - held.invocations)
 
     def forget(self, proplet_id: str) -> None:
         """It was deleted."""

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from manager import dialects, invocations
-from swashplate.messages import Invoke, InvokeRequest, InvokeResult
+from manager import invocations
+from swashplate.messages import InvokeRequest, InvokeResult
 
 
 async def latent(world, **fields):
@@ -424,9 +424,6 @@ async def test_a_deleted_task_takes_its_calls_along(world):
         assert (await world.call("GET", path))[0] == 404
 
 
-def test_what_a_proplet_is_given_is_what_a_call_may_be():
-    request = InvokeRequest.decode('{"inputs": null, "env": null, "timeout_s": 300}')
-    assert Invoke(
-        invocation_id="i", task_id="t", attempt=1, proplet_id="p", inputs=request.inputs, timeout_s=request.timeout_s
-    )
-    assert dialects.LEASE_GRACE_S > 0
+def test_a_caller_that_has_no_inputs_may_say_null():
+    request = InvokeRequest.decode('{"inputs": null, "env": null}')
+    assert (request.inputs, request.env, request.later) == ([], {}, False)
