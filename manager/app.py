@@ -72,7 +72,8 @@ class Manager:
         self.ledger = Ledger(database)
         self.proplets = Proplets(bus, database, names, announce, clock)
         images = Images(bus, names, timeout=settings.image_timeout)
-        own, shared = OwnTopics(bus, names, _no_parents, clock), SharedTopics(bus, names, blobs)
+        own = OwnTopics(bus, names, _no_parents, clock)
+        shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets)
 
         def dialect_of(proplet_id: str) -> Dialect:
             return shared if self.proplets.is_legacy(proplet_id) else own

@@ -38,6 +38,9 @@ class Dialect(Protocol):
 
     async def stop(self, attempt: Attempt) -> None: ...
 
+    def stops_alone(self, attempt: Attempt) -> bool:
+        """Would a stop of this attempt leave all others as they are?"""
+
     async def invoke(self, task: Task, invocation: Invocation) -> None:
         """Raises as ``start`` does."""
 
@@ -62,6 +65,9 @@ class OwnTopics:
         assert attempt.proplet_id is not None
         message = Stop(id=attempt.task_id, attempt=attempt.number, proplet_id=attempt.proplet_id)
         await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "stop"), message.encode())
+
+    def stops_alone(self, attempt: Attempt) -> bool:
+        return True
 
     async def invoke(self, task: Task, invocation: Invocation) -> None:
         assert invocation.proplet_id is not None

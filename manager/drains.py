@@ -68,18 +68,8 @@ class Drains:
         if task is None or not task.standing or task.stopping or attempt.stop_at is not None:
             return False
         # Those that are being called finish first; new calls go elsewhere.
-        return not self._deployments.running(attempt.key) and not self._shared(attempt)
-
-    def _shared(self, attempt: Attempt) -> bool:
-        """Would a stop reach others, too? A stop on the shared topics names a task, and is for whoever runs it."""
         assert attempt.proplet_id is not None
-        if self._dialect_of(attempt.proplet_id).confirms:
-            return False
-        others = (each for each in self._ledger.attempts_of(attempt.task_id) if each.number != attempt.number)
-        return any(
-            each.proplet_id is not None and not each.state.ended and not self._dialect_of(each.proplet_id).confirms
-            for each in others
-        )
+        return not self._deployments.running(attempt.key) and self._dialect_of(attempt.proplet_id).stops_alone(attempt)
 
     async def _reported(self, proplet_id: str, _said: Alive) -> None:
         self.go_on(proplet_id)

@@ -53,10 +53,12 @@ class SharedTopics:
 
     confirms = False
 
-    def __init__(self, bus: Bus, names: Topics, blobs: BlobStore) -> None:
+    def __init__(self, bus: Bus, names: Topics, blobs: BlobStore, ledger: Ledger, proplets: Proplets) -> None:
         self._bus = bus
         self._topics = names
         self._blobs = blobs
+        self._ledger = ledger
+        self._proplets = proplets
 
     async def start(self, task: Task, attempt: Attempt) -> None:
         assert attempt.proplet_id is not None
@@ -82,8 +84,23 @@ class SharedTopics:
 
     async def stop(self, attempt: Attempt) -> None:
         assert attempt.proplet_id is not None
+        if not self.stops_alone(attempt):
+            log.warning(
+                "not stopped: others run this task, too", task_id=attempt.task_id, proplet_id=attempt.proplet_id
+            )
+            return
         message = LegacyStop(id=attempt.task_id, proplet_id=attempt.proplet_id)
         await self._bus.publish(self._topics.shared_to_proplets("stop"), message.encode(), qos=SHARED_QOS)
+
+    def stops_alone(self, attempt: Attempt) -> bool:
+        """A proplet that hears a stop ends the task that it names, whichever proplet it names."""
+        return not any(
+            each.number != attempt.number
+            and not each.state.ended
+            and each.proplet_id is not None
+            and self._proplets.is_legacy(each.proplet_id)
+            for each in self._ledger.attempts_of(attempt.task_id)
+        )
 
     async def invoke(self, task: Task, invocation: Invocation) -> None:
         assert invocation.proplet_id is not None
