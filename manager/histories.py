@@ -15,12 +15,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from manager import store
+from manager import sample_store, store
 from manager.ledger import Ledger
 from manager.proplets import Proplets
 from manager.records import Task
-from manager.shown import timestamp
-from manager.store import proplet_subject, task_subject
+from manager.sample_store import proplet_subject, task_subject
+from manager.views import timestamp
 from swashplate import logging, topics
 from swashplate.bus import Bus, Received
 from swashplate.database import Database
@@ -170,14 +170,15 @@ class Histories:
     async def _list(self, subject: str, kept: int) -> list[dict[str, Any]]:
         async with self._writing:  # so that each is either still here or already there
             unwritten = [sample.text for sample in reversed(self._unwritten) if sample.subject == subject]
-            written = await self._database.run(lambda db: store.list_samples(db, subject, kept))
+            written = await self._database.run(lambda db: sample_store.newest(db, subject, kept))
         return [json.loads(text) for text in (*unwritten, *written)][:kept]
 
 
 def _save(db: Connection, batch: list[_Sample], known: dict[str, int | None]) -> dict[str, int]:
     """Write them; answers the number of the last one of each subject."""
     numbers = {
-        subject: store.last_sample(db, subject) if number is None else number for subject, number in known.items()
+        subject: sample_store.last_number(db, subject) if number is None else number
+        for subject, number in known.items()
     }
     rows = {}
     for sample in batch:
@@ -189,5 +190,5 @@ def _save(db: Connection, batch: list[_Sample], known: dict[str, int | None]) ->
             "number": number,
             "sample": sample.text,
         }
-    store.save_samples(db, list(rows.values()))
+    sample_store.save(db, list(rows.values()))
     return numbers

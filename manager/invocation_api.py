@@ -9,8 +9,8 @@ from aiohttp import web
 
 from manager.invocations import Invocations
 from manager.records import Invocation
-from manager.shown import timestamp
 from manager.states import InvocationState
+from manager.views import timestamp
 from swashplate.http import OFFSET, Route, Seconds, answer, limit_of, read_body
 from swashplate.messages import InvokeRequest
 

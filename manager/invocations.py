@@ -17,7 +17,7 @@ from typing import Any
 
 from sortedcontainers import SortedList
 
-from manager import calls, states, store
+from manager import calls, invocation_store, states
 from manager.acks import Acks
 from manager.calls import Answer
 from manager.deployments import Deployments
@@ -173,14 +173,14 @@ class Invocations:
         return ended.result() if ended.done() else await self._read(task_id, invocation_id)
 
     async def _read(self, task_id: str, invocation_id: str) -> Invocation:
-        found = await self._database.run(lambda db: store.get_invocation(db, task_id, invocation_id))
+        found = await self._database.run(lambda db: invocation_store.get_invocation(db, task_id, invocation_id))
         if found is None:
             raise NotFoundError(f"task {task_id} has no invocation {invocation_id}", code="invocation_not_found")
         return found
 
     async def list(self, task_id: str, offset: int, limit: int) -> tuple[int, list[Invocation]]:
         """The total, and one page, newest first. Raises ``NotFoundError``."""
-        total, page = await self._database.run(lambda db: store.list_invocations(db, task_id, offset, limit))
+        total, page = await self._database.run(lambda db: invocation_store.list_invocations(db, task_id, offset, limit))
         if not total:
             await self._ledger.fetch(task_id)
         return total, page
@@ -427,7 +427,7 @@ class Invocations:
             self._work.start(self._prune(invocation.task_id), f"old invocations of {invocation.task_id}")
 
     async def _prune(self, task_id: str) -> None:
-        await self._database.run(lambda db: store.prune_invocations(db, task_id, KEPT))
+        await self._database.run(lambda db: invocation_store.prune_invocations(db, task_id, KEPT))
 
 
 def _check_invocable(task: Task) -> None:

@@ -12,7 +12,7 @@ from manager.histories import Histories
 from manager.load import Load
 from manager.proplets import Proplet, Proplets
 from manager.sdf import description
-from manager.shown import timestamp
+from manager.views import timestamp
 from swashplate.http import OFFSET, Choice, Route, answer, limit_of
 
 LIMIT = limit_of(10_000)

@@ -120,6 +120,7 @@ class LegacyStart(LegacyMessage):
     kbs_resource_path: str = ""
     hal_storage_path: str = ""
     monitoring_profile: JsonObject = {}
+    parent_results: dict[str, Json] = {}
     proplet_id: str = ""
 
     @property
@@ -167,6 +168,10 @@ class LegacyInvokeResult(LegacyMessage):
     proplet_id: Identifier
     results: Json = None
     error: str | None = None
+
+    def encode(self) -> bytes:
+        """``error`` is ``null`` when there is none."""
+        return json.dumps(self.model_dump(mode="json")).encode()
 
     @property
     def not_there(self) -> bool:
