@@ -6,19 +6,86 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
+from pydantic import ConfigDict, Field
 
 from manager.drains import Drains
 from manager.histories import Histories
 from manager.load import Load
 from manager.proplets import Proplet, Proplets
 from manager.sdf import description
-from manager.views import timestamp
-from swashplate.http import OFFSET, Choice, Route, answer, limit_of
+from manager.views import Time, timestamp
+from swashplate.http import OFFSET, Choice, Route, Text, answer, limit_of
+from swashplate.messages import Capabilities, Message
 
 LIMIT = limit_of(10_000)
 STATUS = Choice(name="status", text="Only those that live, or that do not.", choices=("active", "inactive"))
 CHANGES = {"cordon": (True, False), "drain": (True, True), "uncordon": (False, False)}
 """What each makes of ``cordoned`` and ``draining``."""
+SUMMARIES = {
+    "cordon": "Give it nothing new",
+    "drain": "Cordon it, and move what has no end of its own elsewhere",
+    "uncordon": "Use it again",
+}
+
+
+PROPLET_ID = Text(
+    name="proplet_id", text="The proplet.", place="path", longest=256, example="4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10"
+)
+TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
+
+
+class PropletView(Message):
+    """A proplet. ``free_slots`` is what is left of the ``slots`` among its capabilities."""
+
+    id: str
+    name: str
+    namespace: str
+    task_count: int = Field(ge=0, description="Attempts that it has, or that are on their way to it.")
+    alive: bool
+    legacy: bool = Field(description="It knows the existing contract's shared topics only.")
+    cordoned: bool
+    draining: bool
+    free_slots: int
+    last_alive_at: str = Time
+    running: int
+    metadata: dict[str, Any]
+    capabilities: Capabilities
+
+
+class PropletPage(Message):
+    offset: int
+    limit: int
+    total: int
+    proplets: list[PropletView]
+
+
+class PropletChange(Message):
+    id: str
+    cordoned: bool
+    draining: bool
+    task_count: int
+
+
+class Sdf(Message):
+    """A document of the Semantic Definition Format."""
+
+    model_config = ConfigDict(extra="allow")
+
+    info: dict[str, Any]
+
+
+class MetricsPage(Message):
+    offset: int
+    limit: int
+    total: int
+    metrics: list[dict[str, Any]]
+
+
+class HistoryPage(Message):
+    offset: int
+    limit: int
+    total: int
+    history: list[str]
 
 
 class PropletApi:
@@ -30,54 +97,66 @@ class PropletApi:
 
     def routes(self) -> list[Route]:
         one = "/proplets/{proplet_id}"
-        page = (OFFSET, LIMIT)
+        page, named = (OFFSET, LIMIT), (PROPLET_ID,)
         return [
-            Route("GET", "/proplets", self._list, "The proplets", parameters=(*page, STATUS), tag="proplets"),
-            Route("GET", one, self._get, "One proplet", errors=(404,), tag="proplets"),
+            Route("GET", "/proplets", self._list, "The proplets", parameters=(*page, STATUS), answer=PropletPage),
+            Route("GET", one, self._get, "One proplet", parameters=named, answer=PropletView, errors=(404,)),
             Route(
                 "DELETE",
                 one,
                 self._delete,
                 "Forget one that has no task and is offline or cordoned",
+                parameters=named,
                 status=204,
                 errors=(404, 409, 503),
-                tag="proplets",
             ),
-            Route("POST", f"{one}/cordon", self._change, "Give it nothing new", errors=(404, 503), tag="proplets"),
+            *(
+                Route(
+                    "POST",
+                    f"{one}/{word}",
+                    self._change,
+                    summary,
+                    parameters=named,
+                    answer=PropletChange,
+                    errors=(404, 503),
+                )
+                for word, summary in SUMMARIES.items()
+            ),
             Route(
-                "POST",
-                f"{one}/drain",
-                self._change,
-                "Cordon it, and move what has no end of its own elsewhere",
-                errors=(404, 503),
-                tag="proplets",
+                "GET",
+                f"{one}/sdf",
+                self._sdf,
+                "Its description as an SDF document",
+                parameters=named,
+                answer=Sdf,
+                errors=(404,),
             ),
-            Route("POST", f"{one}/uncordon", self._change, "Use it again", errors=(404, 503), tag="proplets"),
-            Route("GET", f"{one}/sdf", self._sdf, "Its description as an SDF document", errors=(404,), tag="proplets"),
             Route(
                 "GET",
                 f"{one}/metrics",
                 self._metrics,
                 "What it measured of its machine, newest first",
-                parameters=page,
-                tag="proplets",
+                parameters=(*named, *page),
+                answer=MetricsPage,
+                errors=(503,),
             ),
             Route(
                 "GET",
                 f"{one}/alive-history",
                 self._history,
                 "When it reported, newest first",
-                parameters=page,
+                parameters=(*named, *page),
+                answer=HistoryPage,
                 errors=(404,),
-                tag="proplets",
             ),
             Route(
                 "GET",
                 "/tasks/{task_id}/metrics",
                 self._task_metrics,
                 "What was measured while it ran, newest first",
-                parameters=page,
-                tag="tasks",
+                parameters=(TASK_ID, *page),
+                answer=MetricsPage,
+                errors=(503,),
             ),
         ]
 

@@ -6,6 +6,7 @@ is what ours does instead.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -63,6 +64,9 @@ class Row:
 
     def __str__(self) -> str:
         return f"{self.line}: {self.method} {self.path} {self.status}"
+
+
+PAGE = {"offset": 0, "limit": 100, "total": 0}
 
 
 def post(line: str, body: dict[str, Any], status: int, **more: Any) -> Row:
@@ -254,6 +258,47 @@ READ = [
         shows={"id": PROPLET, "name": str, "task_count": 1, "alive": True, "last_alive_at": TIME, "metadata": dict},
     ),
     Row("no proplet", "GET", f"/proplets/{UNKNOWN}", 404, shows={"error": str}),
+    Row(
+        "an SDF document",
+        "GET",
+        f"/proplets/{PROPLET}/sdf",
+        200,
+        shows={
+            "info": {"title": re.compile(rf"Propeller Proplet: .* \({PROPLET}\)"), "version": "1.0"},
+            "sdfThing": {"Proplet": {"sdfProperty": dict, "sdfAction": dict, "sdfEvent": dict, "sdfData": dict}},
+        },
+    ),
+    Row("its metrics", "GET", f"/proplets/{PROPLET}/metrics", 200, shows={**PAGE, "metrics": []}),
+    Row("metrics of nobody", "GET", f"/proplets/{UNKNOWN}/metrics", 200, shows={**PAGE, "metrics": []}),
+    Row("a task's metrics", "GET", "/tasks/{completed}/metrics", 200, shows={**PAGE, "metrics": []}),
+    Row(
+        "a page of metrics",
+        "GET",
+        f"/proplets/{PROPLET}/metrics?offset=3&limit=2",
+        200,
+        shows={"offset": 3, "limit": 2},
+    ),
+    Row(
+        "when it reported",
+        "GET",
+        f"/proplets/{PROPLET}/alive-history",
+        200,
+        shows={"offset": 0, "limit": 100, "total": int, "history": list},
+    ),
+    Row(
+        "a busy proplet is not deleted", "DELETE", f"/proplets/{PROPLET}", 409, shows={"error": re.compile(".*task.*")}
+    ),
+    Row("no proplet to delete", "DELETE", f"/proplets/{UNKNOWN}", 404, shows={"error": str}),
+    Row(
+        "what is not latent is not called",
+        "POST",
+        "/tasks/{pending}/invoke",
+        409,
+        {"inputs": ["1"]},
+        {"error": str, "code": "not_latent"},
+        differs="500",
+    ),
+    Row("nobody is called", "POST", f"/tasks/{UNKNOWN}/invoke", 404, shows={"error": str}),
 ]
 CHANGE = [
     Row("a name", "PUT", "/tasks/{pending}", 200, {"name": "other"}, {**ALWAYS, "name": "other", "priority": 7}),
@@ -517,3 +562,30 @@ async def test_a_finished_task_does_not_count_for_its_proplet(tmp_path):
         await proplet.result(await proplet.started(), "42")
         await world.ended(task["id"])
         await world.until(lambda shown: shown["task_count"] == 0, f"/proplets/{PROPLET}")
+
+
+async def test_a_latent_task_is_called(tmp_path):
+    """The existing manager cuts the connection after 15 s and gives up after 30."""
+    async with manager(tmp_path) as (world, _), world.proplet(PROPLET) as proplet:
+        task = await world.launch(latent=True)
+        start = await proplet.started()
+        await proplet.status(start, "accepted")
+        await proplet.status(start, "ready")
+        await world.until(lambda shown: shown["state"] == 2, f"/tasks/{task['id']}")
+        calling = asyncio.create_task(world.call("POST", f"/tasks/{task['id']}/invoke", {"inputs": ["2", "40"]}))
+        invoke = await proplet.invoked()
+        assert invoke.inputs == ["2", "40"]
+        await proplet.invoke_result(invoke, "42")
+        status, shown = await calling
+    assert status == 200
+    holds(shown, {"invoked": True, "results": "42"}, "invoke")
+
+
+async def test_a_proplet_without_tasks_is_deleted(tmp_path):
+    """The existing manager deletes one that lives, too; it is there again with its next report."""
+    path = f"/proplets/{PROPLET}"
+    async with manager(tmp_path) as (world, _), world.proplet(PROPLET):
+        await check(world, Row("alive", "DELETE", path, 409, shows={"error": str, "hint": str}), path, None)
+        assert (await world.call("POST", f"{path}/cordon"))[0] == 200
+        await check(world, Row("cordoned", "DELETE", path, 204), path, None)
+        assert (await world.call("GET", path))[0] == 404
