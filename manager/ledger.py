@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from manager import store
-from manager.records import Attempt, AttemptKey, Erased, Group, GroupState, Record, Task
+from manager import invocation_store, store
+from manager.records import Attempt, AttemptKey, Erased, Group, GroupState, Invocation, Record, Task
 from swashplate import logging
 from swashplate.database import Database
 from swashplate.errors import NotFoundError, SwashplateError, UnavailableError
@@ -50,11 +50,13 @@ class Ledger:
         self._attempts: dict[str, dict[int, Attempt]] = {}
         self._groups: dict[str, Group] = {}
         self._members: dict[str, set[str]] = {}
+        self._invocations: dict[str, Invocation] = {}
         self._open: _Batch | None = None
         self._writing: _Batch | None = None
         self._wanted = asyncio.Event()
         self._loading = 0
         self._seq = 0
+        self._invocation_seq = 0
         self._erased: set[str] = set()
         """Ids of what is being deleted, until nobody can read it any more."""
         self._recent: OrderedDict[str, Task] = OrderedDict()
@@ -68,15 +70,14 @@ class Ledger:
     async def open(self) -> None:
         """Load what has not ended; then write whatever is put."""
 
-        def load(db: Connection) -> tuple[list[Task], list[Attempt], list[Group], list[Task]]:
-            self._seq = store.last_seq(db)
+        def load(db: Connection) -> list[Record]:
+            self._seq, self._invocation_seq = store.last_seq(db), invocation_store.last_invocation_seq(db)
             groups = store.active_groups(db)
             members = store.tasks_of_groups(db, [group.id for group in groups])
-            return store.active_tasks(db), store.attempts_of_active(db), groups, members
+            attempts = store.attempts_of_active(db)
+            return [*groups, *members, *store.active_tasks(db), *attempts, *invocation_store.open_invocations(db)]
 
-        tasks, attempts, groups, members = await self._database.run(load)
-        loaded: list[Record] = [*groups, *members, *tasks, *attempts]
-        for record in loaded:
+        for record in await self._database.run(load):
             self._remember(record)
         self._work.start(self._write_batches(), "ledger")
 
@@ -109,6 +110,15 @@ class Ledger:
 
     def open_attempts(self) -> list[Attempt]:
         return [each for run in self._attempts.values() for each in run.values() if not each.state.ended]
+
+    def invocation(self, invocation_id: str) -> Invocation | None:
+        """One that has not ended."""
+        return self._invocations.get(invocation_id)
+
+    def open_invocations(self) -> list[Invocation]:
+        """In the order in which they were asked for."""
+        found = [each for each in self._invocations.values() if not each.state.ended]
+        return sorted(found, key=lambda each: each.seq)
 
     def group(self, group_id: str) -> Group | None:
         """A job or workflow that runs."""
@@ -185,6 +195,10 @@ class Ledger:
         self._seq += 1
         return self._seq
 
+    def next_invocation_seq(self) -> int:
+        self._invocation_seq += 1
+        return self._invocation_seq
+
     def check(self) -> None:
         """Raises ``UnavailableError`` when the database cannot write now; ask before deciding what a user asked for."""
         if self.trouble is not None:
@@ -255,6 +269,8 @@ class Ledger:
                 self._attempts.setdefault(record.task_id, {})[record.number] = record
             case Group():
                 self._groups[record.id] = record
+            case Invocation():
+                self._invocations[record.id] = record
 
     def _forget(self) -> None:
         """Drop from memory what has ended and is written, and what was only looked at."""
@@ -327,6 +343,8 @@ class Ledger:
                     self._doubtful.update((record.id, *(task.id for task in self.tasks_of_group(record.id))))
                 case Attempt() if record.state.ended:
                     self._forget_replaced(record)
+                case Invocation() if record.state.ended:
+                    self._invocations.pop(record.id, None)
                 case _:
                     pass
 
