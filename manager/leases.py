@@ -31,6 +31,9 @@ HEARING_S = 5.0
 """How long after a connect what was said meanwhile may still be on its way. Until then nobody is held to be silent or late:
 it is the manager that could not hear.
 """
+STRANGE_S = 1.0
+"""How long a proplet may go on naming what it does not hold, before that is looked into: its result may be on the way, or
+our acknowledgement of it."""
 OVERDUE = Outcome(AttemptEvent.EXPIRED, None, "the lease ended without a result", "lease_expired", retryable=True)
 SILENT = Outcome(AttemptEvent.EXPIRED, None, "its proplet is not heard of any more", "proplet_lost", retryable=True)
 UNTAKEN = Outcome(
@@ -61,6 +64,9 @@ class Leases:
         self._timers: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._missing: dict[AttemptKey, int] = {}
         """How many heartbeats in a row did not list an attempt that was accepted."""
+        self._strange: dict[str, set[AttemptKey]] = {}
+        """What the last heartbeat of each proplet named that it is not known to hold."""
+        self._looks: dict[str, asyncio.TimerHandle] = {}
         self._work = Tasks(log)
         self.on_over: Callable[[AttemptKey, Outcome], Any] = lambda _key, _outcome: None
         self.on_unknown: Callable[[AttemptKey], Any] = lambda _key: None
@@ -74,7 +80,7 @@ class Leases:
         self._work.start(self._watch(), "silent proplets")
 
     async def close(self) -> None:
-        for timer in self._timers.values():
+        for timer in (*self._timers.values(), *self._looks.values()):
             timer.cancel()
         await self._work.close()
 
@@ -145,10 +151,25 @@ class Leases:
             self._missing.pop(key, None)
         strange = running - held
         if strange:
-            self._work.start(self._look_at(proplet.id, strange), f"what {proplet.id} runs")
+            self._strange[proplet.id] = strange
+            self._look_soon(proplet.id, strange)
+        else:
+            self._strange.pop(proplet.id, None)
+
+    def _look_soon(self, proplet_id: str, strange: set[AttemptKey]) -> None:
+        if proplet_id not in self._looks:
+            later = asyncio.get_running_loop().call_later(STRANGE_S, self._look, proplet_id, strange)
+            self._looks[proplet_id] = later
+
+    def _look(self, proplet_id: str, strange: set[AttemptKey]) -> None:
+        del self._looks[proplet_id]
+        named = self._strange.get(proplet_id, set())
+        if still := strange & named:
+            self._work.start(self._look_at(proplet_id, still), f"what {proplet_id} runs")
+        if others := named - strange:
+            self._look_soon(proplet_id, others)
 
     async def _look_at(self, proplet_id: str, keys: set[AttemptKey]) -> None:
-        """It runs what it is not known to hold: most often the result is on its way."""
 
         def read(db: Connection) -> list[tuple[AttemptKey, Attempt | None, Task | None]]:
             return [(key, store.get_attempt(db, key), store.get_task(db, key.task_id)) for key in keys]
