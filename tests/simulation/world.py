@@ -11,7 +11,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
-from manager import store
+from manager import tables
 from swashplate.bus import Received
 from swashplate.errors import SwashplateError
 from swashplate.messages import Ack, Resolve, Resolved, Result, Start
@@ -51,7 +51,7 @@ class Registry:
 
 
 def _manager_tables(disk: Disk) -> None:
-    store.metadata.create_all(disk.engine)
+    tables.metadata.create_all(disk.engine)
     disk.connection.executescript(WATCHED)
 
 
