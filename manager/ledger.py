@@ -150,6 +150,7 @@ class Ledger:
         if recent is not None:
             self._remember(recent)
             self._doubtful.add(task_id)
+            asyncio.get_running_loop().call_soon(self._forget)
         return recent
 
     def on_disk(self, task_id: str) -> Task | None:
