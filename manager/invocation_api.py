@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
+from pydantic import Field
 
 from manager.invocations import Invocations
 from manager.records import Invocation
 from manager.states import InvocationState
-from manager.views import timestamp
-from swashplate.http import OFFSET, Route, Seconds, answer, limit_of, read_body
-from swashplate.messages import InvokeRequest
+from manager.views import Time, timestamp
+from swashplate.http import OFFSET, Route, Seconds, Text, answer, limit_of, read_body
+from swashplate.messages import InvokeRequest, Message
 
 LIMIT = limit_of(100)
+TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
+INVOCATION_ID = Text(name="invocation_id", text="The invocation.", place="path", longest=256)
 WAIT = Seconds(name="wait", text="Answer when it has ended, or after so many seconds.", high=300)
 STATUS_OF = {"not_ready": 503, "busy": 503, "timeout": 504, "task_not_active": 409}
 """HTTP's status for an invocation that failed with this code while its caller waited; 502 for whatever its proplet says."""
+
+
+class InvocationView(Message):
+    """One call of a latent task. ``results``, or ``error`` and ``code``, are there once it has ended."""
+
+    invocation_id: str
+    task_id: str
+    proplet_id: str = Field(default="", description="Where it runs or ran last.")
+    status: Literal["queued", "running", "completed", "failed"]
+    created_at: str = Time
+    finish_time: str = Time
+    results: Any = None
+    error: str = ""
+    code: str = ""
+
+
+class InvocationPage(Message):
+    offset: int
+    limit: int
+    total: int = Field(description="How many there are without offset and limit.")
+    invocations: list[InvocationView]
+
+
+class Invoked(Message):
+    invoked: Literal[True]
+    results: Any
+    invocation_id: str
 
 
 def invocation_json(invocation: Invocation) -> dict[str, Any]:
@@ -43,11 +73,16 @@ class InvocationApi:
                 "POST",
                 "/tasks/{task_id}/invoke",
                 self._invoke,
-                "Call a latent task, and wait for the result unless the body says async",
+                "Call a latent task",
+                description="Waits for the result, at most ``timeout_s`` seconds, unless the body says ``async``. A failure"
+                " names the invocation, too. A call runs at most once, unless its task has retries.",
+                parameters=(TASK_ID,),
                 body=InvokeRequest,
                 body_required=False,
                 body_example={"inputs": ["2", "40"], "timeout_s": 30},
-                also={202: None},
+                answer=Invoked,
+                also={202: InvocationView},
+                headers={"Location": "With 202: the invocation's path."},
                 errors=(404, 409, 502, 503, 504),
                 example={"invoked": True, "results": "42", "invocation_id": "9f0c6ad4-1d0c-4d0e-8a3e-6a4b5f1c2d3e"},
                 tag="tasks",
@@ -57,8 +92,9 @@ class InvocationApi:
                 "/tasks/{task_id}/invocations",
                 self._list,
                 "Its invocations, newest first",
-                parameters=(OFFSET, LIMIT),
-                errors=(404,),
+                parameters=(TASK_ID, OFFSET, LIMIT),
+                answer=InvocationPage,
+                errors=(404, 503),
                 tag="tasks",
             ),
             Route(
@@ -66,8 +102,9 @@ class InvocationApi:
                 "/tasks/{task_id}/invocations/{invocation_id}",
                 self._get,
                 "One invocation",
-                parameters=(WAIT,),
-                errors=(404,),
+                parameters=(TASK_ID, INVOCATION_ID, WAIT),
+                answer=InvocationView,
+                errors=(404, 503),
                 tag="tasks",
             ),
         ]

@@ -10,12 +10,22 @@ from aiohttp import web
 from manager.drains import Drains
 from manager.histories import Histories
 from manager.load import Load
+from manager.proplet_views import (
+    AliveHistory,
+    Cordoned,
+    PropletPage,
+    PropletSamples,
+    PropletView,
+    TaskSamples,
+)
 from manager.proplets import Proplet, Proplets
 from manager.sdf import description
 from manager.views import timestamp
-from swashplate.http import OFFSET, Choice, Route, answer, limit_of
+from swashplate.http import OFFSET, Choice, Route, Text, answer, limit_of
 
 LIMIT = limit_of(10_000)
+PROPLET_ID = Text(name="proplet_id", text="The proplet.", place="path", longest=256)
+TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
 STATUS = Choice(name="status", text="Only those that live, or that do not.", choices=("active", "inactive"))
 CHANGES = {"cordon": (True, False), "drain": (True, True), "uncordon": (False, False)}
 """What each makes of ``cordoned`` and ``draining``."""
@@ -29,37 +39,64 @@ class PropletApi:
         self._histories = histories
 
     def routes(self) -> list[Route]:
-        one = "/proplets/{proplet_id}"
-        page = (OFFSET, LIMIT)
+        one, page = "/proplets/{proplet_id}", (OFFSET, LIMIT)
         return [
-            Route("GET", "/proplets", self._list, "The proplets", parameters=(*page, STATUS), tag="proplets"),
-            Route("GET", one, self._get, "One proplet", errors=(404,), tag="proplets"),
+            Route(
+                "GET",
+                "/proplets",
+                self._list,
+                "The proplets",
+                parameters=(*page, STATUS),
+                answer=PropletPage,
+                tag="proplets",
+            ),
+            Route(
+                "GET",
+                one,
+                self._get,
+                "One proplet",
+                parameters=(PROPLET_ID,),
+                answer=PropletView,
+                errors=(404,),
+                tag="proplets",
+            ),
             Route(
                 "DELETE",
                 one,
                 self._delete,
-                "Forget one that has no task and is offline or cordoned",
+                "Forget it",
+                description="It must have no task, and be offline or cordoned. One that reports again registers again.",
+                parameters=(PROPLET_ID,),
                 status=204,
                 errors=(404, 409, 503),
                 tag="proplets",
             ),
-            Route("POST", f"{one}/cordon", self._change, "Give it nothing new", errors=(404, 503), tag="proplets"),
-            Route(
-                "POST",
-                f"{one}/drain",
-                self._change,
+            self._change_route("cordon", "Give it nothing new", "What it has, it keeps."),
+            self._change_route(
+                "drain",
                 "Cordon it, and move what has no end of its own elsewhere",
-                errors=(404, 503),
+                "Answered at once; ``task_count`` falls to 0 as daemons and latent tasks go on elsewhere and the others"
+                " end. What is meant for this proplet alone waits until it is uncordoned.",
+            ),
+            self._change_route("uncordon", "Use it again", ""),
+            Route(
+                "GET",
+                f"{one}/sdf",
+                self._sdf,
+                "Its description as a thing",
+                description="In the Semantic Definition Format (RFC 9880).",
+                parameters=(PROPLET_ID,),
+                errors=(404,),
                 tag="proplets",
             ),
-            Route("POST", f"{one}/uncordon", self._change, "Use it again", errors=(404, 503), tag="proplets"),
-            Route("GET", f"{one}/sdf", self._sdf, "Its description as an SDF document", errors=(404,), tag="proplets"),
             Route(
                 "GET",
                 f"{one}/metrics",
                 self._metrics,
                 "What it measured of its machine, newest first",
-                parameters=page,
+                parameters=(PROPLET_ID, *page),
+                answer=PropletSamples,
+                errors=(503,),
                 tag="proplets",
             ),
             Route(
@@ -67,7 +104,8 @@ class PropletApi:
                 f"{one}/alive-history",
                 self._history,
                 "When it reported, newest first",
-                parameters=page,
+                parameters=(PROPLET_ID, *page),
+                answer=AliveHistory,
                 errors=(404,),
                 tag="proplets",
             ),
@@ -76,10 +114,26 @@ class PropletApi:
                 "/tasks/{task_id}/metrics",
                 self._task_metrics,
                 "What was measured while it ran, newest first",
-                parameters=page,
+                parameters=(TASK_ID, *page),
+                answer=TaskSamples,
+                errors=(503,),
                 tag="tasks",
             ),
         ]
+
+    def _change_route(self, what: str, summary: str, text: str) -> Route:
+        return Route(
+            "POST",
+            f"/proplets/{{proplet_id}}/{what}",
+            self._change,
+            summary,
+            description=text,
+            parameters=(PROPLET_ID,),
+            answer=Cordoned,
+            example={"id": "proplet-1", "cordoned": what != "uncordon", "draining": what == "drain", "task_count": 2},
+            errors=(404, 503),
+            tag="proplets",
+        )
 
     def _shown(self, proplet: Proplet) -> dict[str, Any]:
         return {
