@@ -19,6 +19,7 @@ from manager.records import Attempt, AttemptKey, Task
 from manager.runs import Outcome
 from manager.states import AttemptEvent, AttemptState
 from swashplate import logging
+from swashplate.bus import Bus
 from swashplate.database import Database
 from swashplate.messages import Alive
 from swashplate.service import Tasks
@@ -26,6 +27,10 @@ from swashplate.service import Tasks
 log = logging.get("leases")
 
 LOOK_AGAIN_S = 1.0
+HEARING_S = 5.0
+"""How long after a connect what was said meanwhile may still be on its way. Until then nobody is held to be silent or late:
+it is the manager that could not hear.
+"""
 STRANGE_S = 1.0
 """How long a proplet may go on naming what it does not hold, before that is looked into: its result may be on the way, or
 our acknowledgement of it."""
@@ -39,6 +44,7 @@ UNTAKEN = Outcome(
 class Leases:
     def __init__(
         self,
+        bus: Bus,
         database: Database,
         ledger: Ledger,
         proplets: Proplets,
@@ -47,13 +53,14 @@ class Leases:
         silence_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._bus = bus
         self._database = database
         self._ledger = ledger
         self._proplets = proplets
         self._load = load
         self._silence_s = silence_s
         self._clock = clock
-        self._awake_since = clock()
+        self._hearing_since = clock()
         self._timers: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._missing: dict[AttemptKey, int] = {}
         """How many heartbeats in a row did not list an attempt that was accepted."""
@@ -68,12 +75,23 @@ class Leases:
         """Called for an attempt that a proplet runs though it was stopped or replaced."""
 
     async def open(self) -> None:
+        """Call before the bus connects."""
+        self._bus.on_connect(self._connected)
         self._work.start(self._watch(), "silent proplets")
 
     async def close(self) -> None:
         for timer in (*self._timers.values(), *self._looks.values()):
             timer.cancel()
         await self._work.close()
+
+    async def _connected(self) -> None:
+        self._hearing_since = self._clock()
+
+    def _deaf(self) -> float:
+        """Seconds for which nothing can be concluded from not having heard something."""
+        if not self._bus.connected:
+            return HEARING_S
+        return self._hearing_since + HEARING_S - self._clock()
 
     def begin(self, attempt: Attempt) -> None:
         if attempt.deadline is not None:
@@ -90,6 +108,8 @@ class Leases:
         attempt = self._ledger.attempt(key)
         if attempt is not None and attempt.deadline is not None and attempt.deadline > self._clock():
             self.begin(attempt)  # the clock of the machine was set back
+        elif (deaf := self._deaf()) > 0:
+            self._timers[key] = asyncio.get_running_loop().call_later(deaf, self._overdue, key)
         else:
             self.on_over(key, OVERDUE)
 
@@ -98,9 +118,11 @@ class Leases:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
+            if self._deaf() > 0:
+                continue
             now = self._clock()
             for proplet in self._proplets.list():
-                heard = max(proplet.last_seen, self._awake_since)
+                heard = max(proplet.last_seen, self._hearing_since)
                 if now - heard > max(self._silence_s, self._proplets.patience(proplet)):
                     self._silent(proplet)
 

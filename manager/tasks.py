@@ -21,7 +21,7 @@ from manager.proplets import Proplets
 from manager.records import Attempt, Task, spec_text
 from manager.states import TaskEvent, TaskState
 from swashplate import logging
-from swashplate.blobs import BlobStore, sha256_digest
+from swashplate.blobs import BlobStore, BlobWriter, sha256_digest
 from swashplate.database import Database
 from swashplate.errors import (
     ConflictError,
@@ -209,33 +209,29 @@ class TaskService:
         await self._ledger.durable()
         return self._ledger.task(task_id) or changed
 
-    async def upload(self, task_id: str, content: bytes) -> Task:
-        """Replace what runs by this binary."""
-        if not content.startswith(b"\0asm"):
-            raise InvalidRequestError(
-                "field file: not a WASM binary: it does not start with the bytes 00 61 73 6d", code="not_wasm"
-            )
-        digest = await asyncio.to_thread(self._blobs.put, content)
+    async def upload(self, task_id: str, content: BlobWriter, size: int) -> Task:
+        """Replace what runs by this binary, of ``size`` bytes. What is refused is not kept."""
+        self._may_change(await self._ledger.fetch(task_id))
+        digest = await asyncio.to_thread(content.commit)
         task = await self._ledger.fetch(task_id)
-        self._ledger.check()
-        if task.state.active:
-            raise ConflictError(
-                f"task {task_id} is {task.state.name.lower()}", code="task_active", hint="stop it first"
-            )
+        self._may_change(task)
         spec = task.spec.model_copy(update={"file": digest, "image_url": ""})
-        task = task.specified(spec).changed(digest=digest, size=len(content), updated_at=self._clock())
+        task = task.specified(spec).changed(digest=digest, size=size, updated_at=self._clock())
         self._ledger.put(task)
         await self._ledger.durable()
         return task
 
-    async def delete(self, task_id: str) -> None:
-        """With all its attempts, and with its binary when no other task has it."""
-        task = await self._ledger.fetch(task_id)
+    def _may_change(self, task: Task) -> None:
         self._ledger.check()
         if task.state.active:
             raise ConflictError(
-                f"task {task_id} is {task.state.name.lower()}", code="task_active", hint="stop it first"
+                f"task {task.id} is {task.state.name.lower()}", code="task_active", hint="stop it first"
             )
+
+    async def delete(self, task_id: str) -> None:
+        """With all its attempts, and with its binary when no other task has it."""
+        task = await self._ledger.fetch(task_id)
+        self._may_change(task)
         if task.group_id is not None:
             raise ConflictError(
                 f"task {task_id} belongs to {task.group_id}", code="task_in_group", hint="delete the job or workflow"
@@ -247,7 +243,7 @@ class TaskService:
             await self._remove_unused(task.spec.file)
 
     async def _remove_unused(self, digest: str) -> None:
-        if not await self._database.run(lambda db: store.uses_of(db, digest)) and not self._in_use[digest]:
+        if not await self._database.run(lambda db: store.is_used(db, digest)) and not self._in_use[digest]:
             self._blobs.remove(digest)
 
     # Starting and stopping.
