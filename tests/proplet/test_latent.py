@@ -145,6 +145,17 @@ async def test_a_stop_ends_the_deployment_and_its_calls(world, proplet):
     assert (await world.manager.called(endless.id)).code == "not_deployed"
 
 
+async def test_a_newer_deployment_ends_the_older_and_its_calls(world, proplet):
+    older = world.start(ENDLESS, name="again", **FOREVER)
+    await world.manager.ready(older)
+    called = await world.manager.invoke(older.id)
+    await world.manager.start(older.model_copy(update={"attempt": 2}))
+    assert (await world.manager.answer(called)).code == "superseded"
+    result = await world.manager.result(older.id)
+    assert (result.attempt, result.code) == (1, "superseded")
+    await world.manager.until(lambda: [s for s in world.manager.statuses if (s.attempt, s.status) == (2, "ready")])
+
+
 async def test_after_a_restart_the_deployment_and_its_calls_have_failed(world):
     endless = world.start(ENDLESS, name="again", **FOREVER)
     async with world.proplet():
