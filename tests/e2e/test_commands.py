@@ -141,11 +141,49 @@ def test_wrong_usage_and_a_manager_that_is_not_there_are_told_apart(shell):
     assert "ws://x" in shell.run("proplet", "list", "-m", "ws://x", status=1).stderr
 
 
-def test_proplets_are_listed_and_shown(shell):
-    known = shell.json("proplet", "list")["proplets"]
-    assert {each["id"] for each in known} >= set(shell.stack.proplets)
-    first = shell.stack.proplets[0]
-    assert first in shell.run("proplet", "show", first[:13]).stdout
+def test_a_workflow_with_a_failing_branch_ends_as_declared_and_is_drawn(shell):
+    done = shell.run("workflow", "create", "examples/workflow.yaml", "--start", "--wait", "--name", uuid.uuid4().hex)
+    drawn = [line.split(" · ")[0] for line in done.stdout.splitlines()]
+    assert [line.rpartition("─ ")[2].split("  ")[:2] for line in drawn[1:]] == [
+        ["● measure", "completed"],
+        ["● summary", "completed"],
+        ["✗ ratio", "failed"],
+        ["⊘ report", "skipped"],
+        ["● alarm", "completed"],
+    ]
+    assert [line.index("─ ") // 4 for line in drawn[1:]] == [0, 1, 1, 2, 2]
+    assert "ratio, which failed · also after summary" in done.stdout
+    assert "ratio: failed: wasm trap: integer divide by zero" in done.stderr.splitlines()
+
+
+def test_a_job_runs_and_a_failed_one_fails_the_command(shell):
+    done = shell.json("job", "create", "examples/job.yaml", "--start", "--wait")
+    assert [task["results"] for task in done["tasks"]] == ["3", "7", "hello world\n"]
+    (shell.folder / "bad.json").write_text(
+        json.dumps([{"name": "bad", "file": "examples/add.wasm", "invoke": "div", "inputs": [1, 0]}])
+    )
+    failed = shell.run("job", "create", "bad.json", "--start", "--wait", status=1)
+    assert "✗ bad  failed" in failed.stdout
+
+
+def test_a_latent_task_is_called_when_it_is_ready(shell):
+    name = f"adder-{uuid.uuid4().hex[:8]}"
+    said = shell.run("run", "examples/add.wasm", "--invoke", "add", "--latent", "--name", name)
+    assert "is ready on" in said.stderr
+    assert shell.run("task", "invoke", name, "2", "40").stdout == "42\n"
+    assert "got 1 inputs" in shell.run("task", "invoke", name, "2", status=1).stderr
+    shell.run("task", "stop", name)
+
+
+def test_a_cordoned_proplet_is_shown_as_one(shell):
+    proplet = shell.stack.proplets[-1]
+    try:
+        assert "takes no new work" in shell.run("proplet", "cordon", proplet).stderr
+        row = next(line for line in shell.run("proplet", "list").stdout.splitlines() if line.startswith(proplet))
+        assert row.split()[2] == "cordoned"
+    finally:
+        shell.run("proplet", "uncordon", proplet)
+    assert not shell.json("proplet", "show", proplet)["cordoned"]
 
 
 def test_a_shell_completes_commands_and_ids(shell):
