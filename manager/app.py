@@ -72,7 +72,7 @@ class Manager:
         self.load = Load(self.proplets, clock)
         offers = Offers(bus, self.ledger, dialect_of)
         self.dispatch = Dispatch(self.ledger, images, self.load, offers, strategy=settings.placement, clock=clock)
-        leases = Leases(database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock)
+        leases = Leases(bus, database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock)
         self.attempts = Attempts(
             bus, names, self.ledger, self.proplets, self.load, self.dispatch, offers, leases, dialect_of, clock=clock
         )

@@ -169,8 +169,7 @@ def _next_change(zone: zoneinfo.ZoneInfo, after: float, until: float) -> float |
 
 
 def _next_once_a_day(fields: tuple[str, ...], zone: zoneinfo.ZoneInfo, after: float) -> float:
-    # What the wall showed a day ago is earlier than any time that a change of the clock could have hidden from us.
-    local = _at(zone, after - _DAY_S)[0]
+    local = _at(zone, after)[0]
     while True:
         local = _first_match(fields, local)
         found = _instant(local, local.replace(tzinfo=zone).utcoffset() or timedelta())

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, select
 
 from manager import catalogue
 from manager.records import Attempt, AttemptKey, Group, GroupState, Record, Task
@@ -66,6 +66,22 @@ _TABLES: dict[type[Any], tuple[Table, Any]] = {
 }
 
 
+_TASK = select(tasks).where(tasks.c.id == bindparam("wanted"))
+_TASK_BY_KEY = select(tasks).where(tasks.c.idempotency_key == bindparam("wanted"))
+_LAST_SEQ = select(func.coalesce(func.max(tasks.c.seq), 0))
+_ACTIVE_TASKS = select(tasks).where(tasks.c.state.in_(_ACTIVE))
+_ENDED_TASKS = select(tasks).where(tasks.c.finished_at >= bindparam("since")).order_by(tasks.c.finished_at)
+_ATTEMPTS = select(attempts).where(attempts.c.task_id == bindparam("wanted")).order_by(attempts.c.number)
+_ATTEMPT = select(attempts).where(attempts.c.task_id == bindparam("wanted"), attempts.c.number == bindparam("attempt"))
+_ACTIVE_ATTEMPTS = (
+    select(attempts)
+    .join(tasks, (tasks.c.id == attempts.c.task_id) & (tasks.c.run == attempts.c.run))
+    .where(tasks.c.state.in_(_ACTIVE))
+)
+_ACTIVE_GROUPS = select(groups).where(groups.c.state == int(GroupState.RUNNING))
+_ALL_PROPLETS = select(proplets.c.id, proplets.c.description, proplets.c.last_seen)
+
+
 def _entry(task: Task) -> catalogue.Entry:
     return catalogue.Entry(task.id, task.seq, int(task.state), task.spec_text, task.spec.name, task.spec.metadata)
 
@@ -92,7 +108,7 @@ def write(db: Connection, records: Sequence[Record], erased: Mapping[type[Any], 
 
 
 def get_task(db: Connection, task_id: str) -> Task | None:
-    row = db.execute(select(tasks).where(tasks.c.id == task_id)).first()
+    row = db.execute(_TASK, {"wanted": task_id}).first()
     return None if row is None else _task(row)
 
 
@@ -101,16 +117,16 @@ def tasks_with(db: Connection, ids: Iterable[str]) -> list[Task]:
 
 
 def task_by_key(db: Connection, key: str) -> Task | None:
-    row = db.execute(select(tasks).where(tasks.c.idempotency_key == key)).first()
+    row = db.execute(_TASK_BY_KEY, {"wanted": key}).first()
     return None if row is None else _task(row)
 
 
 def last_seq(db: Connection) -> int:
-    return int(db.execute(select(func.coalesce(func.max(tasks.c.seq), 0))).scalar_one())
+    return int(db.execute(_LAST_SEQ).scalar_one())
 
 
 def active_tasks(db: Connection) -> list[Task]:
-    return [_task(row) for row in db.execute(select(tasks).where(tasks.c.state.in_(_ACTIVE)))]
+    return [_task(row) for row in db.execute(_ACTIVE_TASKS)]
 
 
 def scheduled_tasks(db: Connection) -> list[tuple[str, float]]:
@@ -134,25 +150,23 @@ def is_used(db: Connection, digest: str) -> bool:
 
 
 def get_attempt(db: Connection, key: AttemptKey) -> Attempt | None:
-    wanted = (attempts.c.task_id == key.task_id) & (attempts.c.number == key.number)
-    row = db.execute(select(attempts).where(wanted)).first()
+    row = db.execute(_ATTEMPT, {"wanted": key.task_id, "attempt": key.number}).first()
     return None if row is None else _attempt(row)
 
 
 def attempts_of(db: Connection, task_id: str) -> list[Attempt]:
-    rows = db.execute(select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.number))
+    rows = db.execute(_ATTEMPTS, {"wanted": task_id})
     return [_attempt(row) for row in rows]
 
 
 def attempts_of_active(db: Connection) -> list[Attempt]:
     """Every attempt of the present run of a task that has not ended."""
-    joined = select(attempts).join(tasks, (tasks.c.id == attempts.c.task_id) & (tasks.c.run == attempts.c.run))
-    return [_attempt(row) for row in db.execute(joined.where(tasks.c.state.in_(_ACTIVE)))]
+    return [_attempt(row) for row in db.execute(_ACTIVE_ATTEMPTS)]
 
 
 def ended_since(db: Connection, since: float) -> list[Task]:
     """Oldest first."""
-    rows = db.execute(select(tasks).where(tasks.c.finished_at >= since).order_by(tasks.c.finished_at))
+    rows = db.execute(_ENDED_TASKS, {"since": since})
     return [_task(row) for row in rows]
 
 
@@ -165,7 +179,7 @@ def get_group(db: Connection, group_id: str) -> Group | None:
 
 
 def active_groups(db: Connection) -> list[Group]:
-    return [_group(row) for row in db.execute(select(groups).where(groups.c.state == int(GroupState.RUNNING)))]
+    return [_group(row) for row in db.execute(_ACTIVE_GROUPS)]
 
 
 def tasks_of_groups(db: Connection, ids: Iterable[str]) -> list[Task]:
@@ -189,9 +203,7 @@ def list_groups(
 
 def save_proplet(db: Connection, proplet_id: str, description: dict[str, Any], now: float) -> None:
     text = json.dumps(description)
-    known = db.execute(update(proplets).where(proplets.c.id == proplet_id).values(description=text, last_seen=now))
-    if known.rowcount == 0:
-        db.execute(insert(proplets).values(id=proplet_id, description=text, last_seen=now))
+    db.execute(upsert(db, proplets), {"id": proplet_id, "description": text, "last_seen": now})
 
 
 def delete_proplet(db: Connection, proplet_id: str) -> None:
@@ -200,5 +212,5 @@ def delete_proplet(db: Connection, proplet_id: str) -> None:
 
 def all_proplets(db: Connection) -> Sequence[tuple[str, dict[str, Any], float]]:
     """``(id, description, last seen)`` of every proplet that ever registered."""
-    rows = db.execute(select(proplets.c.id, proplets.c.description, proplets.c.last_seen))
+    rows = db.execute(_ALL_PROPLETS)
     return [(row.id, json.loads(row.description), row.last_seen) for row in rows]

@@ -130,6 +130,33 @@ def test_one_that_waits_for_a_full_proplet_holds_nobody_up():
     assert list(queue.heads(set())) == []
 
 
+def test_those_that_wait_for_one_proplet_follow_each_other_until_it_is_full():
+    queue = WaitingQueue()
+    for i in range(4):
+        queue.push((f"t{i}", 1), Requirements(pinned="p1", memory_bytes=i % 2), priority=50, created_at=i)
+    queue.push(("other", 1), Requirements(pinned="p2"), priority=10, created_at=0)
+    left, asked = {"p1", "p2"}, []
+    for entry in queue.heads(left):
+        asked.append(entry.key[0])
+        queue.remove(entry.key)
+        if len(asked) == 3:
+            left.discard("p1")
+    assert asked == ["t0", "t1", "t2", "other"]
+    assert [entry.key[0] for entry in queue] == ["t3"]
+
+
+def test_a_proplet_that_others_have_filled_is_asked_for_no_more():
+    queue = WaitingQueue()
+    queue.push(("any", 1), Requirements(), priority=90, created_at=0)
+    queue.push(("pinned", 1), Requirements(pinned="p1"), priority=50, created_at=0)
+    queue.push(("later", 1), Requirements(encrypted=True), priority=10, created_at=0)
+    left, asked = {"p1", "p2"}, []
+    for entry in queue.heads(left):
+        asked.append(entry.key[0])
+        left.discard("p1")
+    assert asked == ["any", "later"]
+
+
 def per_freed_slot(waiting, slots=200):
     """Seconds that it takes to find and place the next for one free slot, the median of ``slots`` times."""
     queue = WaitingQueue()
