@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swashplate.errors import NotFoundError
-from swashplate.stack import lifecycle
+from swashplate.stack import description, lifecycle
 from swashplate.stack.environment import without_roles
 from swashplate.stack.supervisor import die_with_parent
 
@@ -67,7 +67,7 @@ async def _ready(process: asyncio.subprocess.Process, state: Path, log: Path) ->
     deadline = loop.time() + READY_WITHIN_S
     while True:
         try:
-            return lifecycle.described(state)
+            return description.described(state)
         except NotFoundError:
             if process.returncode is not None or loop.time() > deadline:
                 said = "\n".join(log.read_text(errors="replace").strip().splitlines()[-5:])

@@ -15,7 +15,7 @@ from manager import store
 from swashplate.bus import Received
 from swashplate.errors import SwashplateError
 from swashplate.messages import Resolve, Resolved, Result
-from swashplate.testing import Disk, FaultyBroker, FaultyBus, Faults, Pace, Process, virtual_loop, virtual_machine
+from swashplate.testing import Disk, Faults, FaultyBroker, FaultyBus, Pace, Process, virtual_loop, virtual_machine
 from swashplate.topics import Topics
 from tests.simulation import journal
 from tests.simulation.clients import Clients
