@@ -28,6 +28,7 @@ from client_wasm import wdbc
 from swashplate.client import HttpClient
 from swashplate.errors import SwashplateError, UnavailableError
 from swashplate.stack import lifecycle
+from swashplate.stack.description import described
 from swashplate.stack.environment import without_roles
 from swashplate.stack.supervisor import die_with_parent
 
@@ -154,7 +155,7 @@ async def _ready(process: asyncio.subprocess.Process, state: Path, log: Path) ->
     deadline = time.monotonic() + START_WITHIN_S
     while True:
         with contextlib.suppress(SwashplateError):
-            return lifecycle.described(state)
+            return described(state)
         if process.returncode is not None or time.monotonic() > deadline:
             said = "\n".join(log.read_text(errors="replace").strip().splitlines()[-5:])
             raise UnavailableError(f"the stack did not start: {said}", code="not_started")

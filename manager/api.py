@@ -2,125 +2,82 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
-from datetime import UTC, datetime
 from typing import Any
 
-from aiohttp import BodyPartReader, web
-from pydantic import RootModel
+from aiohttp import web
 
 from manager.attempts import Attempts
 from manager.dispatch import Dispatch
 from manager.load import Load
 from manager.proplets import Proplet, Proplets
-from manager.records import Attempt, AttemptKey, Task
+from manager.records import AttemptKey, Task
 from manager.states import TaskState
-from manager.tasks import TaskService
+from manager.tasks import CHANGEABLE, TaskService
+from manager.views import (
+    AttemptList,
+    Results,
+    Started,
+    Stopped,
+    TaskPage,
+    TaskView,
+    attempt_json,
+    changes_of,
+    task_json,
+    timestamp,
+)
 from swashplate.blobs import BlobStore
 from swashplate.errors import InvalidRequestError
-from swashplate.http import Route, answer, query_int, query_seconds, read_body
+from swashplate.http import (
+    OFFSET,
+    Choice,
+    JsonObject,
+    Route,
+    Seconds,
+    Text,
+    answer,
+    limit_of,
+    query_int,
+    read_body,
+    read_upload,
+)
 from swashplate.messages import TaskCreate
+from swashplate.messages.tasks import WASM_MAGIC
 
-_NEVER = "0001-01-01T00:00:00Z"
-
-
-def timestamp(seconds: float | None) -> str:
-    """RFC 3339 in UTC; the existing API writes the year 1 for a time that has not come."""
-    if seconds is None:
-        return _NEVER
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def redacted(text: str) -> str:
-    return text if len(text) <= 20 else f"{text[:10]}<REDACTED>{text[-10:]}"
-
-
-def task_json(task: Task) -> dict[str, Any]:
-    """A task as the API shows it. Tokens never leave; ``state`` is the contract's number, ``status`` its name."""
-    spec = task.spec
-    shown: dict[str, Any] = {
-        "id": task.id,
-        "name": spec.name,
-        "kind": spec.kind,
-        "state": int(task.state),
-        "status": task.state.name.lower(),
-        "cli_args": spec.cli_args,
-        "daemon": spec.daemon,
-        "encrypted": spec.encrypted,
-        "priority": spec.priority,
-        "timeout_s": spec.timeout_s,
-        "retries": spec.retries,
-        "run": task.run,
-        "attempt": task.attempt,
-        "start_time": timestamp(task.started_at),
-        "finish_time": timestamp(task.finished_at),
-        "created_at": timestamp(task.created_at),
-        "updated_at": timestamp(task.updated_at),
-        "next_run": timestamp(task.next_run),
-    }
-    optional = {
-        "mode": spec.mode,
-        "image_url": spec.image_url,
-        "file": redacted(base64.b64encode(spec.file.encode()).decode()) if spec.file else "",
-        "digest": task.digest,
-        "inputs": spec.inputs,
-        "env": spec.env,
-        "latent": spec.latent,
-        "concurrency": spec.concurrency,
-        "broadcast": spec.broadcast,
-        "restart": spec.restart if spec.daemon else "",
-        "kbs_resource_path": spec.kbs_resource_path,
-        "hal_storage_path": spec.hal_storage_path,
-        "monitoring_profile": spec.monitoring_profile and spec.monitoring_profile.model_dump(),
-        "dataset": spec.dataset,
-        "selector": spec.selector,
-        "memory_bytes": spec.memory_bytes,
-        "wasm_features": spec.wasm_features,
-        "metadata": spec.metadata,
-        "depends_on": spec.depends_on,
-        "run_if": spec.run_if,
-        "workflow_id": spec.workflow_id,
-        "job_id": spec.job_id,
-        "schedule": spec.schedule,
-        "timezone": spec.timezone if spec.schedule else "",
-        "is_recurring": spec.is_recurring,
-        "missed_run": spec.missed_run if spec.schedule else "",
-        "proplet_id": task.proplet_id or spec.proplet_id,
-        "results": json.loads(task.result) if task.result else None,
-        "error": task.error,
-        "code": task.code,
-    }
-    return {**shown, **{name: value for name, value in optional.items() if value}}
+STATUS = Choice(
+    name="status", text="Only tasks of this status.", choices=tuple(state.name.lower() for state in TaskState)
+)
+NAME = Text(name="name", text="Only tasks of exactly this name.", longest=256)
+METADATA = JsonObject(
+    name="metadata", text="Only tasks whose metadata has each of these keys with this value.", example={"site": "north"}
+)
+JOB = Text(name="job_id", text="Only tasks of this job.", longest=256)
+WORKFLOW = Text(name="workflow_id", text="Only tasks of this workflow.", longest=256)
+LIMIT = limit_of(100)
+WAIT = Seconds(name="wait", text="Answer when the task has ended, or after so many seconds.", high=300)
+KEY = Text(
+    name="Idempotency-Key",
+    text="The same request under the same key makes one task, however often it is sent.",
+    place="header",
+    shortest=1,
+    longest=256,
+    pattern="[!-~]+( +[!-~]+)*",
+)
+DIGEST = Text(name="digest", text="As the task shows it.", place="path", longest=71, pattern="sha256:[0-9a-f]{64}")
+TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
+TaskChanges = changes_of(CHANGEABLE)
+EXAMPLE = {"name": "add", "image_url": "localhost:5000/add:latest", "inputs": ["2", "40"], "start": True}
+UPLOAD = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
 
 
-def attempt_json(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "attempt": attempt.number,
-        "run": attempt.run,
-        "proplet_id": attempt.proplet_id,
-        "status": str(attempt.state),
-        "created_at": timestamp(attempt.created_at),
-        "offered_at": timestamp(attempt.offered_at),
-        "accepted_at": timestamp(attempt.accepted_at),
-        "finish_time": timestamp(attempt.finished_at),
-        **({"results": json.loads(attempt.result)} if attempt.result else {}),
-        **({"error": attempt.error, "code": attempt.code} if attempt.error else {}),
-    }
-
-
-def query_state(request: web.Request) -> TaskState:
-    asked = request.query["status"]
-    try:
-        return TaskState[asked.upper()]
-    except KeyError:
-        known = ", ".join(state.name.lower() for state in TaskState)
-        raise InvalidRequestError(f"query parameter status must be one of {known}, got {asked!r}") from None
-
-
-class TaskChanges(RootModel[dict[str, Any]]):
-    """Some of a task's fields."""
+def is_wasm(name: str, first: bytes) -> None:
+    """Raises ``InvalidRequestError`` for what is not a WASM binary, by its name and its first bytes."""
+    if not name.endswith(".wasm"):
+        raise InvalidRequestError("field file: its name must end in .wasm", code="not_wasm")
+    if not first.startswith(WASM_MAGIC):
+        raise InvalidRequestError(
+            "field file: not a WASM binary: it does not start with the bytes 00 61 73 6d", code="not_wasm"
+        )
 
 
 class Api:
@@ -144,25 +101,116 @@ class Api:
 
     def routes(self) -> list[Route]:
         page = {"offset": "How many to leave out, default 0", "limit": "How many at most, default 100"}
+        one = (TASK_ID,)
         return [
             Route(
                 "POST",
                 "/tasks",
                 self._create,
                 "Create a task, and start it when the body says so",
+                description="A repetition under the same ``Idempotency-Key`` is answered 200 with the task of the first.",
+                parameters=(KEY,),
                 body=TaskCreate,
+                body_example=EXAMPLE,
+                answer=TaskView,
                 status=201,
+                also={200: TaskView},
+                errors=(404, 409, 503),
+                headers={"Location": "The task's path."},
+            ),
+            Route(
+                "GET",
+                "/tasks",
+                self._list,
+                "Tasks, newest first",
+                parameters=(OFFSET, LIMIT, STATUS, NAME, METADATA, JOB, WORKFLOW),
+                answer=TaskPage,
+                errors=(503,),
+            ),
+            Route(
+                "GET",
+                "/tasks/{task_id}",
+                self._get,
+                "One task",
+                parameters=(TASK_ID, WAIT),
+                answer=TaskView,
+                errors=(404, 503),
+            ),
+            Route(
+                "PUT",
+                "/tasks/{task_id}",
+                self._update,
+                "Change what the body names",
+                description="What it does not name stays as it is. While the task is active only its name, metadata and"
+                " priority can be changed.",
+                parameters=one,
+                body=TaskChanges,
+                body_example={"priority": 80, "metadata": {"site": "north"}},
+                answer=TaskView,
                 errors=(404, 409, 503),
             ),
-            Route("GET", "/tasks", self._list, "Tasks, newest first", query=page, errors=(400,)),
-            Route("GET", "/tasks/{task_id}", self._get, "One task", errors=(404,)),
-            Route("PUT", "/tasks/{task_id}", self._update, "Change what the body names", errors=(404, 409, 503)),
-            Route("DELETE", "/tasks/{task_id}", self._delete, "Delete it", status=204, errors=(404, 409, 503)),
-            Route("PUT", "/tasks/{task_id}/upload", self._upload, "Give it a binary", errors=(400, 404, 409, 413, 503)),
-            Route("POST", "/tasks/{task_id}/start", self._start, "Start it (again)", errors=(404, 409, 503)),
-            Route("POST", "/tasks/{task_id}/stop", self._stop, "Stop it", errors=(404, 409, 503)),
-            Route("GET", "/tasks/{task_id}/results", self._results, "What it produced", errors=(404,)),
-            Route("GET", "/tasks/{task_id}/attempts", self._attempts_of, "Every run of it", errors=(404,)),
+            Route(
+                "DELETE",
+                "/tasks/{task_id}",
+                self._delete,
+                "Delete it, with all its attempts",
+                parameters=one,
+                status=204,
+                errors=(404, 409, 503),
+            ),
+            Route(
+                "PUT",
+                "/tasks/{task_id}/upload",
+                self._upload,
+                "Give it a binary",
+                description="A form with the field ``file``, whose name ends in ``.wasm``. It takes the place of ``file``"
+                " and ``image_url``.",
+                parameters=one,
+                takes="multipart/form-data",
+                body_schema=UPLOAD,
+                answer=TaskView,
+                errors=(404, 409, 503),
+            ),
+            Route(
+                "POST",
+                "/tasks/{task_id}/start",
+                self._start,
+                "Start it (again)",
+                parameters=one,
+                answer=Started,
+                example={"started": True, "run": 1, "attempt": 1},
+                errors=(404, 409, 503),
+            ),
+            Route(
+                "POST",
+                "/tasks/{task_id}/stop",
+                self._stop,
+                "Stop it",
+                description="It ends as interrupted, within two seconds.",
+                parameters=one,
+                answer=Stopped,
+                example={"stopped": True},
+                errors=(404, 409, 503),
+            ),
+            Route(
+                "GET",
+                "/tasks/{task_id}/results",
+                self._results,
+                "What it produced",
+                parameters=one,
+                answer=Results,
+                example={"results": "42", "status": "completed"},
+                errors=(404, 503),
+            ),
+            Route(
+                "GET",
+                "/tasks/{task_id}/attempts",
+                self._attempts_of,
+                "Every run of it",
+                parameters=one,
+                answer=AttemptList,
+                errors=(404, 503),
+            ),
             Route(
                 "GET",
                 "/proplets",
@@ -172,40 +220,58 @@ class Api:
                 errors=(400,),
             ),
             Route("GET", "/proplets/{proplet_id}", self._get_proplet, "One proplet", errors=(404,)),
-            Route("GET", "/blobs/{digest}", self._blob, "The bytes of an uploaded file", errors=(400, 404)),
+            Route(
+                "GET",
+                "/blobs/{digest}",
+                self._blob,
+                "The bytes of an uploaded file",
+                parameters=(DIGEST,),
+                gives="application/wasm",
+                also={206: None, 304: None},
+                errors=(404, 416),
+            ),
         ]
 
     async def _create(self, request: web.Request) -> web.Response:
         spec = await read_body(request, TaskCreate)
-        task, new = await self._tasks.create(spec, key=request.headers.get("Idempotency-Key"))
+        task, new = await self._tasks.create(spec, key=KEY.of(request) or None)
         return answer(self._shown(task), status=201 if new else 200, headers={"Location": f"/tasks/{task.id}"})
 
     def _shown(self, task: Task) -> dict[str, Any]:
         """With what only the present knows: what its proplet does with it, or why it waits."""
         if not task.state.active:
-            return task_json(task)
+            return task_json(task, self._blobs)
         stage = self._attempts.stage(AttemptKey(task.id, task.attempt))
         waiting = self._dispatch.waiting_for(task)
-        return task_json(task) | ({"stage": stage} if stage else {}) | ({"waiting": waiting} if waiting else {})
+        return (
+            task_json(task, self._blobs)
+            | ({"stage": stage} if stage else {})
+            | ({"waiting": waiting} if waiting else {})
+        )
 
     async def _list(self, request: web.Request) -> web.Response:
-        offset, limit = query_int(request, "offset", 0), query_int(request, "limit", 100, low=1, high=100)
-        filters: dict[str, Any] = {}
-        if "status" in request.query:
-            filters["state"] = int(query_state(request))
-        if "name" in request.query:
-            filters["name"] = request.query["name"]
+        offset, limit = OFFSET.of(request), LIMIT.of(request)
+        status, groups = STATUS.of(request), {JOB.of(request), WORKFLOW.of(request)} - {""}
+        filters = {
+            "state": int(TaskState[status.upper()]) if status else None,
+            "name": NAME.of(request) or None,
+            "metadata": METADATA.of(request),
+            "group_id": groups.pop() if len(groups) == 1 else None,
+        }
+        if groups:  # of two groups at once there is no task
+            return answer({"offset": offset, "limit": limit, "total": 0, "tasks": []})
+        filters = {name: value for name, value in filters.items() if value is not None}
         total, page = await self._tasks.list(offset, limit, filters)
         shown = [self._shown(task) for task in page]
         return answer({"offset": offset, "limit": limit, "total": total, "tasks": shown})
 
     async def _get(self, request: web.Request) -> web.Response:
-        wait = query_seconds(request, "wait", high=300)
-        return answer(self._shown(await self._tasks.ended(request.match_info["task_id"], wait)))
+        return answer(self._shown(await self._tasks.ended(request.match_info["task_id"], WAIT.of(request))))
 
     async def _update(self, request: web.Request) -> web.Response:
         changes = await read_body(request, TaskChanges)
-        task = await self._tasks.update(request.match_info["task_id"], changes.root)
+        named = changes.model_dump(mode="json", exclude_unset=True)
+        task = await self._tasks.update(request.match_info["task_id"], named)
         return answer(self._shown(task))
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -213,13 +279,12 @@ class Api:
         return web.Response(status=204)
 
     async def _upload(self, request: web.Request) -> web.Response:
-        async for part in await request.multipart():
-            if isinstance(part, BodyPartReader) and part.name == "file":
-                if not (part.filename or "").endswith(".wasm"):
-                    raise InvalidRequestError("field file: its name must end in .wasm", code="not_wasm")
-                task = await self._tasks.upload(request.match_info["task_id"], bytes(await part.read()))
-                return answer(self._shown(task))
-        raise InvalidRequestError("the form has no field file")
+        task_id = request.match_info["task_id"]
+        await self._tasks.get(task_id)  # before the file is taken
+        with self._blobs.writer() as writer:
+            received = await read_upload(request, writer, check=is_wasm)
+            task = await self._tasks.upload(task_id, writer, received.size)
+        return answer(self._shown(task))
 
     async def _start(self, request: web.Request) -> web.Response:
         task = await self._tasks.start(request.match_info["task_id"])
@@ -269,8 +334,6 @@ class Api:
         return answer(self._proplet_json(self._proplets.get(request.match_info["proplet_id"])))
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:
-        digest = request.match_info["digest"]
-        if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-            raise InvalidRequestError(f"{digest!r} is not a digest", hint="sha256: and 64 hex digits")
+        digest = DIGEST.of(request)
         self._blobs.size(digest)
         return web.FileResponse(self._blobs.path(digest), headers={"Content-Type": "application/wasm"})

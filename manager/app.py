@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from manager import store
+from manager import store, tables
 from manager.api import Api
 from manager.attempts import TOLD_AGAIN_S, Attempts
 from manager.dialects import Dialect, OwnTopics, Parents
@@ -72,7 +72,7 @@ class Manager:
         self.load = Load(self.proplets, clock)
         offers = Offers(bus, self.ledger, dialect_of)
         self.dispatch = Dispatch(self.ledger, images, self.load, offers, strategy=settings.placement, clock=clock)
-        leases = Leases(database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock)
+        leases = Leases(bus, database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock)
         self.attempts = Attempts(
             bus, names, self.ledger, self.proplets, self.load, self.dispatch, offers, leases, dialect_of, clock=clock
         )
@@ -102,7 +102,7 @@ class Manager:
 @asynccontextmanager
 async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: Bus) -> AsyncIterator[None]:
     """The manager at work, on these two connections and with its state in ``folder``, until the context ends."""
-    database = Database(settings.database(folder), store.SCHEMA)
+    database = Database(settings.database(folder), tables.SCHEMA)
     tokens = {settings.coordinator_url: settings.coordinator_token.get_secret_value()}
     async with database, HttpClient(tokens=tokens) as client:
         manager = Manager(settings, bus, bare_bus, database, BlobStore(folder / "blobs"), client)

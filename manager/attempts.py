@@ -196,10 +196,14 @@ class Attempts:
             self._ledger.then(lambda: self._tell_to_stop(attempt))
 
     def _stop_at_proplet(self, attempt: Attempt) -> None:
+        current = self._ledger.attempt(attempt.key)
+        if current is None or current.state.ended:  # while it was written that it is to stop
+            return
         self._tell_to_stop(attempt)
         assert attempt.stop_at is not None
         left = max(0.0, attempt.stop_at + STOP_S - self._clock())
         outcome = stopped("stopped; its proplet has not confirmed that")
+        self._stopped_waiting(attempt.key)
         self._stops[attempt.key] = asyncio.get_running_loop().call_later(left, self.finish, attempt.key, outcome)
 
     def _tell_to_stop(self, attempt: Attempt) -> None:
@@ -368,10 +372,13 @@ class Attempts:
         self._leases.settle(key)
         self._load.take_back(task, attempt)
         self._stages.pop(key, None)
+        self._stopped_waiting(key)
+        self.on_gone(task, attempt)
+
+    def _stopped_waiting(self, key: AttemptKey) -> None:
         timer = self._stops.pop(key, None)
         if timer is not None:
             timer.cancel()
-        self.on_gone(task, attempt)
 
     def _tell_ended(self, task: Task) -> None:
         ending = self._ending.pop(task.id, None)

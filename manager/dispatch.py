@@ -168,5 +168,4 @@ class Dispatch:
         if first.key in self._later:
             left = first.not_before - self._clock()
             return f"the next attempt begins in {max(left, 0):.1f} s"
-        reason = placement.explain(requirements_of(task, first), self._load.candidates())
-        return reason or "others are before it in the queue"
+        return placement.explain(requirements_of(task, first), self._load.candidates())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
@@ -16,15 +17,53 @@ from manager.states import TaskState
 from swashplate import logging, topics
 from swashplate.bus import Bus, Received
 from swashplate.client import HttpClient
-from swashplate.errors import InvalidRequestError, SwashplateError, UnavailableError, from_validation
-from swashplate.http import Route, answer, read_body, read_text
-from swashplate.messages import ExperimentAnswer, ExperimentConfig, RoundStart, RoundTask, TaskCreate
+from swashplate.errors import SwashplateError, UnavailableError, from_validation
+from swashplate.http import Route, Seconds, Text, answer, read_body, read_text
+from swashplate.messages import (
+    ExperimentAnswer,
+    ExperimentConfig,
+    Message,
+    ParticipantTaskAnswer,
+    RoundStart,
+    RoundStatus,
+    RoundTask,
+    TaskCreate,
+    Update,
+    UpdateAnswer,
+)
 from swashplate.service import Tasks
 
 log = logging.get("learning")
 
 HAND_IN_S = 600.0
 """How long the coordinator may be away before an update that came inside a task's result is given up."""
+
+WAIT = Seconds(name="wait", text="Answer when the round is over, or after so many seconds.", high=300)
+ROUND_ID = Text(name="round_id", text="The round.", required=True, shortest=1, longest=256, example="round-1")
+PROPLET_ID = Text(name="proplet_id", text="The participant.", longest=256)
+TOKEN = Text(
+    name="X-Attempt-Token",
+    text="The token that the participant's task was started with.",
+    place="header",
+    pattern="[!-~]*",
+)
+EXPERIMENT = {
+    "experiment_id": "hospitals",
+    "round_id": "round-1",
+    "model_ref": "fl/models/global_model_v0",
+    "participants": ["4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10"],
+    "hyperparams": {"epochs": 1, "lr": 0.01},
+    "k_of_n": 1,
+    "timeout_s": 60,
+    "task_wasm_image": "localhost:5000/fl-client:latest",
+}
+
+
+class RoundCompletion(Message):
+    """What the coordinator says, in the wrapper of the existing API."""
+
+    status: RoundStatus
+
 
 _STATUS = {
     TaskState.COMPLETED: "completed",
@@ -51,19 +90,62 @@ class Learning:
         await self._work.close()
 
     def routes(self) -> list[Route]:
+        round_id = Text(name="round_id", text="The round.", place="path", longest=256, example="round-1")
         return [
             Route(
                 "POST",
                 "/fl/experiments",
                 self._experiments,
                 "Configure a round and launch one task per participant",
+                description="The same request again starts nothing and is answered the same.",
                 body=ExperimentConfig,
+                body_example=EXPERIMENT,
                 answer=ExperimentAnswer,
                 errors=(404, 409, 503),
+                tag="learning",
             ),
-            Route("GET", "/fl/rounds/{round_id}/complete", self._complete, "Is the round over?", errors=(404, 503)),
-            Route("GET", "/fl/task", self._task, "What a participant of a round is to do", errors=(400, 404, 503)),
-            Route("POST", "/fl/update", self._update, "Hand in an update", errors=(403, 404, 409, 503), open=True),
+            Route(
+                "GET",
+                "/fl/rounds/{round_id}/complete",
+                self._complete,
+                "Is the round over?",
+                parameters=(round_id, WAIT),
+                answer=RoundCompletion,
+                errors=(404, 503),
+                tag="learning",
+            ),
+            Route(
+                "GET",
+                "/fl/task",
+                self._task,
+                "What a participant of a round is to do",
+                parameters=(ROUND_ID, PROPLET_ID),
+                answer=ParticipantTaskAnswer,
+                errors=(404, 503),
+                tag="learning",
+            ),
+            Route(
+                "POST",
+                "/fl/update",
+                self._update,
+                "Hand in an update",
+                description="Its proof is the token of the participant's attempt, not the token of this service.",
+                parameters=(TOKEN,),
+                body=Update,
+                answer=UpdateAnswer,
+                example={"status": "accepted"},
+                errors=(403, 404, 409, 503),
+                open=True,
+                tag="learning",
+            ),
+            Route(
+                "POST",
+                "/fl/update_cbor",
+                self._update_cbor,
+                "Not taken: updates are JSON",
+                status=415,
+                tag="learning",
+            ),
         ]
 
     async def _experiments(self, request: web.Request) -> web.Response:
@@ -84,18 +166,23 @@ class Learning:
 
     async def _complete(self, request: web.Request) -> web.Response:
         round_id = topics.level(request.match_info["round_id"], "round id")
-        query = f"?{request.query_string}" if request.query_string else ""
-        body = await self._forward("GET", f"/rounds/{round_id}/complete{query}", timeout=310)
+        wait = WAIT.of(request)
+        query = f"?wait={wait:g}" if wait else ""
+        body = await self._forward("GET", f"/rounds/{quote(round_id)}/complete{query}", timeout=wait + 10)
         return web.Response(body=b'{"status":' + body.strip() + b"}\n", content_type="application/json")
 
     async def _task(self, request: web.Request) -> web.Response:
-        if not request.query.get("round_id"):
-            raise InvalidRequestError("query parameter round_id is required")
-        body = await self._forward("GET", f"/task?{request.query_string}")
+        query = urlencode({"round_id": ROUND_ID.of(request), "proplet_id": PROPLET_ID.of(request)})
+        body = await self._forward("GET", f"/task?{query}")
         return web.Response(body=body, content_type="application/json")
 
+    async def _update_cbor(self, _: web.Request) -> web.Response:
+        hint = "POST the update as JSON to /fl/update"
+        body = {"error": "CBOR updates are not taken", "code": "unsupported_media_type", "hint": hint}
+        return answer(body, status=415)
+
     async def _update(self, request: web.Request) -> web.Response:
-        token = request.headers.get("X-Attempt-Token")
+        token = TOKEN.of(request)
         headers = {"X-Attempt-Token": token} if token else {}
         body = await self._forward("POST", "/update", (await read_text(request)).encode(), headers=headers)
         return web.Response(body=body, content_type="application/json")

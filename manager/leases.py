@@ -19,6 +19,7 @@ from manager.records import Attempt, AttemptKey, Task
 from manager.runs import Outcome
 from manager.states import AttemptEvent, AttemptState
 from swashplate import logging
+from swashplate.bus import Bus
 from swashplate.database import Database
 from swashplate.messages import Alive
 from swashplate.service import Tasks
@@ -26,6 +27,13 @@ from swashplate.service import Tasks
 log = logging.get("leases")
 
 LOOK_AGAIN_S = 1.0
+HEARING_S = 5.0
+"""How long after a connect what was said meanwhile may still be on its way. Until then nobody is held to be silent or late:
+it is the manager that could not hear.
+"""
+STRANGE_S = 1.0
+"""How long a proplet may go on naming what it does not hold, before that is looked into: its result may be on the way, or
+our acknowledgement of it."""
 OVERDUE = Outcome(AttemptEvent.EXPIRED, None, "the lease ended without a result", "lease_expired", retryable=True)
 SILENT = Outcome(AttemptEvent.EXPIRED, None, "its proplet is not heard of any more", "proplet_lost", retryable=True)
 UNTAKEN = Outcome(
@@ -36,6 +44,7 @@ UNTAKEN = Outcome(
 class Leases:
     def __init__(
         self,
+        bus: Bus,
         database: Database,
         ledger: Ledger,
         proplets: Proplets,
@@ -44,16 +53,20 @@ class Leases:
         silence_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._bus = bus
         self._database = database
         self._ledger = ledger
         self._proplets = proplets
         self._load = load
         self._silence_s = silence_s
         self._clock = clock
-        self._awake_since = clock()
+        self._hearing_since = clock()
         self._timers: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._missing: dict[AttemptKey, int] = {}
         """How many heartbeats in a row did not list an attempt that was accepted."""
+        self._strange: dict[str, set[AttemptKey]] = {}
+        """What the last heartbeat of each proplet named that it is not known to hold."""
+        self._looks: dict[str, asyncio.TimerHandle] = {}
         self._work = Tasks(log)
         self.on_over: Callable[[AttemptKey, Outcome], Any] = lambda _key, _outcome: None
         self.on_unknown: Callable[[AttemptKey], Any] = lambda _key: None
@@ -62,12 +75,23 @@ class Leases:
         """Called for an attempt that a proplet runs though it was stopped or replaced."""
 
     async def open(self) -> None:
+        """Call before the bus connects."""
+        self._bus.on_connect(self._connected)
         self._work.start(self._watch(), "silent proplets")
 
     async def close(self) -> None:
-        for timer in self._timers.values():
+        for timer in (*self._timers.values(), *self._looks.values()):
             timer.cancel()
         await self._work.close()
+
+    async def _connected(self) -> None:
+        self._hearing_since = self._clock()
+
+    def _deaf(self) -> float:
+        """Seconds for which nothing can be concluded from not having heard something."""
+        if not self._bus.connected:
+            return HEARING_S
+        return self._hearing_since + HEARING_S - self._clock()
 
     def begin(self, attempt: Attempt) -> None:
         if attempt.deadline is not None:
@@ -84,6 +108,8 @@ class Leases:
         attempt = self._ledger.attempt(key)
         if attempt is not None and attempt.deadline is not None and attempt.deadline > self._clock():
             self.begin(attempt)  # the clock of the machine was set back
+        elif (deaf := self._deaf()) > 0:
+            self._timers[key] = asyncio.get_running_loop().call_later(deaf, self._overdue, key)
         else:
             self.on_over(key, OVERDUE)
 
@@ -92,9 +118,11 @@ class Leases:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
+            if self._deaf() > 0:
+                continue
             now = self._clock()
             for proplet in self._proplets.list():
-                heard = max(proplet.last_seen, self._awake_since)
+                heard = max(proplet.last_seen, self._hearing_since)
                 if now - heard > max(self._silence_s, self._proplets.patience(proplet)):
                     self._silent(proplet)
 
@@ -123,10 +151,25 @@ class Leases:
             self._missing.pop(key, None)
         strange = running - held
         if strange:
-            self._work.start(self._look_at(proplet.id, strange), f"what {proplet.id} runs")
+            self._strange[proplet.id] = strange
+            self._look_soon(proplet.id, strange)
+        else:
+            self._strange.pop(proplet.id, None)
+
+    def _look_soon(self, proplet_id: str, strange: set[AttemptKey]) -> None:
+        if proplet_id not in self._looks:
+            later = asyncio.get_running_loop().call_later(STRANGE_S, self._look, proplet_id, strange)
+            self._looks[proplet_id] = later
+
+    def _look(self, proplet_id: str, strange: set[AttemptKey]) -> None:
+        del self._looks[proplet_id]
+        named = self._strange.get(proplet_id, set())
+        if still := strange & named:
+            self._work.start(self._look_at(proplet_id, still), f"what {proplet_id} runs")
+        if others := named - strange:
+            self._look_soon(proplet_id, others)
 
     async def _look_at(self, proplet_id: str, keys: set[AttemptKey]) -> None:
-        """It runs what it is not known to hold: most often the result is on its way."""
 
         def read(db: Connection) -> list[tuple[AttemptKey, Attempt | None, Task | None]]:
             return [(key, store.get_attempt(db, key), store.get_task(db, key.task_id)) for key in keys]

@@ -8,6 +8,7 @@ of a record that changed several times meanwhile only the last state is written.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ from swashplate.service import Tasks
 log = logging.get("ledger")
 
 AGAIN_S, AGAIN_MOST_S = 0.2, 5.0
+RECENT, RECENT_MOST_CHARS = 4096, 16 * 1024
+"""How many tasks that are only waiting to be started, or have ended, are remembered, and the longest of them."""
 ANSWER_S = 10.0
 """How long somebody who waits for an answer is kept waiting for the disk."""
 
@@ -54,6 +57,8 @@ class Ledger:
         self._seq = 0
         self._erased: set[str] = set()
         """Ids of what is being deleted, until nobody can read it any more."""
+        self._recent: OrderedDict[str, Task] = OrderedDict()
+        """Tasks as they are on the disk, that memory need not have: most often they are asked for soon."""
         self._doubtful: set[str] = set()
         """Ids of tasks and groups that may not be worth their place in memory."""
         self._work = Tasks(log)
@@ -119,7 +124,7 @@ class Ledger:
 
         Raises ``NotFoundError``.
         """
-        known = self._tasks.get(task_id)
+        known = self._tasks.get(task_id) or self._recall(task_id)
         if known is not None:
             return known
         found = await self._load(lambda db: store.get_task(db, task_id))
@@ -129,6 +134,21 @@ class Ledger:
         if task_id not in self._tasks:
             self._remember(found)
         return self._tasks[task_id]
+
+    def _recall(self, task_id: str) -> Task | None:
+        recent = self._recent.get(task_id)
+        if recent is not None:
+            self._remember(recent)
+            self._doubtful.add(task_id)
+        return recent
+
+    def on_disk(self, task_id: str) -> Task | None:
+        """A task as whoever reads the database would find it; None when only the database can tell."""
+        task = self._tasks.get(task_id)
+        if task is None:
+            return self._recent.get(task_id)
+        unwritten = any((Task, task_id) in batch.records for batch in (self._open, self._writing) if batch)
+        return None if unwritten else task
 
     async def fetch_group(self, group_id: str) -> tuple[Group, list[Task]]:
         """A job or workflow with its tasks, as ``fetch`` does."""
@@ -224,6 +244,7 @@ class Ledger:
     def _remember(self, record: Record) -> None:
         match record:
             case Task():
+                self._recent.pop(record.id, None)
                 before = self._tasks.get(record.id)
                 if before is not None and before.run != record.run:
                     self._attempts.pop(record.id, None)
@@ -248,11 +269,20 @@ class Ledger:
             task = self._tasks.get(doubtful)
             if task is not None and not self._kept(task) and doubtful not in unwritten:
                 self._forget_task(task)
+                self._remember_recent(task)
         self._doubtful = {key for key in self._doubtful if key in unwritten}
         self._erased = {key for key in self._erased if key in unwritten}
 
+    def _remember_recent(self, task: Task) -> None:
+        if len(task.spec_text) + len(task.result or "") > RECENT_MOST_CHARS:
+            return
+        self._recent[task.id] = task
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+
     def _forget_task(self, task: Task) -> None:
         self._tasks.pop(task.id, None)
+        self._recent.pop(task.id, None)
         self._attempts.pop(task.id, None)
         if task.group_id is not None:
             members = self._members.get(task.group_id, set())

@@ -21,7 +21,7 @@ from manager.proplets import Proplets
 from manager.records import Attempt, Task, spec_text
 from manager.states import TaskEvent, TaskState
 from swashplate import logging
-from swashplate.blobs import BlobStore, sha256_digest
+from swashplate.blobs import BlobStore, BlobWriter, sha256_digest
 from swashplate.database import Database
 from swashplate.errors import (
     ConflictError,
@@ -36,6 +36,8 @@ from swashplate.messages.tasks import wasm_of
 
 log = logging.get("tasks")
 
+SMALL_FILE = 1 << 16
+"""Characters of base64 up to which a file is looked at in the event loop: a thread would cost more."""
 CHANGEABLE = frozenset(TaskCreate.model_fields) - {"start", "tokens", "kind", "depends_on", "workflow_id", "job_id"}
 """What an update may name; the rest belongs to how the task was made."""
 CHANGEABLE_WHILE_ACTIVE = frozenset({"name", "metadata", "priority"})
@@ -127,9 +129,8 @@ class TaskService:
         now = self._clock()
         digest, size = None, None
         if spec.file:
-            digest, size = await asyncio.to_thread(self._keep_file, spec.file)
+            digest, size = await self._keep_file(spec.file, use=True)
             spec = spec.model_copy(update={"file": digest})
-            self._in_use[digest] += 1
         return self.on_specified(
             Task(
                 id=task_id or str(uuid.uuid4()),
@@ -163,17 +164,26 @@ class TaskService:
             )
         return known
 
-    def _keep_file(self, text: str) -> tuple[str, int]:
-        """An uploaded file becomes a blob; only its digest travels."""
-        content = _wasm(text)
-        return self._blobs.put(content), len(content)
+    async def _keep_file(self, text: str, *, use: bool = False) -> tuple[str, int]:
+        """An uploaded file becomes a blob; only its digest travels. In ``use`` it stays, whatever else is deleted."""
+        small = len(text) <= SMALL_FILE
+        content = _wasm(text) if small else await asyncio.to_thread(_wasm, text)
+        digest = sha256_digest(content) if small else await asyncio.to_thread(sha256_digest, content)
+        self._in_use[digest] += use
+        try:
+            if not small or not self._blobs.holds(content):
+                await asyncio.to_thread(self._blobs.put, content)
+        except BaseException:
+            self._in_use[digest] -= use
+            raise
+        return digest, len(content)
 
     async def update(self, task_id: str, changes: Mapping[str, Any]) -> Task:
         """Change what is named, and nothing else. Fields that cannot be changed are ignored, as the existing API does."""
         named = {name: value for name, value in changes.items() if name in CHANGEABLE and value is not None}
         digest, size = None, None
         if named.get("file"):
-            digest, size = await asyncio.to_thread(self._keep_file, named["file"])
+            digest, size = await self._keep_file(named["file"])
             named |= {"file": digest, "image_url": ""}
         elif named.get("image_url"):
             named["file"] = ""
@@ -199,33 +209,29 @@ class TaskService:
         await self._ledger.durable()
         return self._ledger.task(task_id) or changed
 
-    async def upload(self, task_id: str, content: bytes) -> Task:
-        """Replace what runs by this binary."""
-        if not content.startswith(b"\0asm"):
-            raise InvalidRequestError(
-                "field file: not a WASM binary: it does not start with the bytes 00 61 73 6d", code="not_wasm"
-            )
-        digest = await asyncio.to_thread(self._blobs.put, content)
+    async def upload(self, task_id: str, content: BlobWriter, size: int) -> Task:
+        """Replace what runs by this binary, of ``size`` bytes. What is refused is not kept."""
+        self._may_change(await self._ledger.fetch(task_id))
+        digest = await asyncio.to_thread(content.commit)
         task = await self._ledger.fetch(task_id)
-        self._ledger.check()
-        if task.state.active:
-            raise ConflictError(
-                f"task {task_id} is {task.state.name.lower()}", code="task_active", hint="stop it first"
-            )
+        self._may_change(task)
         spec = task.spec.model_copy(update={"file": digest, "image_url": ""})
-        task = task.specified(spec).changed(digest=digest, size=len(content), updated_at=self._clock())
+        task = task.specified(spec).changed(digest=digest, size=size, updated_at=self._clock())
         self._ledger.put(task)
         await self._ledger.durable()
         return task
 
-    async def delete(self, task_id: str) -> None:
-        """With all its attempts, and with its binary when no other task has it."""
-        task = await self._ledger.fetch(task_id)
+    def _may_change(self, task: Task) -> None:
         self._ledger.check()
         if task.state.active:
             raise ConflictError(
-                f"task {task_id} is {task.state.name.lower()}", code="task_active", hint="stop it first"
+                f"task {task.id} is {task.state.name.lower()}", code="task_active", hint="stop it first"
             )
+
+    async def delete(self, task_id: str) -> None:
+        """With all its attempts, and with its binary when no other task has it."""
+        task = await self._ledger.fetch(task_id)
+        self._may_change(task)
         if task.group_id is not None:
             raise ConflictError(
                 f"task {task_id} belongs to {task.group_id}", code="task_in_group", hint="delete the job or workflow"
@@ -237,7 +243,7 @@ class TaskService:
             await self._remove_unused(task.spec.file)
 
     async def _remove_unused(self, digest: str) -> None:
-        if not await self._database.run(lambda db: store.uses_of(db, digest)) and not self._in_use[digest]:
+        if not await self._database.run(lambda db: store.is_used(db, digest)) and not self._in_use[digest]:
             self._blobs.remove(digest)
 
     # Starting and stopping.
@@ -288,6 +294,11 @@ class TaskService:
     # Looking.
 
     async def get(self, task_id: str) -> Task:
+        """As it is on the disk: what is not durable yet may never have been."""
+        known = self._ledger.on_disk(task_id)
+        if known is not None:
+            return known
+
         def read(db: Connection) -> Task:
             task = store.get_task(db, task_id)
             if task is None:
@@ -302,9 +313,11 @@ class TaskService:
         waiting = self._waiting.setdefault(task_id, [])
         waiting.append(ended)  # before it is read: it may end while it is
         try:
-            task = await self.get(task_id)
-            if task.state.ended or not wait:
-                return task
+            known = self._ledger.task(task_id)
+            if not wait or known is None or not known.state.active:
+                task = await self.get(task_id)
+                if task.state.ended or not wait:
+                    return task
             await asyncio.wait([ended], timeout=wait)
         finally:
             waiting.remove(ended)

@@ -123,7 +123,9 @@ class Agent:
         if message.retain:
             self._changed.set()
         else:
-            await self._say_hello()  # the manager is new: it may not have heard of us
+            # The manager is new: it may not have heard of us, nor what we said while it was away.
+            await self._say_hello()
+            await self._outbox.send_everything()
 
     async def _started(self, message: Received) -> None:
         if self._closing:

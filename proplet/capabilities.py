@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def capabilities(
     )
 
 
+@cache
 def described() -> dict[str, Any]:
     """The metadata that the existing API shows of a proplet."""
     return {

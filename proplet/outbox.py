@@ -63,7 +63,7 @@ class Outbox:
         """Take up what an earlier life left; call before the bus connects."""
         for message in await self._journal.unacknowledged():
             self._hold(message)
-        self._bus.on_connect(self._send_everything)
+        self._bus.on_connect(self.send_everything)
 
     async def close(self) -> None:
         for timer in (self._resending, self._accepting):
@@ -220,8 +220,8 @@ class Outbox:
         small = result_message(message.ref, self._proplet_id, Failure(f"result: {reason}", "result_too_large"))
         self._background.start(self.finish(small), f"shorten {message.id}")
 
-    async def _send_everything(self) -> None:
-        """After a (re)connect, in the order in which they were kept."""
+    async def send_everything(self) -> None:
+        """After a (re)connect, and when a manager begins, in the order in which they were kept."""
         due = asyncio.get_running_loop().time() + AGAIN_S
         for waiting in list(self._waiting.values()):
             waiting.delay, waiting.due = AGAIN_S, due

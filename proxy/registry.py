@@ -27,6 +27,15 @@ from swashplate.http import HttpService, answer
 log = logging.get("registry")
 
 
+async def _methods(request: web.Request) -> set[str]:
+    """What the other routes would do with the path of ``request``."""
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        if "rest" not in resource.canonical:
+            allowed |= (await resource.resolve(request))[1]
+    return allowed
+
+
 def _repository(request: web.Request) -> str:
     name = request.match_info["name"]
     if not is_repository(name):
@@ -67,8 +76,13 @@ class Registry:
     async def unsupported(self, request: web.Request) -> web.Response:
         if request.path == "/v2":
             raise web.HTTPTemporaryRedirect("/v2/")
-        known = re.search(r"/(blobs|manifests|tags|referrers)/", request.path)
-        raise OciError(405 if known else 404, "UNSUPPORTED", f"{request.method} {request.path} is not supported")
+        allowed = await _methods(request)
+        if not allowed:
+            raise OciError(404, "UNSUPPORTED", f"{request.path} is not supported")
+        headers = {"Allow": ", ".join(sorted({*allowed, "OPTIONS"}))}
+        if request.method == "OPTIONS":
+            return web.Response(status=204, headers=headers)
+        raise OciError(405, "UNSUPPORTED", f"{request.method} {request.path} is not supported", headers)
 
     async def catalog(self, request: web.Request) -> web.Response:
         names = await asyncio.to_thread(self._store.repositories)

@@ -15,7 +15,7 @@ from swashplate.messages import Message
 if TYPE_CHECKING:
     from proxy.registry import Registry
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 API = {"Docker-Distribution-API-Version": "registry/2.0"}
 ERRORS = {
     "type": "object",

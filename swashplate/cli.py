@@ -23,6 +23,13 @@ def _entries() -> dict[str, EntryPoint]:
 class Commands(TyperGroup):
     """A group whose members are found by name and imported late, so that every command starts quickly."""
 
+    def get_params(self, ctx: Any) -> Any:
+        params = super().get_params(ctx)
+        for param in params:  # a flag that is None is checked by pydantic, whose import takes longer than all the rest
+            if param.default is None and getattr(param, "is_flag", False):
+                param.default = False
+        return params
+
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(_entries())
 

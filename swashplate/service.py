@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
 
 from swashplate import logging
-from swashplate.errors import ConfigurationError, SwashplateError
+from swashplate.errors import SwashplateError
+from swashplate.folders import state_folder as state_folder  # noqa: PLC0414  # every role takes it from here
 from swashplate.settings import MissingIdentityError, Settings
 
 Chosen = TypeVar("Chosen", bound=Settings)
@@ -63,42 +62,6 @@ async def _settings(kind: type[Chosen], stop: asyncio.Event, name: str) -> Chose
                 await stop.wait()
         delay = min(delay * 2, IDENTITY_AGAIN_MOST_S)
     return None
-
-
-@contextlib.contextmanager
-def state_folder(path: Path) -> Iterator[Path]:
-    """The folder that this process alone may write; raises ``ConfigurationError`` when another process has it."""
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"cannot use the state folder {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise ConfigurationError(
-            f"the state folder {path} is in use by another process", hint="give each process its own"
-        ) from error
-    try:
-        yield path
-    finally:
-        os.close(handle)
-
-
-def is_held(path: Path) -> bool:
-    """Does a living process hold this state folder?"""
-    try:
-        handle = os.open(path / ".lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def stable_client_id(folder: Path, identity: str) -> str:

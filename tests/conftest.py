@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,11 +65,18 @@ def postgres_server(postgres_programs: Path):
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], URL]:
+    """Call it for an empty database, all of one kind."""
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_server").new_database
+    names = itertools.count()
+    return lambda: sqlite_url(tmp_path / f"{next(names)}.db")
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], URL]) -> URL:
     """An empty database of either kind."""
-    if request.param == "sqlite":
-        return sqlite_url(tmp_path / "x.db")
-    return request.getfixturevalue("postgres_server").new_database()
+    return new_database()
 
 
 @pytest.fixture(scope="session")

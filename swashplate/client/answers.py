@@ -34,7 +34,7 @@ class BadAnswerError(SwashplateError):
 class Answer(BaseModel):
     """The base of all. ``document`` is the JSON object as it came."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
     _document: dict[str, Any] = PrivateAttr(default_factory=dict)
 

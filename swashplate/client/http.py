@@ -26,8 +26,8 @@ class TokenRefusedError(UnavailableError):
 class UnreachableError(UnavailableError):
     """No answer came. ``sent`` says whether the other side may have got the request and done what it asks."""
 
-    def __init__(self, sentence: str, *, sent: bool) -> None:
-        super().__init__(sentence)
+    def __init__(self, sentence: str, *, sent: bool, hint: str | None = None) -> None:
+        super().__init__(sentence, hint=hint)
         self.sent = sent
 
 

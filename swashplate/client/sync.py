@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
-from swashplate.client.client import DEFAULT_URL, Client
+from swashplate.client.client import Client
 from swashplate.client.groups import Jobs, Workflows
 from swashplate.client.learning import Learning
 from swashplate.client.proplets import Proplets
@@ -151,9 +151,7 @@ class SyncLearning(Blocking[Learning]):
 class SyncClient(Blocking[Client]):
     """``with SyncClient() as manager: task = manager.run("add.wasm", [2, 40], invoke="add")``; otherwise like ``Client``."""
 
-    def __init__(
-        self, url: str = DEFAULT_URL, *, token: str | None = None, timeout: float = 30, retry_s: float = 10
-    ) -> None:
+    def __init__(self, url: str = "", *, token: str | None = None, timeout: float = 30, retry_s: float = 10) -> None:
         client = Client(url, token=token, timeout=timeout, retry_s=retry_s)
         loop = _Loop()
         super().__init__(client, loop)
@@ -166,6 +164,7 @@ class SyncClient(Blocking[Client]):
 
     health = blocking(Client.health)
     launch = blocking(Client.launch)
+    create = blocking(Client.create)
     run = blocking(Client.run)
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 
 from swashplate.client.answers import Answer, BadAnswerError, Page
-from swashplate.client.http import HttpClient, TokenRefusedError, UnreachableError
+from swashplate.client.http import HttpClient, TokenRefusedError, UnreachableError, reason_of
 from swashplate.errors import InvalidRequestError, SwashplateError, UnauthorizedError
 
 A = TypeVar("A", bound=Answer)
@@ -82,8 +82,12 @@ class Transport:
         try:
             _, content = await self._http.request(method, self.url + path, body=body, headers=headers, timeout=timeout)
         except UnreachableError as error:
-            error.hint = "is a manager running there? swashplate up starts one"
-            raise
+            reason = reason_of(error.__cause__) if error.__cause__ else error.sentence
+            raise UnreachableError(
+                f"no answer from the manager at {self.url}: {reason}",
+                sent=error.sent,
+                hint="is it running there? swashplate up starts one",
+            ) from error
         except TokenRefusedError as error:
             self._met = True
             raise UnauthorizedError(error.sentence, hint="set MANAGER_HTTP_TOKEN to the manager's token") from error

@@ -45,8 +45,8 @@ def target(manager: str) -> tuple[str, str]:
         )
     if (manager and token) or not (STACK_FOLDER / "stack.json").exists():
         return manager or DEFAULT_URL, token
+    from swashplate.stack.description import described
     from swashplate.stack.environment import read_env
-    from swashplate.stack.lifecycle import described
 
     try:
         stack = described(STACK_FOLDER)

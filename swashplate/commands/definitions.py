@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import difflib
+import functools
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,13 +47,31 @@ def _parsed(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"{path} is not UTF-8 text: {error}") from error
     try:
-        return yaml.safe_load(text)  # JSON is YAML, too
+        return yaml.load(text, _loader())  # noqa: S506  # a SafeLoader; JSON is YAML, too
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InvalidRequestError(f"{path}{where}: {error.problem or error}", code="malformed_yaml") from error
     except yaml.YAMLError as error:
         raise InvalidRequestError(f"{path}: {error}", code="malformed_yaml") from error
+
+
+@functools.cache
+def _loader() -> type[Any]:
+    """PyYAML's safe loader less what surprises: ``on`` and ``no`` are text, so are dates and ``1:30``, as in YAML 1.2."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    ours = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "timestamp")}
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in ours]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|false)$", re.IGNORECASE), list("tTfF"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+    return Loader
 
 
 def _only(found: Mapping[Any, Any], allowed: set[str], where: str) -> None:

@@ -46,8 +46,8 @@ def line_of(task: Task) -> str:
     status = task.stage if task.status == "running" and task.stage else task.status
     words = [f"task {task.id[:8]} {task.name}: {status}"]
     if task.proplet_id and task.status == "running":
-        words.append(f"on {task.proplet_id}")
-    if task.attempt > 1:
+        words.append(f"on {task.proplet_id[:8]}")
+    if task.attempt > 1 and not task.broadcast:
         words.append(f"(attempt {task.attempt})")
     if task.waiting and not task.ended:
         words.append(f"- {task.waiting}")

@@ -27,10 +27,10 @@ def picture(group: Group) -> RenderableType:
 
     title = Text.assemble(
         (f"{group.noun} ", "bright_black"),
-        (output.clean(group.name or group.id), "bold"),
+        (output.clean(group.name), "bold"),
         "  ",
         output.coloured(group.status),
-        (f"  {output.took(group.start_time, group.finish_time)}", "bright_black"),
+        (f"  {output.took(group.start_time, group.finish_time)}  {output.short(group.id)}".rstrip(), "bright_black"),
     )
     tree = Tree(title, guide_style="bright_black")
 
@@ -60,16 +60,13 @@ def _line(node: Node, group: Group) -> RenderableType:
     if task.run_if == "failure":
         said.append("runs if one before it fails")
     if task.succeeded and task.results is not None:
-        text = task.results if isinstance(task.results, str) else output.compact(task.results)
-        said.append(f"→ {text.strip()[:60]}")
-    for each in filter(None, said):
-        words.append(f"  {output.clean(each)}", style="bright_black")
-    return words
+        said.append(f"→ {output.brief(task.results)[:60]}")
+    remarks = " · ".join(output.clean(each) for each in said if each)
+    return words.append(f"  {remarks}" if remarks else "", style="bright_black")
 
 
 def draw(group: Group) -> None:
-    console = output.console()
-    console.print(picture(group), soft_wrap=not sys.stdout.isatty())
+    output.put(picture(group))
 
 
 def listed(page: Page[Group], noun: str) -> None:

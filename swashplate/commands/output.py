@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.text import Text
 
 EXIT_STATUS = "Exit status: 0 success, 1 the task failed or an error, 2 wrong usage, 130 interrupted."
@@ -93,7 +93,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap: Sequen
             made.columns[-1].min_width = len(column)
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
-    console().print(made)
+    put(made)
+
+
+def put(what: RenderableType) -> None:
+    """On stdout; a pipe gets no spaces at the ends of lines."""
+    to = console()
+    if to.is_terminal:
+        to.print(what)
+        return
+    with to.capture() as captured:
+        to.print(what)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def shown(fields: Iterable[tuple[str, Any]]) -> None:
@@ -111,8 +122,8 @@ def shown(fields: Iterable[tuple[str, Any]]) -> None:
             value = "  ".join(f"{k}={v}" for k, v in value.items())  # noqa: PLW2901
         elif isinstance(value, list):
             value = "  ".join(map(str, value))  # noqa: PLW2901
-        made.add_row(name, value if isinstance(value, Text) else Text(clean(value)))
-    console().print(made)
+        made.add_row(name, value if isinstance(value, Text) else Text(clean(value).rstrip("\n")))
+    put(made)
 
 
 def short(identity: str, all_of: Iterable[str] = ()) -> str:
@@ -127,10 +138,14 @@ def short(identity: str, all_of: Iterable[str] = ()) -> str:
 
 
 def seconds(value: float) -> str:
-    """``0.4 s``, ``12 s``, ``3 min``, ``2 h``, ``5 d``."""
-    for limit, size, unit in ((10, 1, "s"), (100, 1, "s"), (6000, 60, "min"), (48 * 3600, 3600, "h")):
+    """``30 ms``, ``4.2 s``, ``12 s``, ``3 min``, ``2 h``, ``5 d``."""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 10:
+        return f"{value:.1f} s"
+    for limit, size_s, unit in ((100, 1, "s"), (6000, 60, "min"), (48 * 3600, 3600, "h")):
         if value < limit:
-            return f"{value / size:.1f} {unit}" if limit == 10 else f"{value / size:.0f} {unit}"
+            return f"{value / size_s:.0f} {unit}"
     return f"{value / 86400:.0f} d"
 
 
@@ -153,6 +168,11 @@ def at(moment: datetime | None) -> str:
 def compact(value: Any) -> str:
     """JSON in one line; nothing for nothing."""
     return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def brief(value: Any) -> str:
+    """A result for a table: text as it is, anything else as JSON."""
+    return value.rstrip("\n") if isinstance(value, str) else compact(value)
 
 
 def more(offset: int, count: int, total: int, noun: str) -> None:

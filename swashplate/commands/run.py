@@ -33,7 +33,7 @@ def run(
     what: Annotated[str, typer.Argument(metavar="FILE_OR_IMAGE", help="A .wasm file, or an image's OCI reference.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[INPUTS]...", help="Its inputs; put -- before one that begins with -."),
+        typer.Argument(metavar="INPUT", help="Its inputs; put -- before one that begins with -."),
     ] = None,
     *,
     name: Annotated[str, typer.Option(help="The task's name; without, that of the file or image.")] = "",
@@ -89,10 +89,8 @@ def _interrupted(started: list[Task], manager: str, *, stop: bool) -> None:
         return
     task_id = started[0].id
     if not stop:
-        output.note(
-            f"interrupted; task {task_id} goes on: swashplate task stop {task_id[:8]} stops it"
-            " (with --stop-on-interrupt Ctrl-C would have)"
-        )
+        output.note(f"interrupted; task {task_id} goes on")
+        output.note(f"hint: swashplate task stop {task_id[:8]} stops it; with --stop-on-interrupt Ctrl-C does")
         return
 
     async def halt(client: Client) -> None:

@@ -125,7 +125,7 @@ def _fields(task: Task) -> list[tuple[str, Any]]:
         ("status", output.coloured(task.status + (f" ({task.stage})" if task.stage and not task.ended else ""))),
         ("waiting", "" if task.ended else task.waiting),
         ("error", task.error + (f" [{task.code}]" if task.code else "")),
-        ("results", task.results if isinstance(task.results, str) else output.compact(task.results)),
+        ("results", output.brief(task.results)),
         ("image", task.image_url),
         ("digest", task.digest),
         ("inputs", task.inputs),
@@ -190,7 +190,7 @@ def stop(task: TaskId, manager: ManagerUrl = "", as_json: AsJson = False) -> Non
 
 @app.command("delete", epilog=output.example("swashplate task delete 3f2a 91bc"))
 def delete(
-    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="Ids, beginnings of ids, or names.")],
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK", help="Ids, beginnings of ids, or names.")],
     manager: ManagerUrl = "",
 ) -> None:
     """Delete tasks, with their results and attempts."""

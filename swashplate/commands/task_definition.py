@@ -16,20 +16,13 @@ if TYPE_CHECKING:
     from swashplate.client import Client, Task
 
 
-async def _sendable(client: Client, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields with the file's content in place of its path, and full ids in place of what was typed."""
-    import base64
-
-    from swashplate.client.tasks import wasm_bytes
-
+async def _with_full_ids(client: Client, fields: dict[str, Any]) -> dict[str, Any]:
     sent = dict(fields)
     for name, resolve in (("proplet_id", naming.proplet), ("workflow_id", naming.workflow), ("job_id", naming.job)):
         if sent.get(name):
             sent[name] = await resolve(client, sent[name])
     if "depends_on" in sent:
         sent["depends_on"] = [await naming.task(client, each) for each in sent["depends_on"]]
-    if "file" in sent:
-        sent["file"] = base64.b64encode(wasm_bytes(sent["file"])).decode()
     return sent
 
 
@@ -43,10 +36,11 @@ def create(
     fields: dict[str, Any],
 ) -> None:
     """Create a task and print its id. What it runs is an --image, a --file, or uploaded later."""
+    file: Path | None = fields.pop("file", None)
 
     async def work(client: Client) -> Task:
-        sent = await _sendable(client, fields)
-        return await client.tasks.create({"name": name, **sent, **({"start": True} if start else {})})
+        sent = await _with_full_ids(client, fields)
+        return await client.create({"name": name, **sent}, file=file, start=start)
 
     made = speak(manager, work)
     if as_json:
@@ -68,10 +62,18 @@ def update(
     if not fields and not name:
         raise typer.BadParameter("name at least one thing to change")
 
+    file: Path | None = fields.pop("file", None)
+
     async def work(client: Client) -> Task:
         full = await naming.task(client, task)
-        sent = await _sendable(client, fields)
-        return await client.tasks.update(full, {**sent, **({"name": name} if name else {})})
+        sent = await _with_full_ids(client, fields)
+        if name:
+            sent["name"] = name
+        changed = await client.tasks.update(full, sent) if sent else None
+        if file is not None:
+            changed = await client.tasks.upload(full, file)
+        assert changed is not None
+        return changed
 
     changed = speak(manager, work)
     if as_json:

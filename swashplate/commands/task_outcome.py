@@ -19,7 +19,7 @@ def invoke(
     task: TaskId,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[INPUTS]...", help="In place of the task's; -- before one that begins with -."),
+        typer.Argument(metavar="INPUT", help="In place of the task's; -- before one that begins with -."),
     ] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="On top of the task's.")] = None,
     timeout: Annotated[
@@ -104,7 +104,7 @@ def attempts(task: TaskId, manager: ManagerUrl = "", as_json: AsJson = False) ->
             output.short(each.proplet_id),
             output.at(each.created_at),
             output.took(each.accepted_at or each.created_at, each.finish_time),
-            each.error or output.compact(each.results),
+            each.error or output.brief(each.results),
         )
         for each in page.items
     ]

@@ -51,7 +51,7 @@ def typed_pairs(given: Iterable[str], option: str) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not key.rstrip(":") or not equals:
             raise typer.BadParameter(f"{option} takes KEY=TEXT or KEY:=JSON, got {text!r}")
-        found[key.removesuffix(":")] = as_json(value, option) if key.endswith(":") else value
+        found[key.removesuffix(":")] = as_json(value, f"{option} {text}") if key.endswith(":") else value
     return found
 
 

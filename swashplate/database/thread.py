@@ -63,7 +63,7 @@ class Database:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._backend: Backend
-        self._connection: Connection | None = None
+        self._current: Connection | None = None
 
     async def __aenter__(self) -> Self:
         """Raises ``ConfigurationError``, or ``UnavailableError`` when the database does not answer."""
@@ -129,19 +129,19 @@ class Database:
 
     def _connected(self, *, patience_s: float = 0.0) -> Connection:
         """The connection, made again when it was lost. Raises ``SwashplateError``."""
-        if self._connection is not None:
-            return self._connection
+        if self._current is not None:
+            return self._current
         deadline = time.monotonic() + patience_s
         while True:
             try:
-                self._connection = self._backend.connect()
-                return self._connection
+                self._current = self._backend.connect()
+                return self._current
             except (UnavailableError, InUseError):  # a session of our own may not have ended yet
                 if time.monotonic() >= deadline or self._closed.wait(AGAIN_S):
                     raise
 
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._current = self._current, None
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()
@@ -256,7 +256,7 @@ class Database:
 
     def _clean(self) -> bool:
         """After a failure, ready for the next transaction; True when the connection was lost."""
-        connection = self._connection
+        connection = self._current
         if connection is None:
             return True
         try:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from swashplate.messages.base import Identifier, JsonObject, Message
 
 MAX_METADATA_BYTES = 1 << 20
+WASM_MAGIC = b"\0asm"
 MAX_START_BYTES = 192 * 1024
 
 
@@ -125,6 +126,6 @@ def wasm_of(text: str) -> bytes:
         content = base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError(f"file is not base64: {error}") from error
-    if not content.startswith(b"\0asm"):
+    if not content.startswith(WASM_MAGIC):
         raise ValueError("file is not a WASM binary: it does not start with the bytes 00 61 73 6d")
     return content

@@ -82,10 +82,11 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Show a running stack: URLs, ids, health. Exits 1 when none runs or something is down."""
-    from swashplate.stack import control, lifecycle
+    from swashplate.stack import control
+    from swashplate.stack.description import described
     from swashplate.stack.services import chosen
 
-    description = lifecycle.described(state_dir)
+    description = described(state_dir)
     states = control.ask(state_dir, control.Request(do="states"), print)["services"]
     named = chosen(services or [], list(states))
     health = asyncio.run(_health(description))
@@ -106,9 +107,9 @@ def down(state_dir: StateDir = Path(".swashplate")) -> None:
     from contextlib import suppress
 
     from swashplate.errors import UnavailableError
-    from swashplate.stack import lifecycle
+    from swashplate.stack.description import described
 
-    description = lifecycle.described(state_dir)
+    description = described(state_dir)
     with suppress(ProcessLookupError):
         os.kill(description["pid"], signal.SIGTERM)
         deadline = time.monotonic() + 20
@@ -159,8 +160,9 @@ def up(
 
 
 def _in_background(context: typer.Context, options: Any) -> None:
-    from swashplate.service import is_held
-    from swashplate.stack import control, daemon, lifecycle
+    from swashplate.folders import is_held
+    from swashplate.stack import control, daemon
+    from swashplate.stack.description import described
 
     if is_held(options.state_dir):
         given = {
@@ -171,6 +173,6 @@ def _in_background(context: typer.Context, options: Any) -> None:
         control.ask(options.state_dir, control.Request(do="apply", options=given), daemon.tell)
     else:
         daemon.detach(options, daemon.tell)
-    description = lifecycle.described(options.state_dir)
+    description = described(options.state_dir)
     _table(description, _all_well(description))
     print("running in the background; swashplate down stops everything")

@@ -17,6 +17,7 @@ from typing import Any
 
 from swashplate.errors import NotFoundError, SwashplateError, UnavailableError
 from swashplate.stack import lifecycle
+from swashplate.stack.description import described
 from swashplate.stack.log_files import Follower
 from swashplate.stack.services import Options
 
@@ -86,7 +87,7 @@ def detach(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             if code is not None:
                 raise UnavailableError("the stack did not start", code="not_started", hint=f"log: {log}")
             with contextlib.suppress(NotFoundError):
-                description = lifecycle.described(options.state_dir)
+                description = described(options.state_dir)
                 if description["pid"] == process.pid:
                     return description
             time.sleep(LOOK_EVERY_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -15,18 +14,17 @@ from typing import Any
 
 from swashplate import ports
 from swashplate.client import HttpClient
-from swashplate.errors import ConfigurationError, NotFoundError
+from swashplate.errors import ConfigurationError
 from swashplate.files import write_whole
-from swashplate.service import is_held, state_folder
+from swashplate.folders import is_held, state_folder
 from swashplate.stack import control
+from swashplate.stack.description import STATE_FILE
 from swashplate.stack.environment import read_env
 from swashplate.stack.layout import Layout
 from swashplate.stack.readiness import Readiness
 from swashplate.stack.services import ALL_PORTS, HOST, Options, broker_program
 from swashplate.stack.supervisor import Child, Supervisor, ending
 from swashplate.stack.transitions import Plan, Transitions
-
-STATE_FILE = "stack.json"
 
 
 @dataclass
@@ -156,12 +154,3 @@ async def _start(plan: Plan, supervisor: Supervisor, notify: Callable[[str], Non
                 await ready.wait(child)
         notify("waiting for the proplets")
         await ready.proplets_alive(plan.layout.manager_url, set(plan.layout.proplets.values()))
-
-
-def described(state_dir: Path) -> dict[str, Any]:
-    """What a running stack wrote about itself. Raises ``NotFoundError`` when none runs there."""
-    if is_held(state_dir):  # what a killed one left behind does not count
-        with contextlib.suppress(FileNotFoundError):
-            found: dict[str, Any] = json.loads((state_dir / STATE_FILE).read_text())
-            return found
-    raise NotFoundError(f"no stack is running in {state_dir}", code="not_running", hint="start one with: swashplate up")

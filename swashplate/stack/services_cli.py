@@ -15,9 +15,10 @@ Services = Annotated[list[str], typer.Argument(help="Names as `swashplate status
 
 
 def _change(do: str, services: list[str], state_dir: Path) -> None:
-    from swashplate.stack import control, lifecycle
+    from swashplate.stack import control
+    from swashplate.stack.description import described
 
-    lifecycle.described(state_dir)
+    described(state_dir)
     control.ask(state_dir, control.Request.model_validate({"do": do, "services": services}), print)
 
 

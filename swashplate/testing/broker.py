@@ -82,6 +82,8 @@ class FaultyBroker:
         self.running = True
         self.retained: dict[str, bytes] = {}
         self.sessions: dict[str, Session] = {}
+        self.on_publish: Callable[[str, str, bytes], object] = lambda _client_id, _topic, _payload: None
+        """Called with everything that reaches the broker: by whom, on which topic, and what."""
         self._allows = allows
         self._source = source
         self._away: dict[str, float] = {}
@@ -183,6 +185,7 @@ class FaultyBroker:
         """To everybody who subscribed."""
         if not self._may(client_id, "publish", topic):
             return
+        self.on_publish(client_id, topic, payload)
         if retain:
             if payload:
                 self.retained[topic] = payload

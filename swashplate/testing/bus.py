@@ -114,17 +114,28 @@ class FaultyBus(Bus):
             if self._link is not None:
                 self._broker.publish(self._link, topic, payload, qos=0, retain=retain, number=0)
             return
-        self._number += 1
-        number = self._number
-        outgoing = _Outgoing(topic, payload, retain, asyncio.get_running_loop().create_future())
-        self._outgoing[number] = outgoing
-        if self._link is not None:
-            self._hand_over(self._link, number)
+        outgoing = self._put(topic, payload, retain=retain)
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(outgoing.acknowledged)
         except TimeoutError as error:
             raise PublishTimeoutError(f"the broker did not acknowledge {topic} within {timeout:g} s") from error
+
+    def _post(self, topic: str, payload: bytes, *, qos: int) -> None:
+        if qos == 0:
+            if self._link is not None:
+                self._broker.publish(self._link, topic, payload, qos=0, retain=False, number=0)
+        else:
+            self._put(topic, payload, retain=False)
+
+    def _put(self, topic: str, payload: bytes, *, retain: bool) -> _Outgoing:
+        """A publish of QoS 1, on its way until it is acknowledged."""
+        self._number += 1
+        outgoing = _Outgoing(topic, payload, retain, asyncio.get_running_loop().create_future())
+        self._outgoing[self._number] = outgoing
+        if self._link is not None:
+            self._hand_over(self._link, self._number)
+        return outgoing
 
     def _hand_over(self, link: Link, number: int) -> None:
         each = self._outgoing[number]

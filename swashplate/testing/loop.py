@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import sys
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
@@ -95,12 +96,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.clear()
         self._scheduled.clear()
         self.close()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _in_silence():
             for task in left:
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
-                with contextlib.suppress(BaseException):
-                    task.get_coro().close()
+                _abandon(task)
 
     # The standard loop's turn, without its selector.
 
@@ -128,6 +126,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nobody sleeps."""
+
+
+def _abandon(task: asyncio.Task[Any]) -> None:
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
+    coroutine: Any = task.get_coro()
+    with contextlib.suppress(BaseException):
+        coroutine.close()
+
+
+@contextlib.contextmanager
+def _in_silence() -> Iterator[None]:
+    """What is thrown away may complain that it could not clean up."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def _is_dead(context: Context) -> bool:

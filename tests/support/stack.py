@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from swashplate.errors import NotFoundError
-from swashplate.stack import lifecycle
+from swashplate.stack.description import described
 from swashplate.stack.environment import without_roles
 from tests.support.ports import free_offset
 
@@ -82,7 +82,7 @@ class Stack:
     def _description(self) -> dict[str, Any] | None:
         assert self.process.poll() is None, self.output.read_text()
         with contextlib.suppress(NotFoundError):
-            return lifecycle.described(self.state)
+            return described(self.state)
         return None
 
     def __exit__(self, *exc: object) -> None:

@@ -31,6 +31,25 @@ def test_an_altered_file_is_noticed(tmp_path):
         store.read(digest)
 
 
+def test_what_is_there_is_not_written_again(tmp_path):
+    store = BlobStore(tmp_path)
+    digest = store.put(b"abc")
+    written = store.path(digest).stat()
+    assert BlobStore(tmp_path).put(b"abc") == digest
+    assert store.put(b"abc") == digest
+    assert store.path(digest).stat().st_ino == written.st_ino
+
+
+def test_putting_it_again_repairs_what_was_altered_on_disk(tmp_path):
+    store = BlobStore(tmp_path)
+    digest = store.put(b"abc")
+    assert store.holds(b"abc")
+    store.path(digest).write_bytes(b"abd")
+    assert not store.holds(b"abc")
+    store.put(b"abc")
+    assert store.read(digest) == b"abc"
+
+
 def test_an_unknown_blob_is_not_found(tmp_path):
     with pytest.raises(NotFoundError):
         BlobStore(tmp_path).read(sha256_digest(b"x"))

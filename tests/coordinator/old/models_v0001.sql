@@ -1,0 +1,27 @@
+BEGIN TRANSACTION;
+CREATE TABLE models (
+	line VARCHAR NOT NULL, 
+	version INTEGER NOT NULL, 
+	digest VARCHAR NOT NULL, 
+	body BLOB, 
+	created_at FLOAT NOT NULL, 
+	parent INTEGER, 
+	round_id VARCHAR, 
+	details VARCHAR NOT NULL, 
+	PRIMARY KEY (line, version), 
+	UNIQUE (line, round_id)
+);
+INSERT INTO "models" VALUES('global_model',0,'sha256:b7b8e73493ba5c5e0f76c8031f5b86cbe6dfcfe4ead6c44745139b16247a3b2d',X'7B2277223A5B302C302C305D2C2262223A307D',1763800000.5,NULL,NULL,'{}');
+INSERT INTO "models" VALUES('global_model',1,'sha256:6e4f268e2bd3b212bc475d19462b13ab64ebf57b3993fc77b934e3681fdefe73',X'7B2277223A5B312C322C335D2C2262223A317D',1763800000.5,0,'r-0','{"num_updates": 2}');
+INSERT INTO "models" VALUES('other',0,'sha256:e9c13c92879dbbadd8aed194ec0c55dcdca4823683564081b8714cc0684c5874',X'7B2277223A5B305D2C2262223A307D',1763800000.5,NULL,NULL,'{}');
+CREATE TABLE schema_version (version INTEGER NOT NULL);
+INSERT INTO "schema_version" VALUES(1);
+CREATE TABLE uses (
+	line VARCHAR NOT NULL, 
+	version INTEGER NOT NULL, 
+	round_id VARCHAR NOT NULL, 
+	PRIMARY KEY (line, version, round_id), 
+	FOREIGN KEY(line, version) REFERENCES models (line, version)
+);
+INSERT INTO "uses" VALUES('global_model',0,'r-0');
+COMMIT;

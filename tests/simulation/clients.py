@@ -1,0 +1,135 @@
+"""Scripted clients: they ask for what the plan says, and ask again, as users do, while nobody answers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from swashplate.errors import ConflictError, SwashplateError
+from swashplate.messages import TaskCreate
+
+AGAIN_S = 0.5
+ANSWER_S = 5.0
+GIVE_UP_S = 90.0
+STOPPED_WITHIN_S = 2.0
+
+
+@dataclass
+class Asked:
+    """What one client knows of its task. A start that was tried may have counted or not, a confirmed one has."""
+
+    key: str
+    spec: TaskCreate
+    id: str | None = None
+    created: asyncio.Event = field(default_factory=asyncio.Event)
+    starts_confirmed: int = 0
+    starts_tried: int = 0
+    open: int = 0
+
+
+class Clients:
+    def __init__(self, world) -> None:
+        self.world = world
+        self.asked: dict[str, Asked] = {}
+        self._work: set[asyncio.Task[Any]] = set()
+
+    @property
+    def busy(self) -> bool:
+        return any(asked.open for asked in self.asked.values())
+
+    def create(self, key: str, fields: dict[str, Any]) -> None:
+        asked = Asked(key, TaskCreate(name=key, image_url="registry/image:1", **fields))
+        self.asked[key] = asked
+        self._begin(asked, self._create(asked))
+
+    def start(self, key: str) -> None:
+        asked = self.asked[key]
+        self._begin(asked, self._start(asked))
+
+    def stop(self, key: str) -> None:
+        asked = self.asked[key]
+        self._begin(asked, self._stop(asked))
+
+    def _begin(self, asked: Asked, work) -> None:
+        asked.open += 1
+
+        async def counted() -> None:
+            try:
+                await work
+            finally:
+                asked.open -= 1
+
+        task = self.world.loop.create_task(counted())
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _create(self, asked: Asked) -> None:
+        if asked.spec.start:
+            asked.starts_tried += 1  # the key makes a repeated request the same one
+        made = await self._answered(asked, "create", lambda m: m.tasks.create(asked.spec, key=asked.key))
+        if made is not None:
+            task, _new = made
+            asked.id = task.id
+            if asked.spec.start:
+                asked.starts_confirmed += 1
+        asked.created.set()
+
+    async def _start(self, asked: Asked) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+
+        def start(manager):
+            asked.starts_tried += 1
+            return manager.tasks.start(asked.id)
+
+        started = await self._answered(asked, "start", start)
+        if started is not None:
+            asked.starts_confirmed += 1
+
+    async def _stop(self, asked: Asked) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+        await self._answered(asked, "stop", lambda m: m.tasks.stop(asked.id))
+        await asyncio.sleep(0)
+        manager = self.world.manager
+        task = None if manager is None or not manager.ready.is_set() else manager.ledger.task(asked.id)
+        if task is None or not task.stopping or not task.state.active:
+            return
+        await asyncio.sleep(STOPPED_WITHIN_S)
+        if self.world.manager is not manager:
+            return  # it is what the next life begins with
+        later = manager.ledger.task(asked.id)
+        if later is not None and later.run == task.run and later.state.active:
+            self.world.faults.append(f"{asked.key} is {later.state.name} {STOPPED_WITHIN_S} s after its stop")
+
+    async def _answered(self, asked: Asked, what: str, call):
+        """What the manager answers, asked again until it does; None when it says no for good."""
+        loop = self.world.loop
+        until = loop.time() + GIVE_UP_S
+        while loop.time() < until:
+            manager = self.world.manager
+            if manager is not None and manager.ready.is_set():
+                answer = manager.process.start(call(manager), name=f"{what} {asked.key}")
+                answer.add_done_callback(_retrieved)
+                await asyncio.wait([answer], timeout=ANSWER_S)
+                if answer.done() and not answer.cancelled():
+                    error = answer.exception()
+                    if error is None:
+                        self.world.tell(f"client: {what} {asked.key}: yes")
+                        return answer.result()
+                    self.world.tell(f"client: {what} {asked.key}: {error}")
+                    if not isinstance(error, SwashplateError):
+                        raise error
+                    if isinstance(error, ConflictError) and error.code != "proplet_not_alive":
+                        return None
+            await asyncio.sleep(AGAIN_S)
+        return None
+
+
+def _retrieved(answer: asyncio.Task[Any]) -> None:
+    """Nobody may be waiting any more; that is no news."""
+    if not answer.cancelled():
+        answer.exception()

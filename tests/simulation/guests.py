@@ -1,0 +1,81 @@
+"""Guests that do as their task's environment says, in virtual time, and a record of all they did."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from proplet.course import Course
+from proplet.outcome import Failure, Outcome, Success
+from swashplate.errors import SwashplateError
+from swashplate.messages import Start
+
+
+@dataclass
+class Record:
+    """What really happened on the proplets; ``produced`` are the outcomes of each attempt, with who had them."""
+
+    produced: dict[tuple[str, int], list[tuple[str, object]]] = field(default_factory=dict)
+    running: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    deployed: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    runs: int = 0
+
+    def forget(self, proplet_id: str) -> None:
+        """It died, and all that ran there with it."""
+        for counter in (self.running, self.deployed):
+            for key in [key for key in counter if key[0] == proplet_id]:
+                del counter[key]
+
+    @asynccontextmanager
+    async def counted(self, counter: Counter[tuple[str, str, int]], key: tuple[str, str, int]) -> AsyncIterator[None]:
+        counter[key] += 1
+        try:
+            yield
+        finally:
+            counter[key] -= 1
+            if counter[key] <= 0:
+                del counter[key]
+
+
+class ScriptedGuests:
+    """Stands where a proplet's ``Runner`` stands."""
+
+    def __init__(self, proplet_id: str, slots: int, record: Record) -> None:
+        self._proplet_id = proplet_id
+        self._slots = asyncio.Semaphore(slots)
+        self._record = record
+
+    async def perform(self, start: Start, course: Course) -> Outcome:
+        script = start.env.get("DOES", "ok:0").split(",")
+        kind, _, seconds = script[min(start.attempt, len(script)) - 1].partition(":")
+        course.enter("waiting")
+        async with self._slots, self._record.counted(self._record.running, self._key(start)):
+            course.enter("running")
+            self._record.runs += 1
+            await asyncio.sleep(1e6 if kind == "hang" else float(seconds))
+        outcome: Outcome
+        match kind:
+            case "ok":
+                outcome = Success(f"{start.id}/{start.attempt}/{self._proplet_id}/{self._record.runs}")
+            case "trap":
+                outcome = Failure("wasm trap: unreachable", "guest_trap")
+            case _:
+                outcome = Failure("out of luck", "internal", retryable=True)
+        said = outcome.results if isinstance(outcome, Success) else outcome.error
+        self._record.produced.setdefault((start.id, start.attempt), []).append((self._proplet_id, said))
+        return outcome
+
+    @asynccontextmanager
+    async def deployed(self, start: Start, course: Course) -> AsyncIterator[None]:
+        course.enter("fetching")
+        await asyncio.sleep(0.2)
+        if start.env.get("DEPLOYS") == "never":
+            raise SwashplateError("it does not compile", code="compile_failed")
+        async with self._record.counted(self._record.deployed, self._key(start)):
+            yield
+
+    def _key(self, start: Start) -> tuple[str, str, int]:
+        return self._proplet_id, start.id, start.attempt

@@ -1,0 +1,141 @@
+"""What must be true after every schedule, whatever went wrong in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from manager import store
+from manager.records import Attempt, Task
+from manager.states import AttemptState, TaskState
+
+WATCHED = """
+CREATE TABLE twice (what TEXT);
+CREATE TRIGGER attempts_end_once BEFORE UPDATE ON attempts WHEN OLD.finished_at IS NOT NULL AND (
+    NEW.state IS NOT OLD.state OR NEW.result IS NOT OLD.result OR NEW.error IS NOT OLD.error
+    OR NEW.finished_at IS NOT OLD.finished_at OR NEW.proplet_id IS NOT OLD.proplet_id)
+BEGIN INSERT INTO twice VALUES ('attempt ' || OLD.number || ' of ' || OLD.task_id || ' as ' || OLD.state || ' and as ' || NEW.state);
+END;
+CREATE TRIGGER runs_end_once BEFORE UPDATE ON tasks WHEN OLD.finished_at IS NOT NULL AND NEW.run = OLD.run AND NEW.state <> 0 AND (
+    NEW.state IS NOT OLD.state OR NEW.result IS NOT OLD.result OR NEW.error IS NOT OLD.error
+    OR NEW.finished_at IS NOT OLD.finished_at)
+BEGIN INSERT INTO twice VALUES ('run ' || OLD.run || ' of ' || OLD.id || ' as ' || OLD.state || ' and as ' || NEW.state);
+END;
+"""
+"""The database itself notes what ends more than once."""
+
+ENDED_BY_MANAGER = {"stopped", "lease_expired", "proplet_lost", "proxy_unreachable", "registry_unreachable"}
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+
+def require(condition: object, sentence: str) -> None:
+    if not condition:
+        raise Broken(sentence)
+
+
+def read(world, work) -> Any:
+    with world.disks["manager"].engine.connect() as connection, connection.begin():
+        return work(connection)
+
+
+def settled(world) -> str | None:
+    """What is not over yet, in one sentence; None when everything is."""
+    if world.faults:
+        raise Broken(world.faults[0])
+    if world.manager is None or not world.manager.ready.is_set():
+        return "the manager is not up"
+    if world.clients.busy:
+        return "a client still asks"
+    for proplet_id in world.proplet_ids:
+        life = world.proplets.get(proplet_id)
+        if life is None:
+            return f"{proplet_id} is not up"
+        if (busy := life.busy()) is not None:
+            return f"{proplet_id}: {busy}"
+    for task in read(world, store.active_tasks):
+        return f"task {task.spec.name} is {task.state.name}"
+    return None
+
+
+def check(world) -> None:
+    again = settled(world)
+    require(again is None, f"it had settled, and now {again}")
+    twice = world.disks["manager"].connection.execute("SELECT what FROM twice").fetchall()
+    require(not twice, f"ended twice: {twice[0][0] if twice else ''}")
+    require(not world.record.running, f"guests still run: {dict(world.record.running)}")
+    _, tasks = read(world, lambda db: store.list_tasks(db, 0, 1000))
+    known = {task.id: task for task in tasks}
+    for asked in world.clients.asked.values():
+        if asked.id is not None:
+            require(asked.id in known, f"task {asked.key} was confirmed and is gone")
+            task = known[asked.id]
+            require(
+                asked.starts_confirmed <= task.run <= asked.starts_tried,
+                f"{asked.key}: {asked.starts_confirmed} starts were confirmed, {asked.starts_tried} tried, {task.run} counted",
+            )
+    for task in tasks:
+        check_task(world, task, read(world, lambda db, task=task: store.attempts_of(db, task.id)))
+
+
+def check_task(world, task: Task, attempts: list[Attempt]) -> None:
+    numbers = [attempt.number for attempt in attempts]
+    require(numbers == list(range(1, task.attempt + 1)), f"{task.spec.name}: attempts {numbers}, latest {task.attempt}")
+    require(task.state is not TaskState.PENDING or not attempts, f"{task.spec.name} is pending with attempts")
+    require((task.run > 0) == bool(attempts), f"{task.spec.name} has {task.run} runs and attempts {numbers}")
+    for run, of_run in groupby(attempts, key=lambda attempt: attempt.run):
+        everyone = list(of_run)
+        for target in {attempt.target for attempt in everyone}:
+            line = [attempt for attempt in everyone if attempt.target == target]
+            check_line(world, task, line)
+            if run == task.run and not task.spec.broadcast:
+                last = line[-1]
+                require(task.result == last.result, f"{task.spec.name} has another result than its last attempt")
+    for attempt in attempts:
+        check_end(world, task, attempt)
+
+
+def check_line(world, task: Task, line: list[Attempt]) -> None:
+    """The attempts of one run for one target, one after the other."""
+    name = f"{task.spec.name} run {line[0].run}"
+    counted = 0
+    for before, after in zip([None, *line], line, strict=False):
+        if before is not None:
+            require(before.finished_at is not None, f"{name}: attempt {before.number} is open beside {after.number}")
+            begun = after.offered_at or after.finished_at
+            require(begun is None or begun >= before.finished_at, f"{name}: {after.number} began before {before.number} ended")
+            replaceable = {AttemptState.DENIED, AttemptState.LOST, AttemptState.FAILED}
+            require(before.state in replaceable, f"{name}: {after.number} follows a {before.state} attempt")
+            counted += before.state is AttemptState.FAILED or (
+                before.state is AttemptState.LOST and before.accepted_at is not None
+            )
+        require(after.retry >= counted, f"{name}: attempt {after.number} counts {after.retry} retries, {counted} were")
+    if not task.standing:
+        require(counted <= task.spec.retries, f"{name}: {counted} retries, {task.spec.retries} allowed")
+
+
+def check_end(world, task: Task, attempt: Attempt) -> None:
+    """What is recorded of it was said, for just this attempt, by the proplet that held it."""
+    name = f"attempt {attempt.number} of {task.spec.name}"
+    if attempt.state is AttemptState.COMPLETED:
+        produced = world.record.produced.get((task.id, attempt.number), [])
+        result = attempt.proplet_id, json.loads(attempt.result or "null")
+        require(result in produced, f"{name} completed with {result}, its guest produced {produced}")
+    elif attempt.state is AttemptState.FAILED and attempt.proplet_id is not None:
+        said = world.said.get((task.id, attempt.number, attempt.proplet_id), [])
+        reasons = [each.error for each in said]
+        require(attempt.error in reasons, f"{name} failed with {attempt.error!r}, its proplet said {reasons}")
+    elif attempt.state in {AttemptState.INTERRUPTED, AttemptState.LOST}:
+        require(attempt.code in ENDED_BY_MANAGER, f"{name} is {attempt.state} with code {attempt.code}")
+    if world.plan.proplets_reachable:
+        require(attempt.state is not AttemptState.LOST, f"{name} was given up ({attempt.code}), though its proplet was there")
+    if attempt.state is not AttemptState.COMPLETED:
+        require(attempt.code and attempt.error, f"{name} is {attempt.state} without a reason")
+
+
+def names(tasks: Iterable[Task]) -> str:
+    return ", ".join(task.spec.name for task in tasks)

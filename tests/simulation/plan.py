@@ -1,0 +1,120 @@
+"""What happens in a schedule, drawn from its seed alone before anything runs, so that it can be printed and cut down."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+HEARTBEAT_S = 5.0
+SILENCE_S = 20.0
+"""After so long a silent proplet's attempts go to another one, where they may."""
+TROUBLE_S = 20.0
+"""So long clients ask and things break; then nothing breaks any more, and everything must settle."""
+
+
+TROUBLES = {"crash", "cut", "partition", "broker", "full"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """At ``at`` seconds, do ``what`` (a method of the world) with ``how``."""
+
+    at: float
+    what: str
+    how: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.at:7.3f} {self.what} " + " ".join(f"{name}={value}" for name, value in self.how.items())
+
+
+@dataclass(frozen=True)
+class Plan:
+    proplets: tuple[int, ...]
+    """The slots of each."""
+    steps: tuple[Step, ...]
+    slow: float
+    loss: float
+    duplicate: float
+    slow_commits: float
+    restart: bool
+    """Whether the manager is restarted at the end, to see that it finds what it had."""
+
+    @property
+    def proplets_reachable(self) -> bool:
+        """Nothing but the manager fails, so that nobody has a reason to give up on a proplet."""
+        failing = {step.how.get("who", "broker") for step in self.steps if step.what in TROUBLES}
+        return failing <= {"manager"} and self.loss < 0.1 and not any(step.what in {"cut", "partition"} for step in self.steps)
+
+    @property
+    def quiet_at(self) -> float:
+        """From then on nothing is asked for and nothing breaks."""
+        ends = [step.at + step.how.get("down_s", step.how.get("for_s", 0.0)) for step in self.steps]
+        return max(TROUBLE_S / 2, *ends)
+
+
+def behaviour(chance: random.Random) -> str:
+    """What the guest does, attempt by attempt: the last one is also that of every further attempt."""
+
+    def one() -> str:
+        kind = chance.choices(("ok", "fail", "trap", "hang"), (60, 15, 15, 10))[0]
+        return f"{kind}:{chance.choice((0.0, 0.01, 0.2, 1.0, 5.0))}"
+
+    return ",".join(one() for _ in range(chance.randint(1, 3)))
+
+
+def spec(chance: random.Random, proplets: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "env": {"DOES": behaviour(chance)},
+        "timeout_s": chance.choice((1.0, 5.0, 20.0)),
+        "retries": chance.choice((0, 0, 1, 3)),
+        "priority": chance.choice((0, 50, 50, 50, 100)),
+        "start": chance.random() < 0.7,
+    }
+    if chance.random() < 0.2:
+        found["proplet_id"] = f"proplet-{chance.randrange(proplets)}"
+    return found
+
+
+def drawn(seed: int) -> Plan:
+    chance = random.Random(seed)
+    proplets = tuple(chance.choice((1, 1, 2, 4)) for _ in range(chance.randint(2, 4)))
+    steps: list[Step] = []
+
+    def when(first: float = 0.0, last: float = TROUBLE_S) -> float:
+        return round(chance.uniform(first, last), 3)
+
+    burst = when(0, TROUBLE_S / 2)
+    for number in range(chance.randint(2, 7)):
+        at = when() if chance.random() < 0.5 else round(burst + chance.random() * 0.05, 3)
+        steps.append(Step(at, "create", {"key": f"task-{number}", **spec(chance, len(proplets))}))
+        for _ in range(chance.choice((0, 0, 1, 2))):
+            later = when(at, min(at + 8, TROUBLE_S))
+            steps.append(Step(later, chance.choice(("stop", "start", "start")), {"key": f"task-{number}"}))
+    for _ in range(chance.choice((0, 1, 2, 4, 6))):
+        steps.append(Step(when(), *_trouble(chance, len(proplets))))
+    return Plan(
+        proplets=proplets,
+        steps=tuple(sorted(steps, key=lambda step: step.at)),
+        slow=chance.choice((0.0, 0.0, 0.02, 0.2)),
+        loss=chance.choice((0.0, 0.02, 0.3)),
+        duplicate=chance.choice((0.0, 0.02, 0.3)),
+        slow_commits=chance.choice((0.0, 0.05, 0.5)),
+        restart=chance.random() < 0.3,
+    )
+
+
+def _trouble(chance: random.Random, proplets: int) -> tuple[str, dict[str, Any]]:
+    who = chance.choice(("manager", "manager", *(f"proplet-{n}" for n in range(proplets))))
+    short = round(chance.choice((0.0, 0.1, 1.0, 15.0)) * chance.random(), 3)
+    match chance.choices(("crash", "cut", "partition", "broker", "full"), (50, 15, 15, 12, 8))[0]:
+        case "crash":
+            return "crash", {"who": who, "down_s": short, "told_s": chance.choice((0.0, 0.001, 6.0))}
+        case "cut":
+            return "cut", {"who": who, "client_s": chance.choice((0.0, 3.0)), "broker_s": chance.choice((0.0, 6.0))}
+        case "partition":
+            return "partition", {"who": who, "for_s": short, "broker_s": chance.choice((0.0, 6.0))}
+        case "broker":
+            return "broker", {"down_s": short, "forget": chance.random() < 0.5}
+        case _:
+            return "full", {"who": who, "for_s": short}

@@ -1,0 +1,76 @@
+"""One life of a proplet: its agent, its outbox and its journal as they are, and guests that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import cache
+from pathlib import Path
+
+from proplet.agent import Agent, new_instance, offline_will
+from proplet.attempts import Attempts
+from proplet.counters import Counters
+from proplet.deliveries import Deliveries
+from proplet.journal import Journal
+from proplet.outbox import Outbox
+from proplet.settings import PropletSettings
+from proplet.site import Site
+from swashplate.client import HttpClient
+from swashplate.testing import FaultyBus, Process
+from tests.simulation.guests import ScriptedGuests
+from tests.simulation.journal import VirtualCommits
+
+
+@cache
+def settings(proplet_id: str, slots: int) -> PropletSettings:
+    return PropletSettings.load(
+        {
+            "PROPLET_DOMAIN_ID": "d",
+            "PROPLET_CHANNEL_ID": "c",
+            "PROPLET_CLIENT_ID": proplet_id,
+            "PROPLET_CLIENT_KEY": "key",
+            "PROPLET_SLOTS": str(slots),
+            "PROPLET_QUEUE": "2",
+        }
+    )
+
+
+class PropletLife:
+    def __init__(self, world, proplet_id: str, slots: int) -> None:
+        self.world = world
+        self.id = proplet_id
+        self.slots = slots
+        self.process = Process(proplet_id)
+        self.up = False
+        self.process.start(world.living(proplet_id, self._live()), name=proplet_id)
+
+    async def _live(self) -> None:
+        world, names = self.world, self.world.names
+        chosen, instance, http = settings(self.id, self.slots), new_instance(), HttpClient()
+        journal = Journal(Path(self.id), clock=time.time)
+        journal._commits = VirtualCommits(world.disks[self.id], world.pace, world.chance)
+        async with journal:
+            bus = FaultyBus(world.broker, client_id=self.id, will=offline_will(names, self.id, instance))
+            site = Site(chosen, http, list)
+            self.outbox = Outbox(journal, bus, names, self.id)
+            deliveries = Deliveries(journal, self.outbox, self.id, http, site.coordinator_url)
+            counters = Counters()
+            guests = ScriptedGuests(self.id, self.slots, world.record)
+            self.attempts = Attempts(
+                self.id, self.slots, chosen.queue, journal, self.outbox, deliveries, guests, counters
+            )
+            agent = Agent(chosen, bus, names, instance, site, self.attempts, self.outbox, deliveries, counters)
+            await agent.open()
+            async with bus:
+                self.up = True
+                await asyncio.Event().wait()
+
+    def busy(self) -> str | None:
+        """What it has not finished, None when there is nothing."""
+        if not self.up:
+            return "it is not up"
+        if len(self.attempts):
+            return f"it runs {list(self.attempts._open)}"
+        if self.outbox._waiting:
+            return f"its outbox has {list(self.outbox._waiting)}"
+        return None
