@@ -11,8 +11,10 @@ from pathlib import Path
 from manager import store, tables
 from manager.api import Api
 from manager.attempts import TOLD_AGAIN_S, Attempts
-from manager.dialects import Dialect, OwnTopics, Parents
+from manager.dialects import Dialect, OwnTopics
 from manager.dispatch import Dispatch
+from manager.group_api import GroupApi
+from manager.groups import Groups
 from manager.images import Images
 from manager.learning import Learning
 from manager.leases import Leases
@@ -20,8 +22,10 @@ from manager.ledger import Ledger
 from manager.legacy import LegacyProplets, SharedTopics
 from manager.load import Load
 from manager.offers import Offers
+from manager.parents import ParentResults
+from manager.progress import Progress
 from manager.proplets import Proplets
-from manager.records import Task
+from manager.scheduler import Scheduler
 from manager.settings import ManagerSettings
 from manager.tasks import TaskService
 from swashplate import __version__, logging
@@ -35,10 +39,6 @@ from swashplate.service import stable_client_id, state_folder
 from swashplate.topics import Topics
 
 log = logging.get("manager")
-
-
-async def _no_parents(_task: Task) -> Parents:
-    return Parents()
 
 
 class Manager:
@@ -64,7 +64,8 @@ class Manager:
         self.ledger = Ledger(database)
         self.proplets = Proplets(bus, database, names, announce, clock)
         images = Images(bus, names, timeout=settings.image_timeout)
-        own, shared = OwnTopics(bus, names, _no_parents, clock), SharedTopics(bus, names, blobs)
+        results = ParentResults(self.ledger, blobs)
+        own, shared = OwnTopics(bus, names, results.of, clock), SharedTopics(bus, names, blobs)
 
         def dialect_of(proplet_id: str) -> Dialect:
             return shared if self.proplets.is_legacy(proplet_id) else own
@@ -79,11 +80,24 @@ class Manager:
         learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
         self.tasks = TaskService(database, self.ledger, self.proplets, self.attempts, blobs, clock=clock)
         self.attempts.observers += [learning, self.tasks]
+        self.progress = Progress(self.ledger, self.tasks, self.attempts, clock=clock)
+        self.groups = Groups(database, self.ledger, self.tasks, self.progress, results, clock=clock)
+        self.scheduler = Scheduler(database, self.ledger, self.tasks, clock=clock)
         legacy = LegacyProplets(bus, names, self.proplets, self.attempts, self.ledger)
         api = Api(self.tasks, self.proplets, self.attempts, self.dispatch, self.load, blobs)
-        self.routes = [*api.routes(), *learning.routes()]
+        self.routes = [*api.routes(), *GroupApi(self.groups, api.shown).routes(), *learning.routes()]
         self._opened = (self.ledger, self.proplets, images, offers, self.attempts, leases, learning, legacy)
-        self._closed = (legacy, leases, offers, self.dispatch, self.attempts, self.proplets, learning, self.ledger)
+        self._closed = (
+            self.scheduler,
+            legacy,
+            leases,
+            offers,
+            self.dispatch,
+            self.attempts,
+            self.proplets,
+            learning,
+            self.ledger,
+        )
 
     async def open(self) -> None:
         """Load what has not ended, declare the subscriptions, take everything up again; call before the buses connect."""
@@ -91,6 +105,8 @@ class Manager:
             await room.open()
         since = self._clock() - TOLD_AGAIN_S
         self.attempts.recover(await self._database.run(lambda db: store.ended_since(db, since)))
+        self.progress.recover()
+        await self.scheduler.open()
 
     async def close(self) -> None:
         if self._interrupt_on_exit:
@@ -100,12 +116,14 @@ class Manager:
 
 
 @asynccontextmanager
-async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: Bus) -> AsyncIterator[None]:
+async def managing(
+    settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: Bus, *, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Manager]:
     """The manager at work, on these two connections and with its state in ``folder``, until the context ends."""
     database = Database(settings.database(folder), tables.SCHEMA)
     tokens = {settings.coordinator_url: settings.coordinator_token.get_secret_value()}
     async with database, HttpClient(tokens=tokens) as client:
-        manager = Manager(settings, bus, bare_bus, database, BlobStore(folder / "blobs"), client)
+        manager = Manager(settings, bus, bare_bus, database, BlobStore(folder / "blobs"), client, clock=clock)
         http = HttpService(
             "manager",
             manager.routes,
@@ -122,7 +140,7 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
         async with bus, bare_bus:
             try:
                 async with http.serving(settings.http_host, settings.http_port, setting=settings.names("http_port")[0]):
-                    yield
+                    yield manager
             finally:
                 log.info("stopping")
                 await manager.close()

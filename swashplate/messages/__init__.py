@@ -18,6 +18,7 @@ from swashplate.messages.control import (
     Stop,
     TaskMetrics,
 )
+from swashplate.messages.groups import GroupTask, JobCreate, WorkflowCreate
 from swashplate.messages.learning import (
     PROPLET_IDS_HINT,
     ExperimentAnswer,
@@ -49,8 +50,10 @@ __all__ = [
     "Digest",
     "ExperimentAnswer",
     "ExperimentConfig",
+    "GroupTask",
     "Invoke",
     "InvokeResult",
+    "JobCreate",
     "Launched",
     "Message",
     "MonitoringProfile",
@@ -73,5 +76,6 @@ __all__ = [
     "TaskMetrics",
     "Update",
     "UpdateAnswer",
+    "WorkflowCreate",
     "digest_hex",
 ]

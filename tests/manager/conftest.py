@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 import uuid
 from contextlib import asynccontextmanager, closing, contextmanager
 
@@ -127,6 +128,8 @@ class World:
         self.url = f"http://127.0.0.1:{self.port}"
         self.coordinator_url = f"http://127.0.0.1:{free_port()}"
         self.heartbeat_s = "5"
+        self.ahead_s = 0.0
+        """How far the manager's clock is ahead of ours."""
         self.settings: dict[str, str] = {}
 
     @asynccontextmanager
@@ -145,8 +148,8 @@ class World:
         )
         bus = MemoryBus(self.broker, client_id="manager", clean_session=False)
         bare = MemoryBus(self.broker, client_id="manager-bare")
-        async with managing(settings, self.folder, bus, bare):
-            yield
+        async with managing(settings, self.folder, bus, bare, clock=lambda: time.time() + self.ahead_s) as manager:
+            yield manager
 
     @contextmanager
     def broken(self, table: str, column: str):
