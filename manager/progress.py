@@ -14,7 +14,7 @@ from manager.attempts import Attempts
 from manager.dag import Mode, Node, Nodes, Plan, advance, group_state, halt
 from manager.ledger import Ledger
 from manager.records import Group, GroupState, Task
-from manager.states import TaskEvent, next_task
+from manager.states import TaskEvent, TaskState, next_task
 from manager.tasks import TaskService
 from swashplate import logging
 from swashplate.errors import SwashplateError
@@ -86,7 +86,8 @@ class Progress:
         if group is None or group.state is not GroupState.RUNNING:
             return
         left = self._left.get(group.id)
-        if group.id not in self._again and left is not None and not left.pending and left.open > 1:
+        harmless = task.state is TaskState.COMPLETED or group.mode == Mode.WORKFLOW
+        if harmless and group.id not in self._again and left is not None and not left.pending and left.open > 1:
             left.open -= 1  # nothing can follow from it but the end of all
             return
         self._go_on(group)

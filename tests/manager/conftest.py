@@ -61,8 +61,9 @@ class FakeProplet:
         self.bus = MemoryBus(broker, client_id=proplet_id, will=will)
         self.bus.on_connect(self.register)
 
-    async def register(self) -> None:
-        await self.say("create", PropletCreate(proplet_id=self.id, instance=self.instance))
+    async def register(self, **capabilities) -> None:
+        said = {"proplet_id": self.id, "instance": self.instance, "capabilities": capabilities}
+        await self.say("create", PropletCreate.model_validate(said))
 
     async def say(self, kind: str, message) -> None:
         await self.bus.publish(NAMES.proplet(self.id, kind), message.encode())
