@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 
 from pydantic_core import from_json
 
@@ -20,6 +20,7 @@ from proplet.outbox import Outbox
 from proplet.outgoing import Ref
 from proplet.settings import PropletSettings
 from proplet.site import Site
+from proplet.starts import checked, checked_invoke
 from swashplate import logging
 from swashplate.bus import Bus, BusError, Received, Will
 from swashplate.errors import InvalidRequestError
@@ -30,7 +31,7 @@ from swashplate.topics import Topics
 
 log = logging.get("agent")
 
-REPORT_GAP_S = 0.1
+REPORT_GAP_S = 0.5
 """Reports that follow changes of the running set are at least this far apart."""
 GOODBYE_S = 0.5
 
@@ -240,30 +241,3 @@ class Agent:
 
 def new_instance() -> str:
     return uuid.uuid4().hex
-
-
-def checked(start: Start) -> Start:
-    """Raises ``InvalidRequestError`` for what cannot be run, or for text that no guest can be given."""
-    if not start.id or not start.name:
-        raise InvalidRequestError("Start: id and name must not be empty")
-    if start.timeout_s is None and not start.daemon and not start.latent:
-        raise InvalidRequestError("Start: timeout_s may be absent for a daemon and a latent task only")
-    if start.latent and (start.daemon or start.kind == "federated"):
-        raise InvalidRequestError("Start: a latent task is neither a daemon nor federated")
-    _check_text("Start", (start.name, *start.inputs, *start.cli_args), start.env)
-    return start
-
-
-def checked_invoke(invoke: Invoke) -> Invoke:
-    """Raises ``InvalidRequestError`` for text that no guest can be given."""
-    _check_text("Invoke", invoke.inputs, invoke.env)
-    return invoke
-
-
-def _check_text(what: str, texts: Iterable[str], env: Mapping[str, str]) -> None:
-    for text in (*texts, *env.values()):
-        if "\0" in text:
-            raise InvalidRequestError(f"{what}: name, inputs, cli_args and env must not contain NUL")
-    for key in env:
-        if not key or "=" in key or "\0" in key:
-            raise InvalidRequestError(f"{what}: {key!r} is not a usable environment entry")

@@ -21,7 +21,9 @@ from proplet.journal import Journal
 from proplet.legacy import LegacyAgent
 from proplet.legacy_fetch import LegacyFetcher
 from proplet.legacy_results import Shelf
+from proplet.monitor import Monitor
 from proplet.outbox import Outbox
+from proplet.progress import Progress
 from proplet.runtime import WorkerPool
 from proplet.settings import PropletSettings
 from proplet.site import Site
@@ -77,14 +79,23 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
         cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
-        inputs = Inputs(cache, proplet_id, settings.data_store_url, site.model_registry_url)
         fetcher = Fetcher(bus, topics, proplet_id, binaries)
+        inputs = Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url)
         limits = Limits(memory=settings.memory_limit, output=settings.output_limit, files=settings.output_files)
         runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, limits, site.coordinator_url)
         outbox = Outbox(journal, bus, topics, proplet_id)
         deliveries = Deliveries(journal, outbox, proplet_id, http, site.coordinator_url)
         counters = Counters()
         attempts = Attempts(proplet_id, settings.slots, settings.queue, journal, outbox, deliveries, runner, counters)
+        progress = Progress(bus, topics, proplet_id, journal)
+        attempts.on_stage = progress.changed
+        stack.callback(progress.close)
+        if settings.monitoring:
+            every = settings.metrics_interval
+            monitor = Monitor(bus, topics, proplet_id, settings.namespace, every, pool.processes, attempts.start_of)
+            progress.on_stay = monitor.follow
+            monitor.open()
+            stack.push_async_callback(monitor.close)
         agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, counters)
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)

@@ -27,6 +27,8 @@ from swashplate.messages import Start, Update
 log = logging.get("task")
 
 MAX_RESULT_BYTES = 192 * 1024
+LAST_BYTES = MAX_RESULT_BYTES // 8
+"""Of a daemon's stdout: as JSON a byte can take six."""
 LARGE_UPDATE_BYTES = 1 << 20
 """A larger update is parsed beside the event loop."""
 
@@ -134,7 +136,6 @@ class Runner:
             course.enter("waiting")
         async with self._pool.slot:
             log.info("Starting Host runtime app: task_id=%s", start.id, task_id=start.id)
-            course.enter("running")
             try:
                 answer = await self._pool.run(job, guest_log.feed, course)
             finally:
@@ -163,7 +164,8 @@ class Runner:
         elif answer.text is not None:
             results = answer.text
         else:
-            results = folder.stdout(MAX_RESULT_BYTES, last=start.daemon).decode(errors="replace")
+            limit = LAST_BYTES if start.daemon else MAX_RESULT_BYTES
+            results = folder.stdout(limit, last=start.daemon).decode(errors="replace")
         _refuse_too_large(results)
         return Success(results)
 

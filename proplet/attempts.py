@@ -17,6 +17,7 @@ from proplet.journal import Journal, PendingUpdate
 from proplet.outbox import Outbox
 from proplet.outcome import STOPPED, Failure, Learned, Outcome, log_outcome
 from proplet.outgoing import Ref, result_message
+from proplet.starts import called
 from proplet.states import AttemptState
 from swashplate import logging
 from swashplate.errors import SwashplateError
@@ -123,7 +124,10 @@ class Attempts:
 
     @property
     def free_slots(self) -> int:
-        return max(0, self._slots - self._busy() - sum(1 for ref in self._open if ref.invocation))
+        return max(0, self._slots - self._busy() - self._invocations())
+
+    def _invocations(self) -> int:
+        return sum(1 for ref in self._open if ref.invocation)
 
     def _busy(self) -> int:
         """Attempts that have a slot or wait for one."""
@@ -156,18 +160,10 @@ class Attempts:
         if deployment is None or not deployment.ready or deployment.stopped is not None:
             self._outbox.deny(ref, "not_deployed", f"task {ref.task_id} is not deployed here", retryable=True)
             return
-        if len(self._open) - self._busy() >= MOST_INVOCATIONS:
+        if self._invocations() >= MOST_INVOCATIONS:
             self._outbox.deny(ref, "no_slot", f"{MOST_INVOCATIONS} invocations run or wait already", retryable=True)
             return
-        called = deployment.start.model_copy(
-            update={
-                "inputs": invoke.inputs or deployment.start.inputs,
-                "env": {**deployment.start.env, **invoke.env},
-                "timeout_s": invoke.timeout_s,
-                "latent": False,
-            }
-        )
-        self._begin(ref, called, deployment.turns)
+        self._begin(ref, called(deployment.start, invoke), deployment.turns)
 
     def stop(self, task_id: str, attempt: int) -> None:
         """``attempt`` 0 means each. A stop that overtakes its start is an answer, and the start then finds that answer."""
@@ -292,6 +288,6 @@ class Attempts:
             return Failure(error.sentence, error.code, error.retryable)
 
     def _end_invocations(self, deployment: Ref, reason: Failure) -> None:
-        for ref, called in list(self._open.items()):
+        for ref, each in list(self._open.items()):
             if ref.invocation and ref.deployment == deployment:
-                self._end(called, reason)
+                self._end(each, reason)

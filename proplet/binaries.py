@@ -45,6 +45,10 @@ class Binaries:
         with contextlib.suppress(OSError):
             os.utime(self.path(digest))
 
+    def drop_unused(self, digest: str) -> None:
+        if digest not in self._used:
+            self.drop(digest)
+
     def drop(self, digest: str) -> None:
         self.store.remove(digest)
         for compiled in self._modules.glob(f"{digest.removeprefix('sha256:')}-*"):

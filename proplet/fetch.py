@@ -37,11 +37,14 @@ MAGIC = b"\0asm"
 
 @dataclass(frozen=True)
 class Wanted:
-    """A binary as the manager described it; ``image`` is empty for one that the manager itself holds."""
+    """A binary as the manager described it; ``image`` is empty for one that the manager itself holds, and ``wasm`` is not set
+    for what no worker will ever load.
+    """
 
     digest: str
     size: int
     image: str = ""
+    wasm: bool = True
 
     @property
     def name(self) -> str:
@@ -298,6 +301,6 @@ class Fetcher:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))
         self._binaries.store.adopt(path, wanted.digest)
-        if magic != MAGIC:
+        if wanted.wasm and magic != MAGIC:
             self._binaries.drop(wanted.digest)
             raise InvalidRequestError(f"{wanted.name} is not a WebAssembly binary", code="not_wasm")

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
+from proplet.binaries import Binaries
+from proplet.fetch import Fetcher, Wanted
 from proplet.input_cache import SMALL_BYTES, InputCache, Kept
 from proplet.task_folder import TaskFolder
 from swashplate import logging
@@ -18,7 +20,8 @@ from swashplate.topics import level
 
 log = logging.get("inputs")
 
-MODEL, DATASET = "model.json", "data/dataset.json"
+MODEL, DATASET, PARENTS = "model.json", "data/dataset.json", "parents.json"
+PARENTS_IN_ENV_BYTES = 64 << 10
 AWAY_S = 15.0
 """How long a service of the site that does not answer is waited for, before it costs an attempt."""
 VARIABLES = {MODEL: "MODEL_DATA", DATASET: "DATASET_DATA"}
@@ -45,11 +48,15 @@ class Inputs:
         self,
         cache: InputCache,
         proplet_id: str,
+        fetcher: Fetcher,
+        binaries: Binaries,
         data_store_url: str,
         model_registry_url: Callable[[], str],
     ) -> None:
         self._cache = cache
         self._proplet_id = proplet_id
+        self._fetcher = fetcher
+        self._binaries = binaries
         self._data_store_url = data_store_url.rstrip("/")
         self._model_registry_url = model_registry_url
 
@@ -59,8 +66,12 @@ class Inputs:
         Raises ``SwashplateError`` with the code of what is missing or wrong.
         """
         folder.describe(_described(start, self._proplet_id))
-        model, dataset = await together(self._model(start, folder), self._dataset(start, folder))
         env = {**start.env, "TASK_ID": start.id, "PROPLET_ID": self._proplet_id}
+        if start.parents or start.parents_digest is not None:
+            env |= await self._parents(start, folder)
+        model, dataset = None, None
+        if start.env.get("MODEL_URI") or self._dataset_of(start):
+            model, dataset = await together(self._model(start, folder), self._dataset(start, folder))
         given = {name: kept for name, kept in ((MODEL, model), (DATASET, dataset)) if kept is not None}
         if sum(kept.size for kept in given.values()) <= SMALL_BYTES:
             env |= {VARIABLES[name]: folder.given(name) for name in given}
@@ -83,8 +94,23 @@ class Inputs:
         folder.give(MODEL, kept.path)
         return kept
 
+    async def _parents(self, start: Start, folder: TaskFolder) -> dict[str, str]:
+        """Give the parents' results as ``/in/parents.json``, and in the environment when they are small."""
+        digest = start.parents_digest
+        if digest is None:
+            folder.write(PARENTS, to_json(start.parents))
+        else:
+            with self._binaries.in_use(digest):
+                folder.give(PARENTS, await self._fetcher.fetch(Wanted(digest, start.parents_size, wasm=False)))
+            self._binaries.drop_unused(digest)  # no other task has these parents
+        text = folder.given(PARENTS)
+        return {"PARENT_RESULTS": text} if len(text.encode()) <= PARENTS_IN_ENV_BYTES else {}
+
+    def _dataset_of(self, start: Start) -> str:
+        return start.dataset or (self._proplet_id if start.kind == "federated" else "")
+
     async def _dataset(self, start: Start, folder: TaskFolder) -> Kept | None:
-        name = start.dataset or (self._proplet_id if start.kind == "federated" else "")
+        name = self._dataset_of(start)
         if not name:
             return None
         if not self._data_store_url:

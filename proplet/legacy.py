@@ -13,18 +13,19 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from proplet.agent import checked
 from proplet.attempt import Runner
 from proplet.binaries import Binaries
 from proplet.capabilities import described
 from proplet.counters import Counters
 from proplet.course import Course
+from proplet.legacy_deployments import LegacyDeployments
 from proplet.legacy_fetch import MAGIC, LegacyFetcher
 from proplet.legacy_results import Kept, Shelf
 from proplet.outcome import Failure, Learned, Outcome, Success, log_outcome
 from proplet.outgoing import Ref
 from proplet.settings import PropletSettings
 from proplet.site import Site
+from proplet.starts import checked
 from swashplate import logging
 from swashplate.bus import Bus, BusError, PayloadTooLargeError, Received
 from swashplate.client import HttpClient
@@ -33,6 +34,7 @@ from swashplate.messages import Start
 from swashplate.messages.legacy import (
     LegacyAlive,
     LegacyCreate,
+    LegacyInvoke,
     LegacyLearned,
     LegacyResult,
     LegacyStart,
@@ -78,6 +80,7 @@ class LegacyAgent:
         self._counters = counters
         self._active: dict[str, asyncio.Task[Any]] = {}
         """By task id: running, or with a result that the broker does not have yet."""
+        self._deployments = LegacyDeployments(self._id, settings.slots, runner, self._say)
         self._work = Tasks(log)
         self._waiting: asyncio.Task[None] | None = None
         self._heartbeats: asyncio.Task[None] | None = None
@@ -131,6 +134,7 @@ class LegacyAgent:
         try:
             await self._bus.subscribe(self._topics.shared_to_proplets("start"), self._started, qos=SHARED_QOS)
             await self._bus.subscribe(self._topics.shared_to_proplets("stop"), self._stop, qos=SHARED_QOS)
+            await self._bus.subscribe(self._topics.shared_to_proplets("invoke"), self._invoked, qos=SHARED_QOS)
             await self._register()
         except BusError as error:
             log.info("nobody has announced itself, and the shared topics are not granted", reason=error.sentence)
@@ -143,7 +147,7 @@ class LegacyAgent:
         self._heartbeats = self._work.start(self._beat(), "heartbeats on the shared topic")
 
     async def _unsubscribe(self) -> None:
-        for kind in ("start", "stop"):
+        for kind in ("start", "stop", "invoke"):
             await self._bus.unsubscribe(self._topics.shared_to_proplets(kind))
 
     async def _register(self) -> None:
@@ -171,12 +175,13 @@ class LegacyAgent:
             return
         if not start.is_for(self._id):
             return
-        if start.latent:
-            log.debug("latent tasks are not supported: start ignored", task_id=start.id)
-        elif start.id in self._active:
+        busy = len(self._active) - len(self._deployments)
+        if start.id in self._active:
             log.warning("start ignored: the task is running already", task_id=start.id)
-        elif len(self._active) >= self._settings.slots + self._settings.queue:
-            self._begin(start.id, self._refuse(start, f"{len(self._active)} tasks run or wait already"))
+        elif busy >= self._settings.slots + self._settings.queue:
+            self._begin(start.id, self._refuse(start, f"{busy} tasks run or wait already"))
+        elif start.latent:
+            self._begin(start.id, self._deploy(start))
         else:
             self._begin(start.id, self._pursue(start))
 
@@ -189,6 +194,11 @@ class LegacyAgent:
             await asyncio.wait([running])
             await self._shelf.forget(task_id)
             log.info("task stopped", task_id=task_id)
+
+    async def _invoked(self, message: Received) -> None:
+        invoke = LegacyInvoke.decode(message.payload)
+        if invoke.broadcast or invoke.proplet_id == self._id:
+            self._work.start(self._deployments.called(invoke), f"invocation {invoke.invocation_id}")
 
     def _refuse_invalid(self, payload: bytes, error: InvalidRequestError) -> None:
         log.error("start refused", error=error.sentence)
@@ -235,7 +245,25 @@ class LegacyAgent:
         digest = await self._binary(start)
         with self._binaries.in_use(digest):
             self._binaries.make_room()
-            ours = Start(
+            return await self._runner.perform(self._ours(start, digest), Course(Ref(start.id, 1)))
+
+    async def _deploy(self, start: LegacyStart) -> None:
+        """Nobody is told when it is ready, only when it cannot be: the old protocol has no word for the first."""
+        try:
+            if start.encrypted:
+                raise InvalidRequestError("TEE runtime not available", code="encrypted_unsupported")
+            digest = await self._binary(start)
+            with self._binaries.in_use(digest):
+                self._binaries.make_room()
+                await self._deployments.serve(self._ours(start, digest))
+        except SwashplateError as error:
+            log_outcome(start.id, Failure(error.sentence, error.code))
+            await self._deliver(Kept(start.id, self._failed(start, error.sentence)))
+
+    def _ours(self, start: LegacyStart, digest: str) -> Start:
+        """Raises ``InvalidRequestError``."""
+        return checked(
+            Start(
                 id=start.id,
                 attempt=1,
                 proplet_id=self._id,
@@ -247,9 +275,12 @@ class LegacyAgent:
                 inputs=start.inputs,
                 cli_args=start.cli_args,
                 env=start.env,
-                timeout_s=NO_LIMIT_S,
+                timeout_s=None if start.latent or start.daemon else NO_LIMIT_S,
+                daemon=start.daemon,
+                latent=start.latent,
+                parents=start.parent_results,
             )
-            return await self._runner.perform(checked(ours), Course(Ref(start.id, 1)))
+        )
 
     async def _binary(self, start: LegacyStart) -> str:
         """Its digest, computed here: nobody has told one."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from proplet import usage
 from proplet.app import Proplet
 from proplet.settings import PropletSettings
 from swashplate import ports
@@ -19,7 +20,6 @@ from swashplate.errors import ConfigurationError
 from swashplate.http import HttpService, must_be_connected
 
 PORTS_TRIED = 100
-CGROUP = Path("/sys/fs/cgroup")
 
 
 class PropletCollector(Collector):
@@ -48,8 +48,12 @@ class PropletCollector(Collector):
             ("proplet_cpu_user_seconds", user, "Processor time of agent and ended workers, outside the kernel"),
             ("proplet_cpu_system_seconds", system, "Processor time of agent and ended workers, inside the kernel"),
             ("proplet_memory_rss_bytes", _resident_bytes(), "Resident memory of the agent"),
-            ("proplet_memory_container_usage_bytes", _cgroup("memory.current"), "Memory used by the container"),
-            ("proplet_memory_container_limit_bytes", _cgroup("memory.max"), "Memory limit of the container"),
+            (
+                "proplet_memory_container_usage_bytes",
+                usage.cgroup_bytes("memory.current"),
+                "Memory used by the container",
+            ),
+            ("proplet_memory_container_limit_bytes", usage.cgroup_bytes("memory.max"), "Memory limit of the container"),
         ]
         for name, value, text in gauges:
             if value is not None:
@@ -71,14 +75,6 @@ def _cpu_seconds() -> tuple[float, float]:
 
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _cgroup(name: str) -> int | None:
-    try:
-        text = (CGROUP / name).read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
 
 
 @asynccontextmanager

@@ -139,6 +139,7 @@ class WorkerPool:
         """Run ``job`` in a worker; call it within a slot. When cancelled, the worker is killed before this returns."""
         worker = await self._take()
         course.process = worker.process.pid
+        course.enter("running")
         spent = True
         try:
             answer = await worker.run(job, on_stderr)

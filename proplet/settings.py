@@ -82,6 +82,12 @@ class PropletSettings(MqttSettings, HttpSettings):
     heartbeat: Seconds = setting(
         10.0, "PROPLET_LIVELINESS_INTERVAL", help="Time between reports until the manager announces its own."
     )
+    metrics_interval: Seconds = setting(
+        10.0, "PROPLET_METRICS_INTERVAL", help="Time between the reports of what the proplet uses."
+    )
+    monitoring: bool = setting(
+        True, "PROPLET_ENABLE_MONITORING", help="Whether what the proplet and its tasks use is measured and reported."
+    )
     namespace: str = setting("default", "PROPLET_NAMESPACE", "PROPLET_MANAGER_K8S_NAMESPACE", help="Told to managers.")
     labels: str = setting("", "PROPLET_LABELS", help="What placement can ask for: site=berlin,gpu=none.")
 

@@ -185,7 +185,10 @@ class TaskFolder:
             folder.mkdir(mode=0o700)
 
     def describe(self, task: dict[str, Any]) -> None:
-        (self.path / "in" / "task.json").write_text(json.dumps(task))
+        self.write("task.json", json.dumps(task).encode())
+
+    def write(self, name: str, content: bytes) -> None:
+        (self.path / "in" / name).write_bytes(content)
 
     def give(self, name: str, file: Path) -> None:
         """Let the guest read ``file`` as ``/in/{name}``."""

@@ -82,6 +82,7 @@ class LegacyStart(LegacyMessage):
     daemon: bool = False
     latent: bool = False
     encrypted: bool = False
+    parent_results: dict[str, Json] = {}
     proplet_id: str = ""
 
     @property
@@ -108,6 +109,36 @@ class LegacyStop(LegacyMessage):
     id: str = Field(min_length=1)
     broadcast: bool = False
     proplet_id: str = ""
+
+
+class LegacyInvoke(LegacyMessage):
+    """Call a latent task that ``proplet_id`` has precompiled."""
+
+    id: str = Field(min_length=1)
+    broadcast: bool = False
+    proplet_id: str
+    invocation_id: str = Field(min_length=1)
+    inputs: list[str] = []
+    env: dict[str, str] = {}
+
+
+class LegacyInvokeResult(LegacyMessage):
+    """How a call ended. It is not told whether it began."""
+
+    task_id: str = ""
+    invocation_id: str = ""
+    proplet_id: Identifier
+    results: Json = None
+    error: str | None = None
+
+    def encode(self) -> bytes:
+        """``error`` is ``null`` when there is none."""
+        return json.dumps(self.model_dump(mode="json")).encode()
+
+    @property
+    def not_there(self) -> bool:
+        """The task is not, or not yet, precompiled there."""
+        return "has not been precompiled" in (self.error or "")
 
 
 class LegacyLearned(LegacyMessage):

@@ -28,10 +28,14 @@ from swashplate.messages import (
     AttemptStatus,
     BlobInfo,
     BlobRequest,
+    Invoke,
+    InvokeResult,
     PropletCreate,
+    PropletMetrics,
     Result,
     Start,
     Stop,
+    TaskMetrics,
     digest_hex,
 )
 from swashplate.topics import Topics, last_level
@@ -87,7 +91,11 @@ class FakeManager(Heard):
         self.creates: list[PropletCreate] = []
         self.alives: list[Alive] = []
         self.statuses: list[AttemptStatus] = []
+        self.progress: list[AttemptStatus] = []
         self.results: list[Result] = []
+        self.invoke_results: list[InvokeResult] = []
+        self.metrics: list[PropletMetrics] = []
+        self.task_metrics: list[TaskMetrics] = []
 
     async def open(self) -> None:
         for kind, handler in (
@@ -95,12 +103,19 @@ class FakeManager(Heard):
             ("alive", self._kept(Alive, self.alives)),
             ("status", self._kept(AttemptStatus, self.statuses)),
             ("results", self._kept(Result, self.results)),
+            ("invoke_results", self._kept(InvokeResult, self.invoke_results)),
+            ("metrics", self._kept(PropletMetrics, self.metrics)),
+            ("task_metrics", self._kept(TaskMetrics, self.task_metrics)),
         ):
             await self.bus.subscribe(NAMES.every_proplet(kind), handler)
 
     def _kept(self, model, into):
         async def handle(message: Received) -> None:
             said = model.decode(message.payload)
+            if isinstance(said, AttemptStatus) and said.status == "progress":
+                self.progress.append(said)
+                await self.tell()
+                return
             into.append(said)
             if self.acknowledges and hasattr(said, "id"):
                 await self.acknowledge(said.id)
@@ -114,8 +129,27 @@ class FakeManager(Heard):
     async def start(self, start: Start, *, topic_of: str = ID) -> None:
         await self.bus.publish(NAMES.to_proplet(topic_of, "start"), start.encode())
 
-    async def stop(self, task_id: str) -> None:
-        await self.bus.publish(NAMES.to_proplet(ID, "stop"), Stop(id=task_id, proplet_id=ID).encode())
+    async def stop(self, task_id: str, attempt: int = 0) -> None:
+        stop = Stop(id=task_id, attempt=attempt, proplet_id=ID)
+        await self.bus.publish(NAMES.to_proplet(ID, "stop"), stop.encode())
+
+    async def invoke(self, task_id: str, **fields) -> str:
+        """The id of the invocation."""
+        known = {"invocation_id": uuid.uuid4().hex, "attempt": 1, "proplet_id": ID, "timeout_s": 30.0}
+        invoke = Invoke(task_id=task_id, **{**known, **fields})
+        await self.bus.publish(NAMES.to_proplet(ID, "invoke"), invoke.encode())
+        return invoke.invocation_id
+
+    async def answer(self, invocation_id: str) -> InvokeResult:
+        return (await self.until(lambda: [r for r in self.invoke_results if r.invocation_id == invocation_id]))[-1]
+
+    async def called(self, task_id: str, **fields) -> InvokeResult:
+        return await self.answer(await self.invoke(task_id, **fields))
+
+    async def ready(self, start: Start) -> None:
+        """Start a latent task and wait until it can be called."""
+        await self.start(start)
+        await self.until(lambda: [s for s in self.statuses if s.task_id == start.id and s.status == "ready"])
 
     async def result(self, task_id: str) -> Result:
         return (await self.until(lambda: [r for r in self.results if r.task_id == task_id]))[-1]

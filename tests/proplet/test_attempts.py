@@ -11,11 +11,25 @@ import pytest
 from swashplate.messages import AttemptRef
 
 
-async def test_a_task_is_accepted_and_its_stdout_is_the_result(world, proplet, guests):
-    start = world.start(guests["prints"]("hello\n"))
-    result = await world.manager.outcome(start)
+async def test_the_stdout_of_a_command_is_its_result(world, proplet, guests):
+    result = await world.manager.outcome(world.start(guests["prints"]("hello\n")))
     assert (result.results, result.error, result.attempt) == ("hello\n", None, 1)
+
+
+async def test_a_task_that_takes_its_time_is_accepted_first(world, proplet, guests):
+    start = world.start(guests["loops"])
+    await world.manager.start(start)
     assert (await world.manager.status(start.id)).status == "accepted"
+    assert world.manager.results == []
+
+
+async def test_a_task_that_ends_at_once_says_only_how(world, proplet, guests):
+    warm = world.start(guests["add"], name="add", inputs=["1", "1"])
+    await world.manager.outcome(warm)
+    world.manager.statuses.clear()
+    for _ in range(5):
+        await world.manager.outcome(world.start(guests["add"], name="add", inputs=["1", "1"]))
+    assert world.manager.statuses == []
 
 
 async def test_a_function_is_called_with_typed_inputs(world, proplet, guests):
@@ -95,7 +109,8 @@ async def test_a_start_for_another_proplet_is_ignored(world, proplet, guests):
     await world.manager.start(elsewhere, topic_of="proplet-2")
     own = world.start(guests["prints"]("own"))
     await world.manager.outcome(own)
-    assert {s.task_id for s in world.manager.statuses} == {own.id}
+    assert {r.task_id for r in world.manager.results} == {own.id}
+    assert {s.task_id for s in world.manager.statuses} <= {own.id}
 
 
 async def test_a_malformed_start_is_denied_with_the_reason(world, proplet):

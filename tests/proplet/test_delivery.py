@@ -54,9 +54,21 @@ async def test_a_result_is_sent_again_with_the_same_id_until_it_is_acknowledged(
         await world.manager.outcome(start)
         await world.manager.until(lambda: len(world.manager.results) >= 3)
         assert len({r.id for r in world.manager.results}) == 1
-        assert len({s.id for s in world.manager.statuses}) == 1
-        await world.manager.acknowledge(world.manager.results[0].id, world.manager.statuses[0].id)
+        await world.manager.acknowledge(world.manager.results[0].id)
         await world.manager.until(lambda: world.manager.alives[-1].running == [])
+
+
+async def test_an_acceptance_is_sent_again_until_it_is_acknowledged_or_has_a_result(world, quick, proplet, guests):
+    world.manager.acknowledges = False
+    start = world.start(guests["loops"])
+    await world.manager.start(start)
+    await world.manager.until(lambda: len(world.manager.statuses) >= 3)
+    assert len({s.id for s in world.manager.statuses}) == 1
+    await world.manager.stop(start.id)
+    await world.manager.until(lambda: len(world.manager.results) >= 3)
+    said = len(world.manager.statuses)
+    await world.manager.until(lambda: len(world.manager.results) >= 6)
+    assert len(world.manager.statuses) == said
 
 
 async def test_a_result_survives_a_restart_of_the_proplet(world, guests):
@@ -213,14 +225,21 @@ async def test_the_result_of_an_update_is_written_as_soon_as_the_disk_takes_it(w
     assert len(world.site.updates) == 1
 
 
-@pytest.mark.parametrize("kind", ["results", "status"])
-async def test_a_task_outlasts_a_disk_that_refuses_for_a_while(world, quick, proplet, guests, logged, kind):
+async def test_a_result_outlasts_a_disk_that_refuses_for_a_while(world, quick, proplet, guests, logged):
     start = world.start(guests["prints"]("kept"))
-    with refused_by_the_disk(world, kind):
+    with refused_by_the_disk(world, "results"):
         await world.manager.start(start)
         await logged.until("not kept, trying again")
         await logged.until(f"Task {start.id} completed")
     assert (await world.manager.result(start.id)).results == "kept"
+
+
+async def test_an_acceptance_outlasts_a_disk_that_refuses_for_a_while(world, quick, proplet, guests, logged):
+    start = world.start(guests["loops"])
+    with refused_by_the_disk(world, "status"):
+        await world.manager.start(start)
+        await logged.until("not kept, trying again")
+        assert world.manager.statuses == []
     assert (await world.manager.status(start.id)).status == "accepted"
 
 
@@ -339,8 +358,10 @@ async def test_messages_of_one_task_are_in_order(world, proplet, guests):
     other = MemoryBus(world.broker, client_id="other")
     await other.subscribe("m/d/c/c/control/proplet/+/+", note)
     async with other:
-        start = world.start(guests["prints"]("x"))
-        result = await world.manager.outcome(start)
-        assert isinstance(result, Result)
+        start = world.start(guests["loops"])
+        await world.manager.start(start)
+        await world.manager.status(start.id)
+        await world.manager.stop(start.id)
+        assert isinstance(await world.manager.result(start.id), Result)
         await world.manager.until(lambda: "results" in heard)
     assert heard.index("status") < heard.index("results")

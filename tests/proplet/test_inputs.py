@@ -204,3 +204,32 @@ async def test_nothing_of_a_task_is_left_behind(world, guests):
 def test_the_guests_of_this_file_compile():
     for guest in (cat("x"), ENVIRONMENT):
         wasmtime.Module(wasmtime.Engine(), guest)
+
+
+PARENTS = {"first": {"w": [1, 2.5]}, "second": "done"}
+
+
+async def test_the_parents_results_are_a_file(world, proplet):
+    result = await world.manager.outcome(world.start(cat("parents.json"), parents=PARENTS))
+    assert json.loads(result.results) == PARENTS
+
+
+async def test_large_parents_results_come_as_a_blob_that_is_verified(world, proplet):
+    content = json.dumps({"first": "x" * 100_000}).encode()
+    fields = {"parents_digest": world.proxy.put(content), "parents_size": len(content)}
+    result = await world.manager.outcome(world.start(cat("parents.json"), **fields))
+    assert json.loads(result.results) == json.loads(content)
+    assert (await world.manager.outcome(world.start(cat("parents.json"), **fields))).error is None
+    world.proxy.altered = {0}
+    assert (await world.manager.outcome(world.start(cat("parents.json"), **fields))).code == "digest_mismatch"
+
+
+@pytest.mark.parametrize(("size", "given"), [(1000, True), (70_000, False)])
+async def test_small_parents_results_are_in_the_environment_too(world, proplet, size, given):
+    start = world.start(ENVIRONMENT, parents={"first": "x" * size})
+    printed = (await world.manager.outcome(start)).results
+    assert ("PARENT_RESULTS={" in printed) is given
+
+
+async def test_a_task_without_parents_has_no_such_file(world, proplet):
+    assert (await world.manager.outcome(world.start(cat("parents.json")))).error == "process exited with status 44"

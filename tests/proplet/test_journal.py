@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 import threading
 from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from proplet.journal import Journal, Outgoing, PendingUpdate, Ref
+from proplet.journal import KEPT_RESULT_BYTES, Journal, PendingUpdate
+from proplet.outgoing import Outgoing, Ref, result_of
 from proplet.states import AttemptState
 from swashplate.errors import ConfigurationError, UnavailableError
 
 A, B, UNSTORABLE = Ref("a", 1), Ref("b", 1), Ref("c", 2**63)
 
 
-def accepted(ref: Ref) -> Outgoing:
-    return Outgoing(f"{ref.task_id}/accepted", "status", ref, b"{}")
-
-
 def result(ref: Ref) -> Outgoing:
-    return Outgoing(f"{ref.task_id}/result", "results", ref, b"{}")
+    return result_of(ref, b"{}")
 
 
 @pytest.fixture
@@ -59,8 +57,8 @@ def sql(path, script: str) -> None:
 
 
 def refuse(path, condition: str) -> None:
-    """From now on a message that meets ``condition`` undoes the whole transaction, as a full disk may."""
-    what = f"CREATE TRIGGER refuse BEFORE INSERT ON message WHEN {condition} BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
+    """From now on an entry that meets ``condition`` undoes the whole transaction, as a full disk may."""
+    what = f"CREATE TRIGGER refuse BEFORE INSERT ON entry WHEN {condition} BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
     sql(path, what)
 
 
@@ -70,7 +68,7 @@ async def reopened(path) -> Journal:
 
 
 async def test_a_write_that_cannot_be_made_fails_alone(journal, path):
-    outcomes = await together(journal, *(journal.accept(ref, accepted(ref)) for ref in (A, UNSTORABLE, B)))
+    outcomes = await together(journal, *(journal.accept([ref]) for ref in (A, UNSTORABLE, B)))
     assert [type(outcome) for outcome in outcomes] == [type(None), OverflowError, type(None)]
     assert journal.state(UNSTORABLE) is None
     again = await reopened(path)
@@ -80,15 +78,14 @@ async def test_a_write_that_cannot_be_made_fails_alone(journal, path):
 async def test_a_write_that_undoes_the_transaction_fails_alone(journal, path):
     refuse(path, "NEW.task_id = 'x'")
     x = Ref("x", 1)
-    outcomes = await together(journal, *(journal.accept(ref, accepted(ref)) for ref in (A, x, B)))
+    outcomes = await together(journal, *(journal.accept([ref]) for ref in (A, x, B)))
     assert [type(outcome) for outcome in outcomes] == [type(None), UnavailableError, type(None)]
     again = await reopened(path)
     assert again.in_state(AttemptState.ACCEPTED) == [A, B]
-    assert [m.ref for m in await journal.unacknowledged()] == [A, B]
 
 
 async def test_a_step_that_failed_was_not_taken(journal):
-    await journal.accept(A, accepted(A))
+    await journal.accept([A])
     with pytest.raises(OverflowError):
         await journal.keep_update(PendingUpdate(A, 2**70, "token", b""))
     assert journal.state(A) is AttemptState.ACCEPTED
@@ -97,12 +94,12 @@ async def test_a_step_that_failed_was_not_taken(journal):
 
 
 async def test_an_acceptance_written_after_its_result_does_not_undo_it(journal, path):
-    refuse(path, "NEW.kind = 'status'")
+    refuse(path, "NEW.result IS NULL")
     with pytest.raises(UnavailableError):
-        await journal.accept(A, accepted(A))
+        await journal.accept([A])
     await journal.finish(result(A))
     sql(path, "DROP TRIGGER refuse")
-    await journal.accept(A, accepted(A))
+    await journal.accept([A])
     assert journal.state(A) is AttemptState.FINISHED
     assert (await reopened(path)).state(A) is AttemptState.FINISHED
 
@@ -111,14 +108,14 @@ async def test_a_database_that_is_gone_is_an_error_and_no_wait(journal):
     with pytest.raises(UnavailableError):
         await journal._run(lambda db: db.close())
     with pytest.raises(UnavailableError):
-        await journal.keep(result(A))
+        await journal.finish(result(A))
 
 
 async def test_a_closed_journal_refuses(path):
     journal = await reopened(path)
     async with asyncio.timeout(20):
         with pytest.raises(UnavailableError, match="closed"):
-            await journal.keep(result(A))
+            await journal.finish(result(A))
 
 
 async def test_a_file_that_is_no_journal_is_a_configuration_error(path):
@@ -126,3 +123,61 @@ async def test_a_file_that_is_no_journal_is_a_configuration_error(path):
     async with asyncio.timeout(20):
         with pytest.raises(ConfigurationError, match=r"journal\.db"):
             await reopened(path)
+
+
+async def test_an_end_without_an_acceptance_is_known_after_a_restart(path):
+    async with Journal(path) as journal:
+        await journal.finish(result(A))
+    again = await reopened(path)
+    assert again.state(A) is AttemptState.FINISHED
+    async with Journal(path) as journal:
+        assert await journal.unacknowledged() == [result(A)]
+        await journal.acknowledge([A])
+    async with Journal(path) as journal:
+        assert await journal.unacknowledged() == []
+        assert await journal.result(A) == result(A)
+
+
+async def test_a_large_result_is_forgotten_once_it_is_acknowledged(journal):
+    large = result_of(A, b"x" * (KEPT_RESULT_BYTES + 1))
+    await journal.finish(large)
+    assert await journal.result(A) == large
+    await journal.acknowledge([A])
+    assert await journal.result(A) is None
+
+
+async def test_the_oldest_acknowledged_are_forgotten_and_others_never(path, monkeypatch):
+    monkeypatch.setattr("proplet.journal.KEPT_ENTRIES", 3)
+    async with Journal(path, clock=itertools.count().__next__) as journal:
+        await journal.accept([A])
+        refs = [Ref(f"t{number}", 1) for number in range(7)]
+        for ref in refs:
+            await journal.finish(result(ref))
+            await journal.acknowledge([ref])
+        assert [ref for ref in refs if journal.state(ref) is not None] == refs[3:]
+        assert journal.state(A) is AttemptState.ACCEPTED
+
+
+async def test_an_inline_journal_writes_the_same_without_a_thread(path):
+    before = threading.active_count()
+    async with Journal(path, inline=True) as journal:
+        assert threading.active_count() == before
+        await journal.accept([A, B])
+        await journal.finish(result(A))
+    again = await reopened(path)
+    assert (again.state(A), again.state(B)) == (AttemptState.FINISHED, AttemptState.ACCEPTED)
+
+
+async def test_results_of_an_earlier_layout_are_taken_over(path):
+    sql(
+        path,
+        """CREATE TABLE attempt (task_id TEXT, attempt INTEGER, state TEXT, accepted_at REAL);
+        CREATE TABLE message (sequence INTEGER, id TEXT, kind TEXT, task_id TEXT, attempt INTEGER, payload BLOB,
+                              acknowledged INTEGER);
+        INSERT INTO attempt VALUES ('a', 1, 'finished', 1.0), ('b', 1, 'accepted', 2.0);
+        INSERT INTO message VALUES (1, 'a/1/accepted', 'status', 'a', 1, x'00', 0), (2, 'x', 'results', 'a', 1, x'7b7d', 0);
+        """,
+    )
+    async with Journal(path) as journal:
+        assert await journal.unacknowledged() == [result(A)]
+        assert journal.in_state(AttemptState.ACCEPTED) == [B]

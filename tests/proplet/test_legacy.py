@@ -17,8 +17,18 @@ from proplet.legacy_fetch import LegacyAssembly
 from proplet.legacy_results import Kept, Shelf
 from swashplate.errors import IntegrityError, InvalidRequestError, TooLargeError
 from swashplate.messages import Announce
-from swashplate.messages.legacy import LegacyChunk, LegacyLearned, LegacyResult, LegacyStart
+from swashplate.messages.legacy import (
+    LegacyChunk,
+    LegacyInvoke,
+    LegacyInvokeResult,
+    LegacyLearned,
+    LegacyMessage,
+    LegacyResult,
+    LegacyStart,
+    LegacyStop,
+)
 from tests.proplet.conftest import ID, LOOPS, NAMES, PATIENCE, prints
+from tests.proplet.test_inputs import cat
 
 UPDATE = {"round_id": "r", "proplet_id": ID, "base_model_uri": "m", "num_samples": 2, "update": {"w": [1], "b": 0}}
 LEARNS = {"ROUND_ID": "r"}
@@ -88,6 +98,7 @@ class Shared:
         self.created = asyncio.Event()
         self.heard: list[str] = []
         self.results: asyncio.Queue[LegacyResult] = asyncio.Queue()
+        self.answers: asyncio.Queue[LegacyInvokeResult] = asyncio.Queue()
 
     async def hear(self, message) -> None:
         kind = message.topic.rpartition("/")[2]
@@ -96,11 +107,20 @@ class Shared:
             self.created.set()
         if kind == "results":
             self.results.put_nowait(LegacyResult.decode(message.payload))
+        if kind == "invoke_results":
+            self.answers.put_nowait(LegacyInvokeResult.decode(message.payload))
 
     async def start(self, task_id: str, guest: str, **fields) -> None:
         file = base64.b64encode(wasmtime.wat2wasm(guest)).decode()
         said = LegacyStart(id=task_id, name="_start", file=file, proplet_id=ID, **fields)
-        await self.bus.publish(NAMES.shared_to_proplets("start"), said.encode(), qos=2)
+        await self.say("start", said)
+
+    async def say(self, kind: str, said: LegacyMessage) -> None:
+        await self.bus.publish(NAMES.shared_to_proplets(kind), said.encode(), qos=2)
+
+    async def answer(self) -> LegacyInvokeResult:
+        async with asyncio.timeout(PATIENCE):
+            return await self.answers.get()
 
     async def result(self) -> LegacyResult:
         async with asyncio.timeout(PATIENCE):
@@ -159,3 +179,22 @@ async def test_an_update_that_the_coordinator_refuses_fails_the_task(world, shar
         assert "another model" in result.error
         assert result.results["update_b64"] == ""
         assert world.site.updates[0][0] == ""
+
+
+async def test_a_latent_task_takes_no_slot_and_its_calls_end_with_it(world, shared, logged):
+    async with speaking(world, shared, PROPLET_QUEUE="0"):
+        await shared.start("latent", LOOPS, latent=True)
+        await logged.until("latent task is ready")
+        await shared.start("t", prints("beside"))
+        assert (await shared.result()).results == "beside"
+        await shared.say("invoke", LegacyInvoke(id="latent", proplet_id=ID, invocation_id="i"))
+        await logged.until("looping")
+        await shared.say("stop", LegacyStop(id="latent", proplet_id=ID))
+        answer = await shared.answer()
+        assert (answer.task_id, answer.invocation_id, answer.error) == ("latent", "i", "stopped")
+
+
+async def test_the_parents_results_reach_the_guest(world, shared):
+    async with speaking(world, shared):
+        await shared.start("t", cat("parents.json"), parent_results={"p": [1, 2]})
+        assert json.loads((await shared.result()).results) == {"p": [1, 2]}

@@ -107,7 +107,10 @@ def check_line(world, task: Task, line: list[Attempt]) -> None:
         if before is not None:
             require(before.finished_at is not None, f"{name}: attempt {before.number} is open beside {after.number}")
             begun = after.offered_at or after.finished_at
-            require(begun is None or begun >= before.finished_at, f"{name}: {after.number} began before {before.number} ended")
+            require(
+                begun is None or begun >= before.finished_at,
+                f"{name}: {after.number} began before {before.number} ended",
+            )
             replaceable = {AttemptState.DENIED, AttemptState.LOST, AttemptState.FAILED}
             require(before.state in replaceable, f"{name}: {after.number} follows a {before.state} attempt")
             counted += before.state is AttemptState.FAILED or (
@@ -132,7 +135,10 @@ def check_end(world, task: Task, attempt: Attempt) -> None:
     elif attempt.state in {AttemptState.INTERRUPTED, AttemptState.LOST}:
         require(attempt.code in ENDED_BY_MANAGER, f"{name} is {attempt.state} with code {attempt.code}")
     if world.plan.proplets_reachable:
-        require(attempt.state is not AttemptState.LOST, f"{name} was given up ({attempt.code}), though its proplet was there")
+        require(
+            attempt.state is not AttemptState.LOST,
+            f"{name} was given up ({attempt.code}), though its proplet was there",
+        )
     if attempt.state is not AttemptState.COMPLETED:
         require(attempt.code and attempt.error, f"{name} is {attempt.state} without a reason")
 

@@ -44,7 +44,11 @@ class Plan:
     def proplets_reachable(self) -> bool:
         """Nothing but the manager fails, so that nobody has a reason to give up on a proplet."""
         failing = {step.how.get("who", "broker") for step in self.steps if step.what in TROUBLES}
-        return failing <= {"manager"} and self.loss < 0.1 and not any(step.what in {"cut", "partition"} for step in self.steps)
+        return (
+            failing <= {"manager"}
+            and self.loss < 0.1
+            and not any(step.what in {"cut", "partition"} for step in self.steps)
+        )
 
     @property
     def quiet_at(self) -> float:

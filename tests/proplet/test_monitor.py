@@ -1,0 +1,178 @@
+"""What the manager hears of what a task is at, and of what it uses."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proplet import usage
+from proplet.monitor import profile_of
+from proplet.usage import Sample, Usage
+from swashplate.messages import MonitoringProfile, Start
+
+FAST = MonitoringProfile(interval=100_000_000)
+
+
+def seconds(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+async def test_a_stage_that_lasts_is_told(world, proplet, guests):
+    world.proxy.silent = True
+    start = world.start(guests["loops"])
+    await world.manager.start(start)
+    await world.manager.until(lambda: [p for p in world.manager.progress if p.stage == "fetching"])
+    world.proxy.silent = False
+    told = await world.manager.until(lambda: [p for p in world.manager.progress if p.stage == "running"])
+    assert (told[0].task_id, told[0].attempt, told[0].status) == (start.id, 1, "progress")
+    assert world.manager.statuses[0].status == "accepted"
+
+
+async def test_an_attempt_that_is_over_soon_tells_no_stage(world, proplet, guests):
+    await world.manager.outcome(world.start(guests["add"], name="add", inputs=["1", "1"]))
+    world.manager.progress.clear()
+    for _ in range(20):
+        await world.manager.outcome(world.start(guests["add"], name="add", inputs=["1", "1"]))
+    assert world.manager.progress == []
+
+
+async def test_a_running_task_is_measured(world, proplet, guests):
+    start = world.start(guests["loops"], monitoring_profile=FAST)
+    await world.manager.start(start)
+    await world.manager.until(lambda: len(world.manager.task_metrics) >= 4)
+    said = world.manager.task_metrics[3]
+    assert (said.task_id, said.attempt, said.proplet_id) == (start.id, 1, "proplet-1")
+    assert set(said.metrics) == {
+        "cpu_percent",
+        "memory_bytes",
+        "memory_percent",
+        "disk_read_bytes",
+        "disk_write_bytes",
+        "uptime_seconds",
+        "thread_count",
+        "file_descriptor_count",
+    }
+    assert 5 << 20 < said.metrics["memory_bytes"] < 1 << 30
+    assert said.metrics["uptime_seconds"] < 20
+    assert said.aggregated["sample_count"] == 4
+    assert said.aggregated["max_cpu_usage"] > 5
+    assert seconds(said.timestamp) > seconds(world.manager.task_metrics[0].timestamp)
+    await world.manager.stop(start.id)
+
+
+async def test_only_what_the_profile_wants_is_measured(world, proplet, guests):
+    profile = FAST.model_copy(
+        update={
+            "collect_cpu": False,
+            "collect_memory": False,
+            "collect_disk_io": False,
+            "collect_file_descriptors": False,
+            "retain_history": False,
+        }
+    )
+    start = world.start(guests["loops"], monitoring_profile=profile)
+    await world.manager.start(start)
+    said = (await world.manager.until(lambda: world.manager.task_metrics))[0]
+    assert set(said.metrics) == {"uptime_seconds", "thread_count"}
+    assert said.aggregated is None
+    await world.manager.stop(start.id)
+
+
+@pytest.mark.parametrize("off", [{"enabled": False}, {"export_to_mqtt": False}])
+async def test_a_profile_can_forbid_it(world, guests, off):
+    start = world.start(guests["loops"], monitoring_profile=FAST.model_copy(update=off))
+    other = world.start(guests["loops"], monitoring_profile=FAST)
+    async with world.proplet(PROPLET_SLOTS="2"):
+        await world.manager.start(start)
+        await world.manager.start(other)
+        await world.manager.until(lambda: len(world.manager.task_metrics) >= 3)
+    assert {said.task_id for said in world.manager.task_metrics} == {other.id}
+
+
+def test_the_usual_intervals_are_ten_seconds_and_two_minutes_for_a_daemon(start):
+    assert profile_of(start()).interval_s == 10
+    assert profile_of(start(daemon=True, timeout_s=None)).interval_s == 120
+
+
+async def test_the_proplet_reports_what_it_uses(world, guests):
+    async with world.proplet(PROPLET_METRICS_INTERVAL="0.1"):
+        await world.manager.until(lambda: len(world.manager.metrics) >= 2)
+    said = world.manager.metrics[1]
+    assert set(said.cpu_metrics) == {"user_seconds", "system_seconds", "percent"}
+    assert 0 <= said.cpu_metrics["percent"] <= 100
+    assert said.cpu_metrics["user_seconds"] > 0
+    assert {"rss_bytes", "heap_alloc_bytes", "heap_sys_bytes", "heap_inuse_bytes"} <= set(said.memory_metrics)
+    assert 10 << 20 < said.memory_metrics["rss_bytes"] < 4 << 30
+    assert said.namespace == "default"
+    assert said.timestamp.endswith("Z")
+
+
+async def test_nothing_is_measured_when_the_operator_says_so(world, guests):
+    async with world.proplet(PROPLET_ENABLE_MONITORING="false", PROPLET_METRICS_INTERVAL="0.05"):
+        start = world.start(guests["loops"], monitoring_profile=FAST, timeout_s=1.5)
+        await world.manager.outcome(start)
+    assert world.manager.metrics == []
+    assert world.manager.task_metrics == []
+
+
+@pytest.fixture
+def start():
+    known = {"id": "t", "attempt": 1, "proplet_id": "p", "name": "n", "digest": "sha256:" + "0" * 64, "size": 1}
+    return lambda **fields: Start(**{**known, "timeout_s": 1.0, **fields})
+
+
+def test_this_process_is_read_as_the_kernel_shows_it():
+    used = usage.of_process(os.getpid())
+    spent = os.times()
+    assert abs(used.user_s - spent.user) < 1
+    assert used.threads >= 1
+    assert used.descriptors >= 3
+    assert used.memory > 10 << 20
+    assert usage.of_process(2**22 + 1) is None
+
+
+def test_what_a_process_is_called_does_not_matter(tmp_path):
+    folder = tmp_path / "7"
+    folder.mkdir()
+    numbers = " ".join(str(number) for number in range(4, 53))
+    (folder / "stat").write_text(f"7 (a) b (c) S {numbers}\n")
+    assert usage.of_process(7, tmp_path) == Usage(
+        user_s=14 / usage.TICKS,
+        system_s=15 / usage.TICKS,
+        memory=24 * usage.PAGE,
+        threads=20,
+        descriptors=0,
+        read=0,
+        written=0,
+    )
+
+
+def test_the_machines_percentage_is_that_of_all_processors(tmp_path):
+    (tmp_path / "stat").write_text("cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 1 2 3\n")
+    assert usage.of_machine(tmp_path) == (150, 1000)
+    assert usage.percent_between((150, 1000), (200, 1200)) == 25
+    assert usage.percent_between((150, 1000), (150, 1000)) == 0
+
+
+def test_a_sample_is_what_this_guest_used():
+    first = Usage(user_s=10, system_s=5, memory=1, threads=1, descriptors=1, read=1000, written=2000)
+    before = Usage(user_s=11, system_s=5, memory=1, threads=1, descriptors=1, read=1500, written=2000)
+    now = Usage(user_s=12, system_s=5.5, memory=77, threads=2, descriptors=9, read=1700, written=2600)
+    assert usage.sample(first, before, now, 3.0) == Sample(
+        cpu_percent=50, memory=77, threads=2, descriptors=9, read=700, written=600
+    )
+
+
+@given(st.lists(st.tuples(st.floats(0, 6400), st.integers(0, 2**40)), min_size=1, max_size=20))
+def test_the_aggregate_lies_between_its_samples(values):
+    samples = [Sample(cpu, memory, 1, 1, at, at) for at, (cpu, memory) in enumerate(values)]
+    found = usage.aggregated(samples)
+    assert found["sample_count"] == len(values)
+    assert found["max_cpu_usage"] == round(max(cpu for cpu, _ in values), 2)
+    assert min(memory for _, memory in values) <= found["avg_memory_usage"] <= found["max_memory_usage"]
+    assert found["total_disk_read"] == len(values) - 1
+    assert usage.aggregated([]) is None
