@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from swashplate.errors import ConflictError, SwashplateError
+from swashplate.errors import ConflictError, NotFoundError, SwashplateError
 from swashplate.messages import TaskCreate
 from tests.simulation.invariants import unwritten
 
@@ -26,6 +26,8 @@ class Asked:
     created: asyncio.Event = field(default_factory=asyncio.Event)
     starts_confirmed: int = 0
     starts_tried: int = 0
+    deleting: bool = False
+    deleted: bool = False
     open: int = 0
 
 
@@ -52,14 +54,28 @@ class Clients:
         asked = self.asked[key]
         self._begin(asked, self._stop(asked))
 
+    def delete(self, key: str) -> None:
+        asked = self.asked[key]
+        self._begin(asked, self._delete(asked))
+
+    def priority(self, key: str, priority: int) -> None:
+        asked = self.asked[key]
+        self._begin(asked, self._priority(asked, priority))
+
+    def stop_standing(self) -> None:
+        for asked in self.asked.values():
+            if asked.spec.daemon or asked.spec.latent:
+                self._begin(asked, self._stop(asked))
+
     def _begin(self, asked: Asked, work) -> None:
         asked.open += 1
 
         async def counted() -> None:
             try:
                 await work
-            finally:
-                asked.open -= 1
+            except Exception as error:  # noqa: BLE001  # whatever it is, no client may meet it
+                self.world.faults.append(f"a client of {asked.key} met {error!r}")
+            asked.open -= 1
 
         task = self.world.loop.create_task(counted())
         self._work.add(task)
@@ -114,6 +130,19 @@ class Clients:
         if self.world.plan.proplets_reachable and (left := self.world.running(asked.id, until=task.attempt)):
             self.world.faults.append(f"{asked.key}: {left} runs {STOPPED_WITHIN_S} s after its stop")
 
+    async def _delete(self, asked: Asked) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+        asked.deleting = True
+        if await self._answered(asked, "delete", lambda m: done(m.tasks.delete(asked.id))):
+            asked.deleted = True
+
+    async def _priority(self, asked: Asked, priority: int) -> None:
+        await asked.created.wait()
+        if asked.id is not None:
+            await self._answered(asked, "priority", lambda m: m.tasks.update(asked.id, {"priority": priority}))
+
     async def _answered(self, asked: Asked, what: str, call):
         """What the manager answers, asked again until it does; None when it says no for good."""
         loop = self.world.loop
@@ -133,10 +162,17 @@ class Clients:
                     self.world.tell(f"client: {what} {asked.key}: {error}")
                     if not isinstance(error, SwashplateError):
                         raise error
+                    if isinstance(error, NotFoundError) and asked.deleting:
+                        return None
                     if isinstance(error, ConflictError) and error.code != "proplet_not_alive":
                         return None
             await asyncio.sleep(AGAIN_S)
         return None
+
+
+async def done(work) -> bool:
+    await work
+    return True
 
 
 def _retrieved(answer: asyncio.Task[Any]) -> None:

@@ -58,8 +58,21 @@ def settled(world) -> str | None:
             return f"{proplet_id} is not up"
         if (busy := life.busy()) is not None:
             return f"{proplet_id}: {busy}"
+    standing: set[tuple[str, str, int]] = set()
     for task in read(world, store.active_tasks):
-        return f"task {task.spec.name} is {task.state.name}"
+        if not task.standing:
+            return f"task {task.spec.name} is {task.state.name}"
+        attempts = [
+            each for each in read(world, lambda db, task=task: store.attempts_of(db, task.id)) if each.run == task.run
+        ]
+        for attempt in attempts:
+            if attempt.state.held and (task.spec.daemon or attempt.state is AttemptState.READY):
+                standing.add((attempt.proplet_id, task.id, attempt.number))
+            elif not attempt.state.ended:
+                return f"{task.spec.name}: attempt {attempt.number} is {attempt.state}"
+    there = set(world.record.running) | set(world.record.deployed)
+    if there != standing:
+        return f"standing should be {sorted(standing)}, there are {sorted(there)}"
     return None
 
 
@@ -87,11 +100,15 @@ def check(world) -> None:
     require(again is None, f"it had settled, and now {again}")
     twice = world.disks["manager"].connection.execute("SELECT what FROM twice").fetchall()
     require(not twice, f"ended twice: {twice[0][0] if twice else ''}")
-    require(not world.record.running, f"guests still run: {dict(world.record.running)}")
+    for key, count in (*world.record.running.items(), *world.record.deployed.items()):
+        require(count == 1, f"{key} runs {count} times")
     _, tasks = read(world, lambda db: store.list_tasks(db, 0, 1000))
     known = {task.id: task for task in tasks}
     for asked in world.clients.asked.values():
         if asked.id is not None:
+            if asked.deleting and asked.id not in known:
+                continue
+            require(not asked.deleted, f"the deletion of {asked.key} was confirmed, and it is there")
             require(asked.id in known, f"task {asked.key} was confirmed and is gone")
             task = known[asked.id]
             require(
@@ -112,7 +129,7 @@ def check_task(world, task: Task, attempts: list[Attempt]) -> None:
         for target in {attempt.target for attempt in everyone}:
             line = [attempt for attempt in everyone if attempt.target == target]
             check_line(world, task, line)
-            if run == task.run and not task.spec.broadcast:
+            if run == task.run and not task.spec.broadcast and not task.state.active:
                 last = line[-1]
                 require(task.result == last.result, f"{task.spec.name} has another result than its last attempt")
     for attempt in attempts:
@@ -132,12 +149,15 @@ def check_line(world, task: Task, line: list[Attempt]) -> None:
                 f"{name}: {after.number} began before {before.number} ended",
             )
             replaceable = {AttemptState.DENIED, AttemptState.LOST, AttemptState.FAILED}
+            if task.spec.daemon:
+                replaceable.add(AttemptState.COMPLETED)
             require(before.state in replaceable, f"{name}: {after.number} follows a {before.state} attempt")
             counted += before.state is AttemptState.FAILED or (
                 before.state is AttemptState.LOST and before.accepted_at is not None
             )
-        require(after.retry >= counted, f"{name}: attempt {after.number} counts {after.retry} retries, {counted} were")
     if not task.standing:
+        last = line[-1]
+        require(last.retry >= counted, f"{name}: attempt {last.number} counts {last.retry} retries, {counted} were")
         require(counted <= task.spec.retries, f"{name}: {counted} retries, {task.spec.retries} allowed")
 
 
@@ -159,7 +179,7 @@ def check_end(world, task: Task, attempt: Attempt) -> None:
             attempt.state is not AttemptState.LOST,
             f"{name} was given up ({attempt.code}), though its proplet was there",
         )
-    if attempt.state is not AttemptState.COMPLETED:
+    if attempt.state.ended and attempt.state is not AttemptState.COMPLETED:
         require(attempt.code and attempt.error, f"{name} is {attempt.state} without a reason")
 
 

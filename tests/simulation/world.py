@@ -135,6 +135,12 @@ class World:
     def stop(self, key: str) -> None:
         self.clients.stop(key)
 
+    def delete(self, key: str) -> None:
+        self.clients.delete(key)
+
+    def priority(self, key: str, priority: int) -> None:
+        self.clients.priority(key, priority)
+
     def crash(self, who: str, down_s: float, told_s: float) -> None:
         life = self.manager if who == "manager" else self.proplets.get(who)
         if life is None:
@@ -207,6 +213,8 @@ class World:
         self.broker.faults = Faults()
         self._ambushes.clear()
         self.tell("* no more trouble")
+        if not self.plan.keeps_standing:
+            self.clients.stop_standing()
         until = self.loop.time() + PATIENCE_S
         while (unsettled := settled(self)) is not None:
             if self.loop.time() > until:
