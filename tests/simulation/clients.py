@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from swashplate.errors import ConflictError, NotFoundError, SwashplateError
-from swashplate.messages import TaskCreate
-from tests.simulation.invariants import unwritten
+from swashplate.messages import InvokeRequest, TaskCreate
+from tests.simulation.invariants import uncalled, unwritten
 
 AGAIN_S = 0.5
 ANSWER_S = 5.0
@@ -35,6 +35,9 @@ class Clients:
     def __init__(self, world) -> None:
         self.world = world
         self.asked: dict[str, Asked] = {}
+        self.invocations: list[Any] = []
+        """Those that were confirmed."""
+        self._calls = 0
         self._work: set[asyncio.Task[Any]] = set()
 
     @property
@@ -61,6 +64,15 @@ class Clients:
     def priority(self, key: str, priority: int) -> None:
         asked = self.asked[key]
         self._begin(asked, self._priority(asked, priority))
+
+    def invoke(self, key: str, does: str, timeout_s: float) -> None:
+        asked = self.asked[key]
+        self._begin(asked, self._invoke(asked, does, timeout_s))
+
+    def cordon(self, proplet: str, *, cordoned: bool, draining: bool) -> None:
+        operator = self.asked.setdefault("operator", Asked("operator", TaskCreate(name="none")))
+        how = {"cordoned": cordoned, "draining": draining}
+        self._begin(operator, self._cordon(operator, proplet, how))
 
     def stop_standing(self) -> None:
         for asked in self.asked.values():
@@ -130,6 +142,27 @@ class Clients:
         if self.world.plan.proplets_reachable and (left := self.world.running(asked.id, until=task.attempt)):
             self.world.faults.append(f"{asked.key}: {left} runs {STOPPED_WITHIN_S} s after its stop")
 
+    async def _invoke(self, asked: Asked, does: str, timeout_s: float) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+
+        def invoke(manager):
+            # A name of its own for each request: what may have been heard, and is asked again, is another call.
+            self._calls += 1
+            call = f"call-{self._calls}"
+            request = InvokeRequest(env={"CALL": call, "DOES": does}, timeout_s=timeout_s)
+            return manager.made.invocations.invoke(asked.id, request)
+
+        invocation = await self._answered(asked, "invoke", invoke)
+        if invocation is not None:
+            self.invocations.append(invocation)
+            if (fault := uncalled(self.world, invocation.id)) is not None:
+                self.world.faults.append(fault)
+
+    async def _cordon(self, asked: Asked, proplet: str, how: dict[str, bool]) -> None:
+        await self._answered(asked, f"cordon {proplet} {how}", lambda m: m.made.drains.change(proplet, **how))
+
     async def _delete(self, asked: Asked) -> None:
         await asked.created.wait()
         if asked.id is None:
@@ -162,7 +195,7 @@ class Clients:
                     self.world.tell(f"client: {what} {asked.key}: {error}")
                     if not isinstance(error, SwashplateError):
                         raise error
-                    if isinstance(error, NotFoundError) and asked.deleting:
+                    if isinstance(error, NotFoundError) and (asked.deleting or what.startswith("cordon")):
                         return None
                     if isinstance(error, ConflictError) and error.code != "proplet_not_alive":
                         return None

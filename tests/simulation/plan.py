@@ -123,9 +123,18 @@ def drawn(seed: int) -> Plan:
     burst = when(0, TROUBLE_S / 2)
     for number in range(chance.randint(2, 7)):
         at = when() if chance.random() < 0.5 else round(burst + chance.random() * 0.05, 3)
-        steps.append(Step(at, "create", {"key": f"task-{number}", **spec(chance, len(proplets))}))
+        made = spec(chance, len(proplets))
+        steps.append(Step(at, "create", {"key": f"task-{number}", **made}))
         for _ in range(chance.choice((0, 0, 1, 2))):
             steps.append(_later(chance, when(at, min(at + 8, TROUBLE_S)), f"task-{number}"))
+        if made.get("latent"):
+            steps += [_call(chance, when(at, TROUBLE_S), f"task-{number}") for _ in range(chance.randint(1, 4))]
+    for _ in range(chance.choice((0, 0, 0, 1))):
+        proplet = f"proplet-{chance.randrange(len(proplets))}"
+        began = when()
+        steps.append(Step(began, chance.choice(("cordon", "drain")), {"proplet": proplet}))
+        if chance.random() < 0.7:
+            steps.append(Step(when(began), "uncordon", {"proplet": proplet}))
     who_fails = chance.choice(("anybody", "anybody", "manager"))
     steps += [Step(when(), *_trouble(chance, len(proplets), who_fails)) for _ in range(chance.choice((0, 1, 2, 4, 6)))]
     return Plan(
@@ -138,6 +147,11 @@ def drawn(seed: int) -> Plan:
         restart=chance.random() < 0.3,
         keeps_standing=chance.random() < 0.5 and _has_room_for_all(proplets, steps),
     )
+
+
+def _call(chance: random.Random, at: float, key: str) -> Step:
+    does = f"{chance.choice(('ok', 'ok', 'ok', 'fail', 'trap', 'hang'))}:{chance.choice((0.0, 0.01, 0.5, 3.0))}"
+    return Step(at, "invoke", {"key": key, "does": does, "timeout_s": chance.choice((2.0, 10.0, 60.0))})
 
 
 def _later(chance: random.Random, at: float, key: str) -> Step:

@@ -138,6 +138,18 @@ class World:
     def delete(self, key: str) -> None:
         self.clients.delete(key)
 
+    def invoke(self, key: str, does: str, timeout_s: float) -> None:
+        self.clients.invoke(key, does, timeout_s)
+
+    def cordon(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=True, draining=False)
+
+    def drain(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=True, draining=True)
+
+    def uncordon(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=False, draining=False)
+
     def priority(self, key: str, priority: int) -> None:
         self.clients.priority(key, priority)
 
@@ -215,6 +227,10 @@ class World:
         self.tell("* no more trouble")
         if not self.plan.keeps_standing:
             self.clients.stop_standing()
+        for proplet in dict.fromkeys(
+            step.how["proplet"] for step in self.plan.steps if step.what in {"cordon", "drain"}
+        ):
+            self.uncordon(proplet)
         until = self.loop.time() + PATIENCE_S
         while (unsettled := settled(self)) is not None:
             if self.loop.time() > until:
@@ -232,7 +248,11 @@ class World:
         self.crash("manager", 0.0, 0.0)
         await asyncio.sleep(AFTERWARDS_S)
         after = self.manager.memory()
-        differences = [f"{what}: {before[what]}, then {after[what]}" for what in before if before[what] != after[what]]
+        differences = [
+            f"{what}: {before.get(what)}, then {after.get(what)}"
+            for what in sorted(before.keys() | after.keys())
+            if before.get(what) != after.get(what)
+        ]
         if differences:
             raise BrokenError(f"a restart changes what the manager remembers: {'; '.join(differences)}")
 
