@@ -13,6 +13,7 @@ from manager.records import AttemptKey, Task
 from manager.states import TaskState
 from manager.tasks import CHANGEABLE, TaskService
 from manager.views import (
+    NEVER,
     AttemptList,
     Results,
     Started,
@@ -63,6 +64,30 @@ DIGEST = Text(name="digest", text="As the task shows it.", place="path", longest
 TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
 TaskChanges = changes_of(CHANGEABLE)
 EXAMPLE = {"name": "add", "image_url": "localhost:5000/add:latest", "inputs": ["2", "40"], "start": True}
+TASK = {
+    "id": "0b8f6b0e-3c3b-4a3e-8f3b-5f3a1f0c9d11",
+    "name": "add",
+    "kind": "standard",
+    "state": 3,
+    "status": "completed",
+    "cli_args": None,
+    "daemon": False,
+    "encrypted": False,
+    "priority": 50,
+    "timeout_s": 300,
+    "retries": 0,
+    "run": 1,
+    "attempt": 1,
+    "start_time": "2026-01-01T12:00:00.000000Z",
+    "finish_time": "2026-01-01T12:00:00.200000Z",
+    "created_at": "2026-01-01T12:00:00.000000Z",
+    "updated_at": "2026-01-01T12:00:00.200000Z",
+    "next_run": NEVER,
+    "image_url": "localhost:5000/add:latest",
+    "inputs": ["2", "40"],
+    "proplet_id": "4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10",
+    "results": "42",
+}
 UPLOAD = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
 
 
@@ -104,6 +129,7 @@ class Api:
                 body=TaskCreate,
                 body_example=EXAMPLE,
                 answer=TaskView,
+                example=TASK,
                 status=201,
                 also={200: TaskView},
                 errors=(404, 409, 503),
@@ -116,6 +142,7 @@ class Api:
                 "Tasks, newest first",
                 parameters=(OFFSET, LIMIT, STATUS, NAME, METADATA, JOB, WORKFLOW),
                 answer=TaskPage,
+                example={"offset": 0, "limit": 100, "total": 1, "tasks": [TASK]},
                 errors=(503,),
             ),
             Route(
@@ -125,6 +152,7 @@ class Api:
                 "One task",
                 parameters=(TASK_ID, WAIT),
                 answer=TaskView,
+                example=TASK,
                 errors=(404, 503),
             ),
             Route(
@@ -138,6 +166,7 @@ class Api:
                 body=TaskChanges,
                 body_example={"priority": 80, "metadata": {"site": "north"}},
                 answer=TaskView,
+                example=TASK,
                 errors=(404, 409, 503),
             ),
             Route(
@@ -160,6 +189,7 @@ class Api:
                 takes="multipart/form-data",
                 body_schema=UPLOAD,
                 answer=TaskView,
+                example=TASK,
                 errors=(404, 409, 503),
             ),
             Route(

@@ -183,6 +183,8 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
             health=lambda: {
                 "status": "pass",
                 "version": __version__,
+                "commit": "unknown",
+                "build_time": "unknown",
                 "description": "manager service",
                 "instance_id": settings.client_id,
             },
