@@ -155,7 +155,9 @@ class Attempts:
 
     def stage(self, key: AttemptKey) -> str:
         """What its proplet last said that it does with it."""
-        return self._stages.get(key, "")
+        attempt = self._ledger.attempt(key)
+        ready = attempt is not None and attempt.state is AttemptState.READY
+        return "ready" if ready else self._stages.get(key, "")
 
     # Beginning and stopping.
 
