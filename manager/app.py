@@ -146,7 +146,6 @@ class Manager:
             self.dispatch,
             self.attempts,
             self.invocations,
-            acks,
             self.proplets,
             learning,
             histories,
