@@ -33,6 +33,8 @@ class TaskEvent(StrEnum):
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     SKIPPED = "skipped"
+    REFUSED = "refused"
+    """Its time had come, and it could not be started."""
     RESET = "reset"
 
 
@@ -70,6 +72,27 @@ class AttemptEvent(StrEnum):
     EXPIRED = "expired"
 
 
+class InvocationState(StrEnum):
+    QUEUED = "queued"
+    """Waits for a proplet where its task is ready and has a turn for it."""
+    RUNNING = "running"
+    """Is with a proplet, or on its way there."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        return self in {InvocationState.COMPLETED, InvocationState.FAILED}
+
+
+class InvocationEvent(StrEnum):
+    GIVEN = "given"
+    RETURNED = "returned"
+    """It is to be run elsewhere, or later."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
 class IllegalEventError(Exception):
     """An event that the state does not know; a bug, or a message that came too late."""
 
@@ -90,6 +113,7 @@ TASK: dict[tuple[TaskState, TaskEvent], TaskState] = {
     (TaskState.PENDING, TaskEvent.START): TaskState.SCHEDULED,
     (TaskState.PENDING, TaskEvent.SKIPPED): TaskState.SKIPPED,
     **{(state, TaskEvent.START): TaskState.SCHEDULED for state in _ENDED},
+    **{(state, TaskEvent.REFUSED): TaskState.FAILED for state in (TaskState.PENDING, *_ENDED)},
     **{(state, TaskEvent.RESET): TaskState.PENDING for state in _ENDED},
     **{(state, TaskEvent.ACCEPTED): TaskState.RUNNING for state in _ACTIVE},
     **{(state, TaskEvent.AGAIN): TaskState.SCHEDULED for state in _ACTIVE},
@@ -113,6 +137,14 @@ ATTEMPT: dict[tuple[AttemptState, AttemptEvent], AttemptState] = {
     **{(state, AttemptEvent.EXPIRED): AttemptState.LOST for state in _GIVEN},
 }
 
+INVOCATION: dict[tuple[InvocationState, InvocationEvent], InvocationState] = {
+    (InvocationState.QUEUED, InvocationEvent.GIVEN): InvocationState.RUNNING,
+    (InvocationState.QUEUED, InvocationEvent.FAILED): InvocationState.FAILED,
+    (InvocationState.RUNNING, InvocationEvent.RETURNED): InvocationState.QUEUED,
+    (InvocationState.RUNNING, InvocationEvent.COMPLETED): InvocationState.COMPLETED,
+    (InvocationState.RUNNING, InvocationEvent.FAILED): InvocationState.FAILED,
+}
+
 
 def next_task(state: TaskState, event: TaskEvent) -> TaskState:
     """Raises ``IllegalEventError`` when ``event`` cannot happen in ``state``."""
@@ -128,3 +160,11 @@ def next_attempt(state: AttemptState, event: AttemptEvent) -> AttemptState:
         return ATTEMPT[state, event]
     except KeyError:
         raise IllegalEventError(f"a {state} attempt cannot be {event}") from None
+
+
+def next_invocation(state: InvocationState, event: InvocationEvent) -> InvocationState:
+    """Raises ``IllegalEventError`` when ``event`` cannot happen in ``state``."""
+    try:
+        return INVOCATION[state, event]
+    except KeyError:
+        raise IllegalEventError(f"a {state} invocation cannot be {event}") from None

@@ -18,6 +18,7 @@ from swashplate.messages.control import (
     Stop,
     TaskMetrics,
 )
+from swashplate.messages.groups import GroupTask, JobCreate, WorkflowCreate
 from swashplate.messages.learning import (
     PROPLET_IDS_HINT,
     ExperimentAnswer,
@@ -34,7 +35,7 @@ from swashplate.messages.learning import (
     UpdateAnswer,
 )
 from swashplate.messages.registry import BlobInfo, BlobRequest, Resolve, Resolved
-from swashplate.messages.tasks import MonitoringProfile, TaskCreate
+from swashplate.messages.tasks import InvokeRequest, MonitoringProfile, TaskCreate
 
 __all__ = [
     "PROPLET_IDS_HINT",
@@ -49,8 +50,11 @@ __all__ = [
     "Digest",
     "ExperimentAnswer",
     "ExperimentConfig",
+    "GroupTask",
     "Invoke",
+    "InvokeRequest",
     "InvokeResult",
+    "JobCreate",
     "Launched",
     "Message",
     "MonitoringProfile",
@@ -73,5 +77,6 @@ __all__ = [
     "TaskMetrics",
     "Update",
     "UpdateAnswer",
+    "WorkflowCreate",
     "digest_hex",
 ]

@@ -29,7 +29,11 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="default: one per core")
     asked = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of strings must have the same order every time
-        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"})
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
+            os.environ | {"PYTHONHASHSEED": "0"},
+        )
     return replay(asked.seed) if asked.seed is not None else many(asked.first, asked.schedules, asked.processes)
 
 
@@ -87,7 +91,7 @@ def outcomes(seeds: range) -> Iterator[Outcome]:
     for seed in seeds:
         try:
             yield simulate(seed)
-        except Exception:  # the simulation's own fault, but a seed to look at all the same
+        except Exception:  # noqa: BLE001  # the simulation's own fault, but a seed to look at all the same
             yield Outcome(seed, traceback.format_exc().replace("\n", " | "), 0.0)
 
 
