@@ -157,6 +157,11 @@ class Dispatch:
         self.on_offered(offered)
         self._ledger.then(lambda: self._offers.begin(offered.key))
 
+    @property
+    def waiting(self) -> int:
+        """How many attempts could begin, if only somebody took them."""
+        return len(self._queue)
+
     def waiting_for(self, task: Task) -> str:
         """Why a task waits, in one sentence; empty when it does not."""
         waits = [each for each in self._ledger.attempts_of(task.id) if each.state is AttemptState.QUEUED]

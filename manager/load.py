@@ -19,10 +19,11 @@ SMOOTHING = 0.2
 
 @dataclass(slots=True)
 class _Held:
-    """``slots`` are the attempts that occupy one; a latent task that waits for invocations does not."""
+    """``slots`` are the attempts that occupy one; a latent task that waits for invocations does not, each invocation does."""
 
     attempts: set[AttemptKey] = field(default_factory=set)
     slots: set[AttemptKey] = field(default_factory=set)
+    invocations: int = 0
     memory: int = 0
     last_placed: float = 0.0
     turnaround: float = 1.0
@@ -68,10 +69,11 @@ class Load:
     def _candidate(self, proplet: Proplet) -> Candidate:
         has, held = proplet.capabilities, self._held.get(proplet.id) or _Held()
         ahead = min(has.queue, AHEAD_PER_SLOT * has.slots) if held.turnaround < SHORT_S else 0
+        active = len(held.slots) + held.invocations
         return Candidate(
             proplet_id=proplet.id,
             slots=has.slots,
-            active=len(held.slots),
+            active=active,
             last_placed=held.last_placed,
             labels=has.labels,
             memory_bytes=has.memory_bytes,
@@ -82,7 +84,7 @@ class Load:
             cordoned=proplet.cordoned,
             alive=self._proplets.alive(proplet),
             legacy=proplet.legacy,
-            room=0 if held.full else has.slots + ahead - len(held.slots),
+            room=0 if held.full else has.slots + ahead - active,
         )
 
     def candidates(self) -> Iterable[Candidate]:
@@ -117,6 +119,20 @@ class Load:
         if held is not None:
             held.slots.discard(attempt.key)
             self.refresh(attempt.proplet_id or "")
+
+    def invoking(self, proplet_id: str, count: int) -> None:
+        """So many invocations run there."""
+        self._held.setdefault(proplet_id, _Held()).invocations = count
+        self.refresh(proplet_id)
+
+    def free_slots(self, proplet_id: str) -> int:
+        proplet, held = self._proplets.known(proplet_id), self._held.get(proplet_id) or _Held()
+        return 0 if proplet is None else max(0, proplet.capabilities.slots - len(held.slots) - held.invocations)
+
+    def forget(self, proplet_id: str) -> None:
+        """It was deleted."""
+        self._held.pop(proplet_id, None)
+        self.refresh(proplet_id)
 
     def take_back(self, task: Task, attempt: Attempt) -> None:
         """``attempt`` has ended; does nothing when no proplet had it."""

@@ -34,7 +34,7 @@ from swashplate.messages.learning import (
     UpdateAnswer,
 )
 from swashplate.messages.registry import BlobInfo, BlobRequest, Resolve, Resolved
-from swashplate.messages.tasks import MonitoringProfile, TaskCreate
+from swashplate.messages.tasks import InvokeRequest, MonitoringProfile, TaskCreate
 
 __all__ = [
     "PROPLET_IDS_HINT",
@@ -50,6 +50,7 @@ __all__ = [
     "ExperimentAnswer",
     "ExperimentConfig",
     "Invoke",
+    "InvokeRequest",
     "InvokeResult",
     "Launched",
     "Message",

@@ -111,6 +111,7 @@ def test_the_coordinator(tmp_path, examples):
 def test_the_manager(tmp_path, examples):
     """With a proplet that accepts and completes all it is given."""
     tasks: list[str] = []
+    invocations: list[str] = []
     learning = tmp_path / "learning"
     learning.mkdir()
 
@@ -125,20 +126,31 @@ def test_the_manager(tmp_path, examples):
                 for n in range(60):
                     task = await world.launch(metadata={"n": n}, start=n % 2 == 0, daemon=n % 4 == 0)
                     tasks.append(task["id"])
+                latent = await world.launch(latent=True)
+                tasks.append(latent["id"])
+                calls = await world.call("POST", f"/tasks/{latent['id']}/invoke", {"async": True})
+                invocations.append(calls[1]["invocation_id"])
+                calling = asyncio.create_task(answer(proplet))
                 yield world.url
                 working.cancel()
+                calling.cancel()
 
     async def work(proplet) -> None:
         while True:
             start = await proplet.starts.get()
-            await proplet.status(start, "accepted")
-            if not start.daemon:
+            await proplet.status(start, "ready" if start.latent else "accepted")
+            if not start.daemon and not start.latent:
                 await proplet.result(start, results="42")
+
+    async def answer(proplet) -> None:
+        while True:
+            await proplet.invoke_result(await proplet.invokes.get(), "42")
 
     with in_a_thread(serving()) as url:
         known = {
             "path.task_id": tasks,
             "path.proplet_id": ["p-1"],
+            "path.invocation_id": invocations,
             "path.round_id": ["r-1"],
             "query.round_id": ["r-1"],
         }
