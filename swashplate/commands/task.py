@@ -142,7 +142,7 @@ def _fields(task: Task) -> list[tuple[str, Any]]:
         ("kind", " ".join(w for w in (task.kind, task.mode, "daemon" * task.daemon, "latent" * task.latent) if w)),
         ("restart", task.restart if task.daemon else ""),
         ("schedule", f"{task.schedule} {task.timezone}".strip() if task.schedule else ""),
-        ("next run", output.at(task.next_run)),
+        ("next run", f"{output.at(task.next_run)} ({output.ago(task.next_run)})" * bool(task.next_run)),
         ("missed run", task.missed_run if task.schedule else ""),
         ("workflow", task.workflow_id),
         ("job", task.job_id),
