@@ -9,11 +9,12 @@ import typer
 from swashplate.commands import naming, output, task_definition, task_outcome, values
 from swashplate.commands.arguments import Offset, TaskId
 from swashplate.commands.connection import AsJson, ManagerUrl, speak
+from swashplate.commands.groups import Group
 
 if TYPE_CHECKING:
     from swashplate.client import Acknowledged, Client, Page, Started, Task
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, epilog=output.EXIT_STATUS)
+app = typer.Typer(cls=Group, add_completion=False, no_args_is_help=True, epilog=output.EXIT_STATUS)
 
 Status = Annotated[
     str,
