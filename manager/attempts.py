@@ -377,6 +377,10 @@ class Attempts:
         if timer is not None:
             timer.cancel()
 
+    def ended_unstarted(self, task: Task) -> None:
+        """``task`` was put as ended without an attempt: those who follow it are told when that is durable."""
+        self._ledger.then(lambda: self._tell_ended(task))
+
     def _tell_ended(self, task: Task) -> None:
         ending = self._ending.pop(task.id, None)
         if ending is not None and not ending.done():
