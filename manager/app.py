@@ -86,7 +86,17 @@ class Manager:
         legacy = LegacyProplets(bus, names, self.proplets, self.attempts, self.ledger)
         api = Api(self.tasks, self.proplets, self.attempts, self.dispatch, self.load, blobs)
         self.routes = [*api.routes(), *GroupApi(self.groups, api.shown).routes(), *learning.routes()]
-        self._opened = (self.ledger, self.proplets, images, offers, self.attempts, leases, learning, legacy)
+        self._opened = (
+            self.ledger,
+            self.proplets,
+            images,
+            offers,
+            self.attempts,
+            leases,
+            learning,
+            legacy,
+            self.scheduler,
+        )
         self._closed = (
             self.scheduler,
             legacy,
@@ -106,7 +116,7 @@ class Manager:
         since = self._clock() - TOLD_AGAIN_S
         self.attempts.recover(await self._database.run(lambda db: store.ended_since(db, since)))
         self.progress.recover()
-        await self.scheduler.open()
+        self.scheduler.recover()
 
     async def close(self) -> None:
         if self._interrupt_on_exit:
