@@ -31,7 +31,7 @@ def test_the_manager(tmp_path, examples):
             await world.proxy.bus.subscribe(NAMES.resolve_request, world.proxy.answer)
             async with world.proxy.bus, world.manager(), world.proplet("p-1") as proplet:
                 working = asyncio.create_task(work(proplet))
-                for n in range(240):
+                for n in range(120):
                     task = await world.launch(metadata={"n": n}, start=n % 2 == 0, daemon=n % 4 == 0)
                     tasks.append(task["id"])
                 yield world.url
