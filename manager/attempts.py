@@ -341,6 +341,10 @@ class Attempts:
             log.info("attempt had already ended", task_id=key.task_id, attempt=key.number, state=str(attempt.state))
             return
         now = self._clock()
+        if sender is not None and attempt.accepted_at is None and outcome.event is not AttemptEvent.DENIED:
+            # What ends at once is not said to have been accepted before.
+            attempt = attempt.changed(accepted_at=attempt.offered_at)
+            task = task.changed(started_at=task.started_at or attempt.offered_at)
         ended = runs.ended(attempt, outcome, now)
         self.ended[ended.state] += 1
         others = [each for each in self._ledger.attempts_of(key.task_id) if each.number != key.number]

@@ -6,6 +6,7 @@ import json
 from typing import Any, Literal
 
 from aiohttp import web
+from pydantic import Field
 
 from manager.invocations import Invocations
 from manager.records import Invocation
@@ -15,31 +16,31 @@ from swashplate.http import OFFSET, Route, Seconds, Text, answer, limit_of, read
 from swashplate.messages import InvokeRequest, Message
 
 LIMIT = limit_of(100)
+TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
+INVOCATION_ID = Text(name="invocation_id", text="The invocation.", place="path", longest=256)
 WAIT = Seconds(name="wait", text="Answer when it has ended, or after so many seconds.", high=300)
 STATUS_OF = {"not_ready": 503, "busy": 503, "timeout": 504, "task_not_active": 409}
 """HTTP's status for an invocation that failed with this code while its caller waited; 502 for whatever its proplet says."""
 
 
-TASK_ID = Text(name="task_id", text="The latent task.", place="path", longest=256)
-INVOCATION_ID = Text(name="invocation_id", text="The invocation.", place="path", longest=256)
-
-
 class InvocationView(Message):
+    """One call of a latent task. ``results``, or ``error`` and ``code``, are there once it has ended."""
+
     invocation_id: str
     task_id: str
-    proplet_id: str | None = None
+    proplet_id: str = Field(default="", description="Where it runs or ran last.")
     status: Literal["queued", "running", "completed", "failed"]
     created_at: str = Time
     finish_time: str = Time
     results: Any = None
-    error: str | None = None
-    code: str | None = None
+    error: str = ""
+    code: str = ""
 
 
 class InvocationPage(Message):
     offset: int
     limit: int
-    total: int
+    total: int = Field(description="How many there are without offset and limit.")
     invocations: list[InvocationView]
 
 
@@ -72,13 +73,16 @@ class InvocationApi:
                 "POST",
                 "/tasks/{task_id}/invoke",
                 self._invoke,
-                "Call a latent task, and wait for the result unless the body says async",
+                "Call a latent task",
+                description="Waits for the result, at most ``timeout_s`` seconds, unless the body says ``async``. A failure"
+                " names the invocation, too. A call runs at most once, unless its task has retries.",
                 parameters=(TASK_ID,),
                 body=InvokeRequest,
                 body_required=False,
                 body_example={"inputs": ["2", "40"], "timeout_s": 30},
                 answer=Invoked,
                 also={202: InvocationView},
+                headers={"Location": "With 202: the invocation's path."},
                 errors=(404, 409, 502, 503, 504),
                 example={"invoked": True, "results": "42", "invocation_id": "9f0c6ad4-1d0c-4d0e-8a3e-6a4b5f1c2d3e"},
                 tag="tasks",

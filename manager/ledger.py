@@ -27,6 +27,9 @@ log = logging.get("ledger")
 AGAIN_S, AGAIN_MOST_S = 0.2, 5.0
 RECENT, RECENT_MOST_CHARS = 4096, 16 * 1024
 """How many tasks that are only waiting to be started, or have ended, are remembered, and the longest of them."""
+GATHER_S, CROWD = 0.004, 2
+"""A commit costs as much as writing a dozen records. So after a batch of more than ``CROWD`` of them (a task and its attempt
+belong together) the next one is held open so long: whoever comes alone waits for nobody."""
 ANSWER_S = 10.0
 """How long somebody who waits for an answer is kept waiting for the disk."""
 
@@ -150,6 +153,7 @@ class Ledger:
         if recent is not None:
             self._remember(recent)
             self._doubtful.add(task_id)
+            asyncio.get_running_loop().call_soon(self._forget)
         return recent
 
     def on_disk(self, task_id: str) -> Task | None:
@@ -310,8 +314,11 @@ class Ledger:
         return task.state.active or (task.group_id is not None and task.group_id in self._groups)
 
     async def _write_batches(self) -> None:
+        crowded = False
         while True:
             await self._wanted.wait()
+            if crowded:
+                await asyncio.sleep(GATHER_S)
             self._wanted.clear()
             batch, self._open = self._open, None
             assert batch is not None
@@ -321,6 +328,7 @@ class Ledger:
             for (kind, key), record in batch.records.items():
                 if isinstance(record, Erased):
                     erased.setdefault(kind, []).append(key)
+            crowded = len(batch.records) > CROWD
             await self._write(records, erased)
             self._writing = None
             self._outdate(records)

@@ -6,86 +6,29 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
-from pydantic import ConfigDict, Field
 
 from manager.drains import Drains
 from manager.histories import Histories
 from manager.load import Load
+from manager.proplet_views import (
+    AliveHistory,
+    Cordoned,
+    PropletPage,
+    PropletSamples,
+    PropletView,
+    TaskSamples,
+)
 from manager.proplets import Proplet, Proplets
 from manager.sdf import description
-from manager.views import Time, timestamp
+from manager.views import timestamp
 from swashplate.http import OFFSET, Choice, Route, Text, answer, limit_of
-from swashplate.messages import Capabilities, Message
 
 LIMIT = limit_of(10_000)
+PROPLET_ID = Text(name="proplet_id", text="The proplet.", place="path", longest=256)
+TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
 STATUS = Choice(name="status", text="Only those that live, or that do not.", choices=("active", "inactive"))
 CHANGES = {"cordon": (True, False), "drain": (True, True), "uncordon": (False, False)}
 """What each makes of ``cordoned`` and ``draining``."""
-SUMMARIES = {
-    "cordon": "Give it nothing new",
-    "drain": "Cordon it, and move what has no end of its own elsewhere",
-    "uncordon": "Use it again",
-}
-
-
-PROPLET_ID = Text(
-    name="proplet_id", text="The proplet.", place="path", longest=256, example="4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10"
-)
-TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
-
-
-class PropletView(Message):
-    """A proplet. ``free_slots`` is what is left of the ``slots`` among its capabilities."""
-
-    id: str
-    name: str
-    namespace: str
-    task_count: int = Field(ge=0, description="Attempts that it has, or that are on their way to it.")
-    alive: bool
-    legacy: bool = Field(description="It knows the existing contract's shared topics only.")
-    cordoned: bool
-    draining: bool
-    free_slots: int
-    last_alive_at: str = Time
-    running: int
-    metadata: dict[str, Any]
-    capabilities: Capabilities
-
-
-class PropletPage(Message):
-    offset: int
-    limit: int
-    total: int
-    proplets: list[PropletView]
-
-
-class PropletChange(Message):
-    id: str
-    cordoned: bool
-    draining: bool
-    task_count: int
-
-
-class Sdf(Message):
-    """A document of the Semantic Definition Format."""
-
-    model_config = ConfigDict(extra="allow")
-
-    info: dict[str, Any]
-
-
-class MetricsPage(Message):
-    offset: int
-    limit: int
-    total: int
-    metrics: list[dict[str, Any]]
-
-
-class HistoryPage(Message):
-    offset: int
-    limit: int
-    total: int
-    history: list[str]
 
 
 class PropletApi:
@@ -96,58 +39,75 @@ class PropletApi:
         self._histories = histories
 
     def routes(self) -> list[Route]:
-        one = "/proplets/{proplet_id}"
-        page, named = (OFFSET, LIMIT), (PROPLET_ID,)
+        one, page = "/proplets/{proplet_id}", (OFFSET, LIMIT)
         return [
-            Route("GET", "/proplets", self._list, "The proplets", parameters=(*page, STATUS), answer=PropletPage),
-            Route("GET", one, self._get, "One proplet", parameters=named, answer=PropletView, errors=(404,)),
+            Route(
+                "GET",
+                "/proplets",
+                self._list,
+                "The proplets",
+                parameters=(*page, STATUS),
+                answer=PropletPage,
+                tag="proplets",
+            ),
+            Route(
+                "GET",
+                one,
+                self._get,
+                "One proplet",
+                parameters=(PROPLET_ID,),
+                answer=PropletView,
+                errors=(404,),
+                tag="proplets",
+            ),
             Route(
                 "DELETE",
                 one,
                 self._delete,
-                "Forget one that has no task and is offline or cordoned",
-                parameters=named,
+                "Forget it",
+                description="It must have no task, and be offline or cordoned. One that reports again registers again.",
+                parameters=(PROPLET_ID,),
                 status=204,
                 errors=(404, 409, 503),
+                tag="proplets",
             ),
-            *(
-                Route(
-                    "POST",
-                    f"{one}/{word}",
-                    self._change,
-                    summary,
-                    parameters=named,
-                    answer=PropletChange,
-                    errors=(404, 503),
-                )
-                for word, summary in SUMMARIES.items()
+            self._change_route("cordon", "Give it nothing new", "What it has, it keeps."),
+            self._change_route(
+                "drain",
+                "Cordon it, and move what has no end of its own elsewhere",
+                "Answered at once; ``task_count`` falls to 0 as daemons and latent tasks go on elsewhere and the others"
+                " end. What is meant for this proplet alone waits until it is uncordoned.",
             ),
+            self._change_route("uncordon", "Use it again", ""),
             Route(
                 "GET",
                 f"{one}/sdf",
                 self._sdf,
-                "Its description as an SDF document",
-                parameters=named,
-                answer=Sdf,
+                "Its description as a thing",
+                description="In the Semantic Definition Format (RFC 9880).",
+                parameters=(PROPLET_ID,),
                 errors=(404,),
+                tag="proplets",
             ),
             Route(
                 "GET",
                 f"{one}/metrics",
                 self._metrics,
                 "What it measured of its machine, newest first",
-                parameters=(*named, *page),
-                answer=MetricsPage,
+                parameters=(PROPLET_ID, *page),
+                answer=PropletSamples,
                 errors=(503,),
+                tag="proplets",
             ),
             Route(
                 "GET",
                 f"{one}/alive-history",
                 self._history,
                 "When it reported, newest first",
-                parameters=(*named, *page),
-                answer=HistoryPage,
+                parameters=(PROPLET_ID, *page),
+                answer=AliveHistory,
                 errors=(404,),
+                tag="proplets",
             ),
             Route(
                 "GET",
@@ -155,10 +115,25 @@ class PropletApi:
                 self._task_metrics,
                 "What was measured while it ran, newest first",
                 parameters=(TASK_ID, *page),
-                answer=MetricsPage,
+                answer=TaskSamples,
                 errors=(503,),
+                tag="tasks",
             ),
         ]
+
+    def _change_route(self, what: str, summary: str, text: str) -> Route:
+        return Route(
+            "POST",
+            f"/proplets/{{proplet_id}}/{what}",
+            self._change,
+            summary,
+            description=text,
+            parameters=(PROPLET_ID,),
+            answer=Cordoned,
+            example={"id": "proplet-1", "cordoned": what != "uncordon", "draining": what == "drain", "task_count": 2},
+            errors=(404, 503),
+            tag="proplets",
+        )
 
     def _shown(self, proplet: Proplet) -> dict[str, Any]:
         return {

@@ -81,11 +81,14 @@ def result(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap: Sequence[str] = ()) -> None:
-    """A table on stdout. Only the columns in ``wrap`` give way when the terminal is too narrow."""
+    """A table on stdout, nothing for no rows. Only the columns in ``wrap`` give way when the terminal is too narrow."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    rows = [*rows]
+    if not rows:
+        return
     made = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
     for column in columns:
         made.add_column(column.upper(), no_wrap=True, overflow="ellipsis" if column in wrap else "fold")

@@ -118,7 +118,7 @@ def _change(proplet: str, do: str, manager: str, *, as_json: bool, said: str) ->
     if as_json:
         output.emit(found.document)
     else:
-        busy = f"; {found.task_count} tasks are still there" if found.task_count and do != "uncordon" else ""
+        busy = f"; tasks that are still there: {found.task_count}" if found.task_count and do != "uncordon" else ""
         output.note(f"proplet {found.id} {said}{busy}")
 
 

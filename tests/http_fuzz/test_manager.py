@@ -20,6 +20,7 @@ START = "POST /tasks/{task_id}/start"
 def test_the_manager(tmp_path, examples):
     """With a proplet that accepts and completes all it is given."""
     tasks: list[str] = []
+    invocations: list[str] = []
     learning = tmp_path / "learning"
     learning.mkdir()
 
@@ -34,23 +35,31 @@ def test_the_manager(tmp_path, examples):
                 for n in range(120):
                     task = await world.launch(metadata={"n": n}, start=n % 2 == 0, daemon=n % 4 == 0)
                     tasks.append(task["id"])
+                latent = (await world.launch(latent=True))["id"]
+                tasks.append(latent)
+                called = await world.call("POST", f"/tasks/{latent}/invoke", {"async": True})
+                invocations.append(called[1]["invocation_id"])
+                calling = asyncio.create_task(answer(proplet))
                 yield world.url
                 working.cancel()
+                calling.cancel()
 
     async def work(proplet) -> None:
         while True:
             start = await proplet.starts.get()
-            if start.latent:  # nobody is to wait for a call that is never answered
-                await proplet.status(start, "denied", reason="not here", code="not_here")
-                continue
-            await proplet.status(start, "accepted")
-            if not start.daemon:
+            await proplet.status(start, "ready" if start.latent else "accepted")
+            if not start.daemon and not start.latent:
                 await proplet.result(start, results="42")
+
+    async def answer(proplet) -> None:
+        while True:
+            await proplet.invoke_result(await proplet.invokes.get(), "42")
 
     with in_a_thread(serving()) as url:
         known = {
             "path.task_id": tasks,
             "path.proplet_id": ["p-1"],
+            "path.invocation_id": invocations,
             "path.round_id": ["r-1"],
             "query.round_id": ["r-1"],
         }

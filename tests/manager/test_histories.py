@@ -2,7 +2,7 @@
 
 import pytest
 
-from manager import histories, store
+from manager import histories, sample_store, tables
 from swashplate.database import Database, sqlite_url
 from swashplate.messages import PropletMetrics, TaskMetrics
 
@@ -69,8 +69,8 @@ async def test_a_hundred_samples_are_kept_newest_first_over_a_restart(world):
             await measured(p1, 130)
             page = await world.until(lambda page: newest(page) == 130, "/proplets/p1/metrics?limit=2")
             assert (page["total"], len(page["metrics"])) == (100, 2)
-    async with Database(sqlite_url(world.folder / "manager.db"), store.SCHEMA) as database:
-        rows = await database.run(lambda db: len(store.list_samples(db, store.proplet_subject("p1"), 1000)))
+    async with Database(sqlite_url(world.folder / "manager.db"), tables.SCHEMA) as database:
+        rows = await database.run(lambda db: len(sample_store.newest(db, sample_store.proplet_subject("p1"), 1000)))
     assert rows == 100
 
 

@@ -7,7 +7,8 @@ import pytest
 
 
 @pytest.fixture
-def impatient(world):
+def impatient(world, monkeypatch):
+    monkeypatch.setattr("manager.leases.HEARING_S", 0.0)
     world.heartbeat_s = "0.1"
     world.settings["MANAGER_LEASE"] = "0.2"
     return world

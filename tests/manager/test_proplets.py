@@ -95,11 +95,12 @@ async def test_a_drain_goes_on_after_a_restart_of_the_manager(world):
             await p1.register()
             await world.until(lambda shown: shown["alive"], "/proplets/p1")
             task = await world.launch(daemon=True)
-            await accepted(p1)
+            start = await accepted(p1)
             await change(world, "drain")
             await asyncio.wait_for(p1.stops.get(), 10)  # and it does not obey
         async with world.manager():
             await p1.register()
+            await p1.alive(start)
             await p2.register()
             await p1.stopped()
             again = await p2.started()

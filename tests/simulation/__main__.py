@@ -91,7 +91,7 @@ def outcomes(seeds: range) -> Iterator[Outcome]:
     for seed in seeds:
         try:
             yield simulate(seed)
-        except Exception:  # the simulation's own fault, but a seed to look at all the same
+        except Exception:  # noqa: BLE001  # the simulation's own fault, but a seed to look at all the same
             yield Outcome(seed, traceback.format_exc().replace("\n", " | "), 0.0)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from swashplate.errors import ConflictError, SwashplateError
 from swashplate.messages import TaskCreate
+from tests.simulation.invariants import unwritten
 
 AGAIN_S = 0.5
 ANSWER_S = 5.0
@@ -71,9 +72,14 @@ class Clients:
         if made is not None:
             task, _new = made
             asked.id = task.id
+            self._confirmed(task)
             if asked.spec.start:
                 asked.starts_confirmed += 1
         asked.created.set()
+
+    def _confirmed(self, task) -> None:
+        if (fault := unwritten(self.world, task.id, task.run)) is not None:
+            self.world.faults.append(fault)
 
     async def _start(self, asked: Asked) -> None:
         await asked.created.wait()
@@ -86,6 +92,7 @@ class Clients:
 
         started = await self._answered(asked, "start", start)
         if started is not None:
+            self._confirmed(started)
             asked.starts_confirmed += 1
 
     async def _stop(self, asked: Asked) -> None:
@@ -104,6 +111,8 @@ class Clients:
         later = manager.ledger.task(asked.id)
         if later is not None and later.run == task.run and later.state.active:
             self.world.faults.append(f"{asked.key} is {later.state.name} {STOPPED_WITHIN_S} s after its stop")
+        if self.world.plan.proplets_reachable and (left := self.world.running(asked.id, until=task.attempt)):
+            self.world.faults.append(f"{asked.key}: {left} runs {STOPPED_WITHIN_S} s after its stop")
 
     async def _answered(self, asked: Asked, what: str, call):
         """What the manager answers, asked again until it does; None when it says no for good."""
@@ -117,6 +126,7 @@ class Clients:
                 await asyncio.wait([answer], timeout=ANSWER_S)
                 if answer.done() and not answer.cancelled():
                     error = answer.exception()
+                    self.world.happened("answer")
                     if error is None:
                         self.world.tell(f"client: {what} {asked.key}: yes")
                         return answer.result()

@@ -22,6 +22,16 @@ class Record:
     running: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     deployed: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     runs: int = 0
+    begun: set[tuple[object, str, int]] = field(default_factory=set)
+    twice: list[str] = field(default_factory=list)
+    """What one life of a proplet ran more than once."""
+
+    def begins(self, life: object, start: Start) -> None:
+        key = life, start.id, start.attempt
+        if key in self.begun:
+            self.twice.append(f"attempt {start.attempt} of {start.name} ran twice")
+        self.begun.add(key)
+        self.runs += 1
 
     def forget(self, proplet_id: str) -> None:
         """It died, and all that ran there with it."""
@@ -54,7 +64,7 @@ class ScriptedGuests:
         course.enter("waiting")
         async with self._slots, self._record.counted(self._record.running, self._key(start)):
             course.enter("running")
-            self._record.runs += 1
+            self._record.begins(self, start)
             await asyncio.sleep(1e6 if kind == "hang" else float(seconds))
         outcome: Outcome
         match kind:

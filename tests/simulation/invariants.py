@@ -29,13 +29,13 @@ END;
 ENDED_BY_MANAGER = {"stopped", "lease_expired", "proplet_lost", "proxy_unreachable", "registry_unreachable"}
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """An invariant does not hold."""
 
 
 def require(condition: object, sentence: str) -> None:
     if not condition:
-        raise Broken(sentence)
+        raise BrokenError(sentence)
 
 
 def read(world, work) -> Any:
@@ -45,8 +45,9 @@ def read(world, work) -> Any:
 
 def settled(world) -> str | None:
     """What is not over yet, in one sentence; None when everything is."""
-    if world.faults:
-        raise Broken(world.faults[0])
+    faults = world.faults + world.record.twice
+    if faults:
+        raise BrokenError(faults[0])
     if world.manager is None or not world.manager.ready.is_set():
         return "the manager is not up"
     if world.clients.busy:
@@ -60,6 +61,25 @@ def settled(world) -> str | None:
     for task in read(world, store.active_tasks):
         return f"task {task.spec.name} is {task.state.name}"
     return None
+
+
+def undurable(world, said_id: str) -> str | None:
+    """What is wrong with acknowledging a proplet's message now; None when all of it is on the disk."""
+    task_id, number, *_, what = said_id.split("/")
+    query = "SELECT state, accepted_at FROM attempts WHERE task_id = ? AND number = ?"
+    row = world.disks["manager"].connection.execute(query, (task_id, int(number))).fetchone()
+    if row is None:
+        return None  # it was deleted
+    state, accepted_at = row
+    known = AttemptState(state).ended or (what in {"accepted", "ready"} and accepted_at is not None)
+    return None if known else f"{said_id} was acknowledged while the disk had the attempt as {state}"
+
+
+def unwritten(world, task_id: str, runs: int) -> str | None:
+    """What is wrong with confirming a task with so many runs now; None when it is on the disk."""
+    query = "SELECT run FROM tasks WHERE id = ?"
+    row = world.disks["manager"].connection.execute(query, (task_id,)).fetchone()
+    return None if row is not None and row[0] >= runs else f"run {runs} of {task_id} was confirmed, the disk has {row}"
 
 
 def check(world) -> None:

@@ -13,7 +13,7 @@ TROUBLE_S = 20.0
 """So long clients ask and things break; then nothing breaks any more, and everything must settle."""
 
 
-TROUBLES = {"crash", "cut", "partition", "broker", "full"}
+TROUBLES = {"ambush", "crash", "cut", "partition", "broker", "full"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Plan:
     restart: bool
     """Whether the manager is restarted at the end, to see that it finds what it had."""
 
+    @classmethod
+    def of(cls, *steps: Step, proplets: tuple[int, ...] = (1, 1), slow_commits: float = 0.0) -> Plan:
+        """These steps and no other trouble."""
+        return cls(proplets, steps, slow=0.0, loss=0.0, duplicate=0.0, slow_commits=slow_commits, restart=True)
+
     @property
     def proplets_reachable(self) -> bool:
         """Nothing but the manager fails, so that nobody has a reason to give up on a proplet."""
@@ -47,7 +52,7 @@ class Plan:
         return (
             failing <= {"manager"}
             and self.loss < 0.1
-            and not any(step.what in {"cut", "partition"} for step in self.steps)
+            and not any(step.what in {"cut", "partition", "full"} for step in self.steps)
         )
 
     @property
@@ -95,8 +100,8 @@ def drawn(seed: int) -> Plan:
         for _ in range(chance.choice((0, 0, 1, 2))):
             later = when(at, min(at + 8, TROUBLE_S))
             steps.append(Step(later, chance.choice(("stop", "start", "start")), {"key": f"task-{number}"}))
-    for _ in range(chance.choice((0, 1, 2, 4, 6))):
-        steps.append(Step(when(), *_trouble(chance, len(proplets))))
+    who_fails = chance.choice(("anybody", "anybody", "manager"))
+    steps += [Step(when(), *_trouble(chance, len(proplets), who_fails)) for _ in range(chance.choice((0, 1, 2, 4, 6)))]
     return Plan(
         proplets=proplets,
         steps=tuple(sorted(steps, key=lambda step: step.at)),
@@ -108,12 +113,23 @@ def drawn(seed: int) -> Plan:
     )
 
 
-def _trouble(chance: random.Random, proplets: int) -> tuple[str, dict[str, Any]]:
-    who = chance.choice(("manager", "manager", *(f"proplet-{n}" for n in range(proplets))))
+def _trouble(chance: random.Random, proplets: int, who_fails: str) -> tuple[str, dict[str, Any]]:
+    everybody = ("manager", "manager", *(f"proplet-{n}" for n in range(proplets)))
+    who = "manager" if who_fails == "manager" else chance.choice(everybody)
     short = round(chance.choice((0.0, 0.1, 1.0, 15.0)) * chance.random(), 3)
-    match chance.choices(("crash", "cut", "partition", "broker", "full"), (50, 15, 15, 12, 8))[0]:
+    kinds = ("ambush", "crash", "full", "cut", "partition", "broker")[: 3 if who_fails == "manager" else None]
+    told = chance.choice((0.0, 0.001, 6.0))
+    match chance.choices(kinds, (45, 15, 5, 15, 10, 10)[: len(kinds)])[0]:
+        case "ambush":
+            return "ambush", {
+                "who": who,
+                "event": chance.choice(("answer", "results", "status", "start", "ack", "create")),
+                "after_s": round(chance.choice((0.0, 0.002, 0.01, 0.2)) * chance.random(), 6),
+                "down_s": short,
+                "told_s": told,
+            }
         case "crash":
-            return "crash", {"who": who, "down_s": short, "told_s": chance.choice((0.0, 0.001, 6.0))}
+            return "crash", {"who": who, "down_s": short, "told_s": told}
         case "cut":
             return "cut", {"who": who, "client_s": chance.choice((0.0, 3.0)), "broker_s": chance.choice((0.0, 6.0))}
         case "partition":

@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.registry import Registry
+from proxy.registry_routes import routes as routes_of
 from proxy.registry_store import RegistryStore
 from swashplate.http import HttpService, Route
 from tests.support.ports import free_port
@@ -108,7 +109,7 @@ class Ghcr:
         port = free_port()
         self.host = f"127.0.0.1:{port}"
         routes: list[Any] = [Route("GET", "/token", self.token, "A token")]
-        routes += [self._guarded(route) for route in registry.routes()]
+        routes += [self._guarded(route) for route in routes_of(registry)]
         async with HttpService("ghcr", routes).serving("127.0.0.1", port):
             yield self
         registry.close()
