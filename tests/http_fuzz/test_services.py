@@ -5,11 +5,9 @@ A share of the requests must have succeeded, so that not only refusals are looke
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -23,31 +21,12 @@ from proxy.registry_routes import routes
 from proxy.registry_store import RegistryStore
 from swashplate.access import Access
 from swashplate.http import HttpService
-from tests.coordinator.conftest import World as CoordinatorWorld
-from tests.http_fuzz.harness import Report, fuzz, in_a_thread
-from tests.manager.conftest import NAMES
-from tests.manager.conftest import World as ManagerWorld
+from tests.http_fuzz.coordinating import coordinating
+from tests.http_fuzz.harness import OWN, fuzz, in_a_thread, judge
 from tests.support.identity import Identity
 from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
-OWN = r"^/(health|metrics|openapi\.json|docs)$"
-"""What every service has alike; asked of one of them."""
-UPLOAD = "PUT /tasks/{task_id}/upload"
-"""A file named .wasm that begins as WASM does is not made by chance."""
-
-
-def judge(report: Report, *, share: float, without_success: set[str] = frozenset()) -> None:
-    """``without_success`` are operations that nothing random can make succeed."""
-    print(report)
-    assert not report.failures, "\n\n".join(report.failures)
-    assert report.never_succeeded() <= without_success
-    assert report.share_of_successes() >= share
-
-
-@pytest.fixture(params=[pytest.param(6, id="few"), pytest.param(400, id="many", marks=pytest.mark.soak)])
-def examples(request):
-    return request.param
 
 
 def test_the_aggregator_and_what_every_service_has(examples):
@@ -82,20 +61,6 @@ def test_the_model_registry(tmp_path, examples):
         judge(fuzz(url, examples=examples, exclude=OWN, known=known), share=0.2)
 
 
-@asynccontextmanager
-async def coordinating(session: aiohttp.ClientSession, folder: Path):
-    """A coordinator with everything around it, which knows the round ``r-1``; it is over."""
-    world = CoordinatorWorld(folder)
-    world.session = session
-    await world.start()
-    try:
-        assert (await world.configure(timeout_s=0.1))[0] == 201
-        await world.over()
-        yield world.url("coordinator")
-    finally:
-        await world.stop()
-
-
 def test_the_coordinator(tmp_path, examples):
     @asynccontextmanager
     async def serving():
@@ -108,6 +73,7 @@ def test_the_coordinator(tmp_path, examples):
         judge(report, share=0.1, without_success={"POST /update", "POST /update_cbor", "POST /experiments"})
 
 
+<<<<<<< HEAD
 def test_the_manager(tmp_path, examples):
     """With a proplet that accepts and completes all it is given, and answers all calls."""
     tasks: list[str] = []
@@ -170,6 +136,8 @@ def test_the_manager(tmp_path, examples):
         judge(report, share=0.2, without_success=never)
 
 
+=======
+>>>>>>> 989132b060735cfa42d08b010c03b1facded7a4a
 def test_the_data_store(tmp_path, examples):
     datasets = Datasets(tmp_path)
     seed(datasets, ["site-1"])
@@ -238,4 +206,4 @@ def test_identity(identity, service, examples):
         known=known,
     )
     never = {"POST /users/tokens/refresh"} | {f"POST /{{domain}}/channels/{word}" for word in ("connect", "disconnect")}
-    judge(report, share=0.03, without_success=never)
+    judge(report, share=0.01, without_success=never)
