@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
 from itertools import groupby
 from typing import Any
 
@@ -227,5 +227,12 @@ def check_end(world, task: Task, attempt: Attempt) -> None:
         require(attempt.code and attempt.error, f"{name} is {attempt.state} without a reason")
 
 
-def names(tasks: Iterable[Task]) -> str:
-    return ", ".join(task.spec.name for task in tasks)
+def seen(world) -> Counter[str]:
+    """How tasks, attempts and invocations ended, and what went wrong on the way."""
+    counted = Counter(f"{step.what}" for step in world.plan.steps)
+    query = "SELECT state || coalesce(' ' || code, '') FROM "
+    for table, what in (("attempts", "attempt"), ("invocations", "invocation")):
+        counted.update(f"{what} {row[0]}" for row in world.disks["manager"].connection.execute(query + table))
+    for row in world.disks["manager"].connection.execute("SELECT state FROM tasks"):
+        counted[f"task {TaskState(row[0]).name.lower()}"] += 1
+    return counted

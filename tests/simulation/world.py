@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -20,7 +21,7 @@ from swashplate.topics import Topics
 from tests.simulation import journal
 from tests.simulation.clients import Clients
 from tests.simulation.guests import Record
-from tests.simulation.invariants import WATCHED, BrokenError, check, settled, undurable
+from tests.simulation.invariants import WATCHED, BrokenError, check, seen, settled, undurable
 from tests.simulation.manager import ManagerLife
 from tests.simulation.plan import Plan, Step, drawn
 from tests.simulation.proplet import PropletLife
@@ -263,6 +264,8 @@ class Outcome:
     broken: str | None
     seconds: float
     """Of virtual time."""
+    seen: Counter[str]
+    """What happened, to see that not only easy things did."""
 
 
 @contextmanager
@@ -278,12 +281,14 @@ def simulate(seed: int, *, trace: Callable[[str], None] | None = None, plan: Pla
     """One schedule. What an invariant says is in the outcome; a fault of the simulation itself is raised."""
     with _without_collector(), virtual_loop() as loop, virtual_machine(loop, random.Random(f"{seed} machine")):
 
-        async def main() -> None:
-            await World(seed, plan or drawn(seed), trace).live()
+        async def main() -> Counter[str]:
+            world = World(seed, plan or drawn(seed), trace)
+            await world.live()
+            return seen(world)
 
-        broken = None
+        broken, happened = None, Counter[str]()
         try:
-            loop.run_until_complete(main())
+            happened = loop.run_until_complete(main())
         except BrokenError as error:
             broken = str(error)
-        return Outcome(seed, broken, loop.time())
+        return Outcome(seed, broken, loop.time(), happened)
