@@ -109,7 +109,7 @@ def test_the_coordinator(tmp_path, examples):
 
 
 def test_the_manager(tmp_path, examples):
-    """With a proplet that accepts and completes all it is given."""
+    """With a proplet that accepts and completes all it is given, and answers all calls."""
     tasks: list[str] = []
     invocations: list[str] = []
     learning = tmp_path / "learning"
@@ -126,14 +126,15 @@ def test_the_manager(tmp_path, examples):
                 for n in range(60):
                     task = await world.launch(metadata={"n": n}, start=n % 2 == 0, daemon=n % 4 == 0)
                     tasks.append(task["id"])
-                latent = await world.launch(latent=True)
-                tasks.append(latent["id"])
-                calls = await world.call("POST", f"/tasks/{latent['id']}/invoke", {"async": True})
-                invocations.append(calls[1]["invocation_id"])
-                calling = asyncio.create_task(answer(proplet))
+                for n in range(40):
+                    latent = await world.launch(latent=True)
+                    tasks.insert(2 * n, latent["id"])
+                    _, call = await world.call("POST", f"/tasks/{latent['id']}/invoke", {"async": True})
+                    invocations.append(call["invocation_id"])
+                others = [asyncio.create_task(answer(proplet)), asyncio.create_task(keep(world, proplet))]
                 yield world.url
-                working.cancel()
-                calling.cancel()
+                for each in (working, *others):
+                    each.cancel()
 
     async def work(proplet) -> None:
         while True:
@@ -146,6 +147,13 @@ def test_the_manager(tmp_path, examples):
         while True:
             await proplet.invoke_result(await proplet.invokes.get(), "42")
 
+    async def keep(world, proplet) -> None:
+        """Whatever is done to the proplet, it is there again and used again: a call may wait long for one."""
+        while True:
+            await proplet.register()
+            await world.call("POST", "/proplets/p-1/uncordon")
+            await asyncio.sleep(0.3)
+
     with in_a_thread(serving()) as url:
         known = {
             "path.task_id": tasks,
@@ -154,7 +162,10 @@ def test_the_manager(tmp_path, examples):
             "path.round_id": ["r-1"],
             "query.round_id": ["r-1"],
         }
-        never = {"POST /fl/update", "POST /fl/experiments", "POST /fl/update_cbor", "GET /blobs/{digest}", UPLOAD}
+        # One that is this task's, a task that is latent and was not stopped, a proplet that is cordoned and has nothing.
+        never = {"GET /tasks/{task_id}/invocations/{invocation_id}", "POST /tasks/{task_id}/invoke"}
+        never |= {"DELETE /proplets/{proplet_id}"}
+        never |= {"POST /fl/update", "POST /fl/experiments", "POST /fl/update_cbor", "GET /blobs/{digest}", UPLOAD}
         report = fuzz(url, examples=examples, exclude=OWN, known=known)
         judge(report, share=0.2, without_success=never)
 
