@@ -6,9 +6,8 @@ import asyncio
 
 from manager.ledger import Ledger
 from swashplate import logging
-from swashplate.bus import Bus
+from swashplate.bus import Bus, BusError
 from swashplate.messages import Ack
-from swashplate.service import Tasks
 from swashplate.topics import Topics
 
 log = logging.get("acks")
@@ -20,10 +19,6 @@ class Acks:
         self._topics = names
         self._ledger = ledger
         self._pending: dict[str, list[str]] = {}
-        self._work = Tasks(log)
-
-    async def close(self) -> None:
-        await self._work.close()
 
     def acknowledge(self, proplet_id: str, message_id: str) -> None:
         """When everything put so far is durable. What is acknowledged together goes out together."""
@@ -37,8 +32,8 @@ class Acks:
     def _send_all(self) -> None:
         pending, self._pending = self._pending, {}
         for proplet_id, ids in pending.items():
-            self._work.start(self._send(proplet_id, ids), f"ack {proplet_id}")
-
-    async def _send(self, proplet_id: str, ids: list[str]) -> None:
-        # QoS 0: when it is lost, the proplet sends again and is acknowledged again.
-        await self._bus.publish(self._topics.to_proplet(proplet_id, "ack"), Ack(ids=ids).encode(), qos=0)
+            # QoS 0: when it is lost, the proplet sends again and is acknowledged again.
+            try:
+                self._bus.post(self._topics.to_proplet(proplet_id, "ack"), Ack(ids=ids).encode(), qos=0)
+            except BusError as error:
+                log.debug("not acknowledged", proplet_id=proplet_id, error=error.sentence)

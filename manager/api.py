@@ -247,9 +247,9 @@ class Api:
     async def _create(self, request: web.Request) -> web.Response:
         spec = await read_body(request, TaskCreate)
         task, new = await self._tasks.create(spec, key=KEY.of(request) or None)
-        return answer(self._shown(task), status=201 if new else 200, headers={"Location": f"/tasks/{task.id}"})
+        return answer(self.shown(task), status=201 if new else 200, headers={"Location": f"/tasks/{task.id}"})
 
-    def _shown(self, task: Task) -> dict[str, Any]:
+    def shown(self, task: Task) -> dict[str, Any]:
         """With what only the present knows: what its proplet does with it, or why it waits."""
         if not task.state.active:
             return task_json(task, self._blobs)
@@ -274,17 +274,17 @@ class Api:
             return answer({"offset": offset, "limit": limit, "total": 0, "tasks": []})
         filters = {name: value for name, value in filters.items() if value is not None}
         total, page = await self._tasks.list(offset, limit, filters)
-        shown = [self._shown(task) for task in page]
+        shown = [self.shown(task) for task in page]
         return answer({"offset": offset, "limit": limit, "total": total, "tasks": shown})
 
     async def _get(self, request: web.Request) -> web.Response:
-        return answer(self._shown(await self._tasks.ended(request.match_info["task_id"], WAIT.of(request))))
+        return answer(self.shown(await self._tasks.ended(request.match_info["task_id"], WAIT.of(request))))
 
     async def _update(self, request: web.Request) -> web.Response:
         changes = await read_body(request, TaskChanges)
         named = changes.model_dump(mode="json", exclude_unset=True)
         task = await self._tasks.update(request.match_info["task_id"], named)
-        return answer(self._shown(task))
+        return answer(self.shown(task))
 
     async def _delete(self, request: web.Request) -> web.Response:
         await self._tasks.delete(request.match_info["task_id"])
@@ -296,7 +296,7 @@ class Api:
         with self._blobs.writer() as writer:
             received = await read_upload(request, writer, check=is_wasm)
             task = await self._tasks.upload(task_id, writer, received.size)
-        return answer(self._shown(task))
+        return answer(self.shown(task))
 
     async def _start(self, request: web.Request) -> web.Response:
         task = await self._tasks.start(request.match_info["task_id"])

@@ -13,9 +13,11 @@ from manager.acks import Acks
 from manager.api import Api
 from manager.attempts import TOLD_AGAIN_S, Attempts
 from manager.deployments import Deployments
-from manager.dialects import Dialect, OwnTopics, Parents
+from manager.dialects import Dialect, OwnTopics
 from manager.dispatch import Dispatch
 from manager.drains import Drains
+from manager.group_api import GroupApi
+from manager.groups import Groups
 from manager.histories import Histories
 from manager.images import Images
 from manager.invocation_api import InvocationApi
@@ -27,9 +29,11 @@ from manager.legacy import LegacyProplets, SharedTopics
 from manager.load import Load
 from manager.metrics import ContractMetrics, ManagerMetrics
 from manager.offers import Offers
+from manager.parents import ParentResults
+from manager.progress import Progress
 from manager.proplet_api import PropletApi
 from manager.proplets import Proplets
-from manager.records import Task
+from manager.scheduler import Scheduler
 from manager.settings import ManagerSettings
 from manager.tasks import TaskService
 from swashplate import __version__, logging
@@ -43,10 +47,6 @@ from swashplate.service import stable_client_id, state_folder
 from swashplate.topics import Topics
 
 log = logging.get("manager")
-
-
-async def _no_parents(_task: Task) -> Parents:
-    return Parents()
 
 
 class Manager:
@@ -72,7 +72,8 @@ class Manager:
         self.ledger = Ledger(database)
         self.proplets = Proplets(bus, database, names, announce, clock)
         images = Images(bus, names, timeout=settings.image_timeout)
-        own = OwnTopics(bus, names, _no_parents, clock)
+        results = ParentResults(self.ledger, blobs)
+        own = OwnTopics(bus, names, results.of, clock)
         shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets)
 
         def dialect_of(proplet_id: str) -> Dialect:
@@ -128,8 +129,13 @@ class Manager:
             slots=settings.legacy_slots,
             clock=clock,
         )
+        self.progress = Progress(self.ledger, self.tasks, self.attempts, clock=clock)
+        self.groups = Groups(database, self.ledger, self.tasks, self.progress, results, clock=clock)
+        self.scheduler = Scheduler(database, self.ledger, self.tasks, clock=clock)
+        api = Api(self.tasks, self.attempts, self.dispatch, blobs)
         apis = (
-            Api(self.tasks, self.attempts, self.dispatch, blobs),
+            api,
+            GroupApi(self.groups, api.shown),
             InvocationApi(self.invocations),
             PropletApi(self.proplets, self.load, self.drains, histories),
         )
@@ -138,15 +144,26 @@ class Manager:
             self.ledger, self.proplets, self.load, self.dispatch, self.attempts, self.invocations
         )
         called = (self.attempts, self.invocations, self.drains)
-        self._opened = (self.ledger, self.proplets, images, offers, *called, leases, histories, learning, legacy)
+        self._opened = (
+            self.ledger,
+            self.proplets,
+            images,
+            offers,
+            *called,
+            leases,
+            histories,
+            learning,
+            legacy,
+            self.scheduler,
+        )
         self._closed = (
+            self.scheduler,
             legacy,
             leases,
             offers,
             self.dispatch,
             self.attempts,
             self.invocations,
-            acks,
             self.proplets,
             learning,
             histories,
@@ -161,6 +178,8 @@ class Manager:
         self.attempts.recover(await self._database.run(lambda db: store.ended_since(db, since)))
         self.invocations.recover()
         self.drains.recover()
+        self.progress.recover()
+        self.scheduler.recover()
 
     async def close(self) -> None:
         if self._interrupt_on_exit:
@@ -170,12 +189,14 @@ class Manager:
 
 
 @asynccontextmanager
-async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: Bus) -> AsyncIterator[None]:
+async def managing(
+    settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: Bus, *, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Manager]:
     """The manager at work, on these two connections and with its state in ``folder``, until the context ends."""
     database = Database(settings.database(folder), tables.SCHEMA)
     tokens = {settings.coordinator_url: settings.coordinator_token.get_secret_value()}
     async with database, HttpClient(tokens=tokens) as client:
-        manager = Manager(settings, bus, bare_bus, database, BlobStore(folder / "blobs"), client)
+        manager = Manager(settings, bus, bare_bus, database, BlobStore(folder / "blobs"), client, clock=clock)
         http = HttpService(
             "manager",
             manager.routes,
@@ -196,7 +217,7 @@ async def managing(settings: ManagerSettings, folder: Path, bus: Bus, bare_bus: 
         async with bus, bare_bus:
             try:
                 async with http.serving(settings.http_host, settings.http_port, setting=settings.names("http_port")[0]):
-                    yield
+                    yield manager
             finally:
                 log.info("stopping")
                 await manager.close()

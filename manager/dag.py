@@ -141,9 +141,10 @@ def roots(nodes: Nodes) -> tuple[str, ...]:
     return tuple(i for i, node in nodes.items() if not node.depends_on)
 
 
-def advance(nodes: Nodes, mode: Mode) -> Plan:
+def advance(nodes: Nodes, mode: Mode, *, begin: bool = False) -> Plan:
     """What follows from the states: everything at once, down to the last grandchild of a skipped task.
 
+    Tasks without parents are started with ``begin``, when somebody starts the whole; in a sequential job in their turn.
     Once it is carried out, asking again adds nothing until a task ends; what is to be stopped is told until it has ended.
     """
     parents = {i: node.depends_on for i, node in nodes.items()}
@@ -159,11 +160,11 @@ def advance(nodes: Nodes, mode: Mode) -> Plan:
         if reason:
             states[i] = TaskState.SKIPPED
             skip.append((i, reason))
-        elif all(states[parent].ended for parent in parents[i]):
+        elif (parents[i] or begin or mode is Mode.SEQUENTIAL) and all(states[p].ended for p in parents[i]):
             start.append(i)
-    stop = tuple(i for i, state in states.items() if _active(state) and i not in kept)
+    stop = tuple(i for i, state in states.items() if state.active and i not in kept)
     if mode is Mode.SEQUENTIAL:
-        start = [] if any(_active(state) for state in states.values()) else start[:1]
+        start = [] if any(state.active for state in states.values()) else start[:1]
     return Plan(tuple(start), tuple(skip), stop)
 
 
@@ -171,32 +172,24 @@ def halt(nodes: Nodes, reason: str) -> Plan:
     """Somebody stops it all."""
     return Plan(
         skip=tuple((i, reason) for i, node in nodes.items() if node.state is TaskState.PENDING),
-        stop=tuple(i for i, node in nodes.items() if _active(node.state)),
+        stop=tuple(i for i, node in nodes.items() if node.state.active),
     )
 
 
 def group_state(nodes: Nodes, mode: Mode) -> TaskState:
-    """Pending, running, completed or failed.
+    """Pending until one of them has begun, running until all have ended, then completed or failed.
 
-    A job has failed as soon as one of its tasks has. A workflow runs until all of it has ended, and a failure that it
-    declared what to do about does not make it fail: a task with ``run_if: failure`` that depends on the failed one, and
-    has completed, has dealt with it, as an ``except`` has with an exception. An interruption cannot be dealt with.
+    A failed job says so when everything else has been stopped. In a workflow a failure does not count when it was declared
+    what to do about it: a task with ``run_if: failure`` that depends on the failed one and has completed has dealt with it,
+    as an ``except`` has with an exception. An interruption cannot be dealt with.
     """
     states = {node.state for node in nodes.values()}
-    failed = TaskState.INTERRUPTED in states or bool(
-        _failed(nodes) - (_dealt_with(nodes) if mode is Mode.WORKFLOW else set())
-    )
-    open_ = any(not state.ended for state in states)
-    begun = any(state is not TaskState.PENDING for state in states)
-    if failed and (mode is not Mode.WORKFLOW or not open_):
-        return TaskState.FAILED
-    if any(_active(state) for state in states) or (mode is Mode.WORKFLOW and open_ and begun):
+    if states <= {TaskState.PENDING}:
+        return TaskState.PENDING
+    if not all(state.ended for state in states):
         return TaskState.RUNNING
-    return TaskState.PENDING if open_ or not nodes else TaskState.COMPLETED
-
-
-def _active(state: TaskState) -> bool:
-    return state in {TaskState.SCHEDULED, TaskState.RUNNING}
+    unhandled = _failed(nodes) - (_dealt_with(nodes) if mode is Mode.WORKFLOW else set())
+    return TaskState.FAILED if unhandled or TaskState.INTERRUPTED in states else TaskState.COMPLETED
 
 
 def _failed(nodes: Nodes) -> set[str]:

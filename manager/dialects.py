@@ -59,7 +59,8 @@ class OwnTopics:
     async def start(self, task: Task, attempt: Attempt) -> None:
         message = start_message(task, attempt, self._clock(), await self._parents(task))
         assert attempt.proplet_id is not None
-        await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "start"), message.encode())
+        # Its own answer confirms it, not the broker's; without one it is sent again.
+        self._bus.post(self._topics.to_proplet(attempt.proplet_id, "start"), message.encode())
 
     async def stop(self, attempt: Attempt) -> None:
         assert attempt.proplet_id is not None

@@ -127,6 +127,9 @@ class Ledger:
         """A job or workflow that runs."""
         return self._groups.get(group_id)
 
+    def running_groups(self) -> list[Group]:
+        return [group for group in self._groups.values() if group.state is GroupState.RUNNING]
+
     def tasks_of_group(self, group_id: str) -> list[Task]:
         """Of one that runs, in the order in which they were given."""
         members = [self._tasks[task_id] for task_id in self._members.get(group_id, ())]

@@ -47,17 +47,12 @@ def due(next_run: float, now: float, policy: Literal["skip", "run_once"]) -> Due
     return Due.SKIP
 
 
-def check(expression: str, zone: str, now: float) -> None:
-    """Raises ``InvalidRequestError`` when the expression or the zone means nothing, or it never fires after ``now``."""
-    next_run(expression, zone, now)
-
-
 def next_run(expression: str, zone: str, after: float) -> float:
     """The first firing later than ``after``, both in epoch seconds.
 
     Raises ``InvalidRequestError`` for a wrong expression, an unknown zone, and when nothing fires within 50 years.
     """
-    where = _zone(zone)
+    where = zone_of(zone)
     fields = _fields(expression)
     wall_clock = fields[0].startswith("*") or fields[1].startswith("*")
     try:
@@ -72,7 +67,8 @@ def _zones() -> frozenset[str]:
     return frozenset(zoneinfo.available_timezones() - {"localtime", "Factory"})
 
 
-def _zone(name: str) -> zoneinfo.ZoneInfo:
+def zone_of(name: str) -> zoneinfo.ZoneInfo:
+    """Raises ``InvalidRequestError`` for what is not in the IANA database."""
     if name in _zones():
         return zoneinfo.ZoneInfo(name)
     by_small = {known.lower(): known for known in _zones()}

@@ -33,6 +33,8 @@ class TaskEvent(StrEnum):
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     SKIPPED = "skipped"
+    REFUSED = "refused"
+    """Its time had come, and it could not be started."""
     RESET = "reset"
 
 
@@ -111,6 +113,7 @@ TASK: dict[tuple[TaskState, TaskEvent], TaskState] = {
     (TaskState.PENDING, TaskEvent.START): TaskState.SCHEDULED,
     (TaskState.PENDING, TaskEvent.SKIPPED): TaskState.SKIPPED,
     **{(state, TaskEvent.START): TaskState.SCHEDULED for state in _ENDED},
+    **{(state, TaskEvent.REFUSED): TaskState.FAILED for state in (TaskState.PENDING, *_ENDED)},
     **{(state, TaskEvent.RESET): TaskState.PENDING for state in _ENDED},
     **{(state, TaskEvent.ACCEPTED): TaskState.RUNNING for state in _ACTIVE},
     **{(state, TaskEvent.AGAIN): TaskState.SCHEDULED for state in _ACTIVE},

@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -40,7 +40,10 @@ SMALL_FILE = 1 << 16
 """Characters of base64 up to which a file is looked at in the event loop: a thread would cost more."""
 CHANGEABLE = frozenset(TaskCreate.model_fields) - {"start", "tokens", "kind", "depends_on", "workflow_id", "job_id"}
 """What an update may name; the rest belongs to how the task was made."""
-CHANGEABLE_WHILE_ACTIVE = frozenset({"name", "metadata", "priority"})
+CHANGEABLE_WHILE_ACTIVE = frozenset(
+    {"name", "metadata", "priority", "schedule", "timezone", "is_recurring", "missed_run"}
+)
+"""What does not concern the run that is under way."""
 
 
 def fingerprint(spec: TaskCreate) -> bytes:
@@ -73,6 +76,8 @@ class TaskService:
         self.on_specified: Callable[[Task], Task] = lambda task: task
         """Called with a task whose spec is new or has changed, before it is put."""
         self.on_erased: Callable[[Task], Any] = lambda _task: None
+        self.start_member: Callable[[str], Awaitable[Task]] = self._start_alone
+        """Starts a task that belongs to a job or a workflow."""
 
     # Creating and changing.
 
@@ -113,7 +118,7 @@ class TaskService:
         spec = task.spec
         if spec.start:
             try:
-                targets = self._targets(task)
+                targets = self.targets(task)
             except SwashplateError as error:
                 for observer in self._attempts.observers:
                     observer.task_refused(spec, error)
@@ -131,21 +136,24 @@ class TaskService:
         if spec.file:
             digest, size = await self._keep_file(spec.file, use=True)
             spec = spec.model_copy(update={"file": digest})
-        return self.on_specified(
-            Task(
-                id=task_id or str(uuid.uuid4()),
-                seq=self._ledger.next_seq(),
-                spec=spec,
-                spec_text=spec_text(spec),
-                state=TaskState.PENDING,
-                created_at=now,
-                updated_at=now,
-                digest=digest,
-                size=size,
-                idempotency_key=key,
-                fingerprint=fingerprint(spec) if key is not None else None,
-            )
+        task = Task(
+            id=task_id or str(uuid.uuid4()),
+            seq=self._ledger.next_seq(),
+            spec=spec,
+            spec_text=spec_text(spec),
+            state=TaskState.PENDING,
+            created_at=now,
+            updated_at=now,
+            digest=digest,
+            size=size,
+            idempotency_key=key,
+            fingerprint=fingerprint(spec) if key is not None else None,
         )
+        try:
+            return self.on_specified(task)
+        except SwashplateError:
+            self.settled(task)
+            raise
 
     def settled(self, task: Task) -> None:
         """A made task is durable, or will never be."""
@@ -237,10 +245,17 @@ class TaskService:
                 f"task {task_id} belongs to {task.group_id}", code="task_in_group", hint="delete the job or workflow"
             )
         self._ledger.erase(task)
-        self.on_erased(task)
         await self._ledger.durable()
-        if task.spec.file:
-            await self._remove_unused(task.spec.file)
+        await self.erased([task])
+
+    async def erased(self, tasks: Iterable[Task]) -> None:
+        """These are no more: nor are their binaries, unless another task has them."""
+        files = set()
+        for task in tasks:
+            self.on_erased(task)
+            files.add(task.spec.file)
+        for digest in files - {""}:
+            await self._remove_unused(digest)
 
     async def _remove_unused(self, digest: str) -> None:
         if not await self._database.run(lambda db: store.is_used(db, digest)) and not self._in_use[digest]:
@@ -251,16 +266,20 @@ class TaskService:
     async def start(self, task_id: str) -> Task:
         """Begin a new run; answered once it is durable."""
         task = await self._ledger.fetch(task_id)
+        return await (self._start_alone if task.group_id is None else self.start_member)(task_id)
+
+    async def _start_alone(self, task_id: str) -> Task:
+        task = await self._ledger.fetch(task_id)
         self._ledger.check()
         if (task.state, TaskEvent.START) not in states.TASK:
             raise ConflictError(f"task {task_id} is {task.state.name.lower()} already", code="task_active")
-        task = self._attempts.begin(task, self._targets(task))
+        task = self._attempts.begin(task, self.targets(task))
         await self._ledger.durable()
         return self._ledger.task(task_id) or task
 
     def launch(self, task: Task) -> Task:
         """Begin a run that nobody waits for: what cannot be placed yet waits. Raises what makes it impossible."""
-        return self._attempts.begin(task, self._targets(task, patient=True))
+        return self._attempts.begin(task, self.targets(task, patient=True))
 
     async def stop(self, task_id: str) -> None:
         """Answered once it is durable that it is to stop; it ends as interrupted within two seconds."""
@@ -271,7 +290,7 @@ class TaskService:
         self._attempts.stop(task)
         await self._ledger.durable()
 
-    def _targets(self, task: Task, *, patient: bool = False) -> list[str | None]:
+    def targets(self, task: Task, *, patient: bool = False) -> list[str | None]:
         """Which proplets a run is for; None stands for whichever placement chooses. A ``patient`` run may wait for one."""
         spec = task.spec
         if not spec.image_url and not spec.file:

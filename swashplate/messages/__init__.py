@@ -18,6 +18,7 @@ from swashplate.messages.control import (
     Stop,
     TaskMetrics,
 )
+from swashplate.messages.groups import GroupTask, JobCreate, WorkflowCreate
 from swashplate.messages.learning import (
     PROPLET_IDS_HINT,
     ExperimentAnswer,
@@ -49,9 +50,11 @@ __all__ = [
     "Digest",
     "ExperimentAnswer",
     "ExperimentConfig",
+    "GroupTask",
     "Invoke",
     "InvokeRequest",
     "InvokeResult",
+    "JobCreate",
     "Launched",
     "Message",
     "MonitoringProfile",
@@ -74,5 +77,6 @@ __all__ = [
     "TaskMetrics",
     "Update",
     "UpdateAnswer",
+    "WorkflowCreate",
     "digest_hex",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 import uuid
 from contextlib import asynccontextmanager, closing, contextmanager
 
@@ -75,10 +76,11 @@ class FakeProplet:
         self.bus = MemoryBus(broker, client_id=proplet_id, will=will)
         self.bus.on_connect(self.register)
 
-    async def register(self) -> None:
-        await self.say(
-            "create", PropletCreate(proplet_id=self.id, instance=self.instance, capabilities=self.capabilities)
-        )
+    async def register(self, **capabilities) -> None:
+        """As it is, or from now on with other capabilities."""
+        self.capabilities = self.capabilities.model_copy(update=capabilities)
+        said = PropletCreate(proplet_id=self.id, instance=self.instance, capabilities=self.capabilities)
+        await self.say("create", said)
 
     async def say(self, kind: str, message) -> None:
         await self.bus.publish(NAMES.proplet(self.id, kind), message.encode())
@@ -187,6 +189,8 @@ class World:
         self.url = f"http://127.0.0.1:{self.port}"
         self.coordinator_url = f"http://127.0.0.1:{free_port()}"
         self.heartbeat_s = "5"
+        self.ahead_s = 0.0
+        """How far the manager's clock is ahead of ours."""
         self.settings: dict[str, str] = {}
 
     @asynccontextmanager
@@ -205,8 +209,8 @@ class World:
         )
         bus = MemoryBus(self.broker, client_id="manager", clean_session=False)
         bare = MemoryBus(self.broker, client_id="manager-bare")
-        async with managing(settings, self.folder, bus, bare):
-            yield
+        async with managing(settings, self.folder, bus, bare, clock=lambda: time.time() + self.ahead_s) as manager:
+            yield manager
 
     @contextmanager
     def broken(self, table: str, column: str):

@@ -35,7 +35,7 @@ async def test_a_latent_task_is_running_once_it_is_ready_and_has_no_deadline(wor
         assert (start.latent, start.timeout_s) == (True, None)
         await p1.acknowledged(await p1.status(start, "ready"))
         shown = (await world.call("GET", f"/tasks/{task['id']}"))[1]
-        assert shown["status"] == "running"
+        assert (shown["status"], shown["stage"]) == ("running", "ready")
         _, found = await world.call("GET", f"/tasks/{task['id']}/attempts")
         assert [each["status"] for each in found["attempts"]] == ["ready"]
 

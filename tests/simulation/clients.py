@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from swashplate.errors import ConflictError, SwashplateError
-from swashplate.messages import TaskCreate
-from tests.simulation.invariants import unwritten
+from swashplate.errors import ConflictError, NotFoundError, SwashplateError
+from swashplate.messages import InvokeRequest, TaskCreate
+from tests.simulation.invariants import uncalled, unwritten
 
 AGAIN_S = 0.5
 ANSWER_S = 5.0
@@ -26,6 +26,8 @@ class Asked:
     created: asyncio.Event = field(default_factory=asyncio.Event)
     starts_confirmed: int = 0
     starts_tried: int = 0
+    deleting: bool = False
+    deleted: bool = False
     open: int = 0
 
 
@@ -33,6 +35,9 @@ class Clients:
     def __init__(self, world) -> None:
         self.world = world
         self.asked: dict[str, Asked] = {}
+        self.invocations: list[Any] = []
+        """Those that were confirmed."""
+        self._calls = 0
         self._work: set[asyncio.Task[Any]] = set()
 
     @property
@@ -52,14 +57,37 @@ class Clients:
         asked = self.asked[key]
         self._begin(asked, self._stop(asked))
 
+    def delete(self, key: str) -> None:
+        asked = self.asked[key]
+        self._begin(asked, self._delete(asked))
+
+    def priority(self, key: str, priority: int) -> None:
+        asked = self.asked[key]
+        self._begin(asked, self._priority(asked, priority))
+
+    def invoke(self, key: str, does: str, timeout_s: float) -> None:
+        asked = self.asked[key]
+        self._begin(asked, self._invoke(asked, does, timeout_s))
+
+    def cordon(self, proplet: str, *, cordoned: bool, draining: bool) -> None:
+        operator = self.asked.setdefault("operator", Asked("operator", TaskCreate(name="none")))
+        how = {"cordoned": cordoned, "draining": draining}
+        self._begin(operator, self._cordon(operator, proplet, how))
+
+    def stop_standing(self) -> None:
+        for asked in self.asked.values():
+            if asked.spec.daemon or asked.spec.latent:
+                self._begin(asked, self._stop(asked))
+
     def _begin(self, asked: Asked, work) -> None:
         asked.open += 1
 
         async def counted() -> None:
             try:
                 await work
-            finally:
-                asked.open -= 1
+            except Exception as error:  # noqa: BLE001  # whatever it is, no client may meet it
+                self.world.faults.append(f"a client of {asked.key} met {error!r}")
+            asked.open -= 1
 
         task = self.world.loop.create_task(counted())
         self._work.add(task)
@@ -114,6 +142,40 @@ class Clients:
         if self.world.plan.proplets_reachable and (left := self.world.running(asked.id, until=task.attempt)):
             self.world.faults.append(f"{asked.key}: {left} runs {STOPPED_WITHIN_S} s after its stop")
 
+    async def _invoke(self, asked: Asked, does: str, timeout_s: float) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+
+        def invoke(manager):
+            # A name of its own for each request: what may have been heard, and is asked again, is another call.
+            self._calls += 1
+            call = f"call-{self._calls}"
+            request = InvokeRequest(env={"CALL": call, "DOES": does}, timeout_s=timeout_s)
+            return manager.made.invocations.invoke(asked.id, request)
+
+        invocation = await self._answered(asked, "invoke", invoke)
+        if invocation is not None:
+            self.invocations.append(invocation)
+            if (fault := uncalled(self.world, invocation.id)) is not None:
+                self.world.faults.append(fault)
+
+    async def _cordon(self, asked: Asked, proplet: str, how: dict[str, bool]) -> None:
+        await self._answered(asked, f"cordon {proplet} {how}", lambda m: m.made.drains.change(proplet, **how))
+
+    async def _delete(self, asked: Asked) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+        asked.deleting = True
+        if await self._answered(asked, "delete", lambda m: done(m.tasks.delete(asked.id))):
+            asked.deleted = True
+
+    async def _priority(self, asked: Asked, priority: int) -> None:
+        await asked.created.wait()
+        if asked.id is not None:
+            await self._answered(asked, "priority", lambda m: m.tasks.update(asked.id, {"priority": priority}))
+
     async def _answered(self, asked: Asked, what: str, call):
         """What the manager answers, asked again until it does; None when it says no for good."""
         loop = self.world.loop
@@ -133,10 +195,17 @@ class Clients:
                     self.world.tell(f"client: {what} {asked.key}: {error}")
                     if not isinstance(error, SwashplateError):
                         raise error
+                    if isinstance(error, NotFoundError) and (asked.deleting or what.startswith("cordon")):
+                        return None
                     if isinstance(error, ConflictError) and error.code != "proplet_not_alive":
                         return None
             await asyncio.sleep(AGAIN_S)
         return None
+
+
+async def done(work) -> bool:
+    await work
+    return True
 
 
 def _retrieved(answer: asyncio.Task[Any]) -> None:

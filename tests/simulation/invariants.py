@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from manager import store
+from manager import invocation_store, store
 from manager.records import Attempt, Task
-from manager.states import AttemptState, TaskState
+from manager.states import AttemptState, InvocationState, TaskState
 
 WATCHED = """
 CREATE TABLE twice (what TEXT);
@@ -58,14 +58,33 @@ def settled(world) -> str | None:
             return f"{proplet_id} is not up"
         if (busy := life.busy()) is not None:
             return f"{proplet_id}: {busy}"
+    for invocation in read(world, invocation_store.open_invocations):
+        return f"invocation {invocation.id} is {invocation.state}"
+    standing: set[tuple[str, str, int]] = set()
     for task in read(world, store.active_tasks):
-        return f"task {task.spec.name} is {task.state.name}"
+        if not task.standing:
+            return f"task {task.spec.name} is {task.state.name}"
+        attempts = [
+            each for each in read(world, lambda db, task=task: store.attempts_of(db, task.id)) if each.run == task.run
+        ]
+        for attempt in attempts:
+            if attempt.state.held and (task.spec.daemon or attempt.state is AttemptState.READY):
+                standing.add((attempt.proplet_id, task.id, attempt.number))
+            elif not attempt.state.ended:
+                return f"{task.spec.name}: attempt {attempt.number} is {attempt.state}"
+    there = set(world.record.running) | set(world.record.deployed)
+    if there != standing:
+        return f"standing should be {sorted(standing)}, there are {sorted(there)}"
     return None
 
 
 def undurable(world, said_id: str) -> str | None:
     """What is wrong with acknowledging a proplet's message now; None when all of it is on the disk."""
-    task_id, number, *_, what = said_id.split("/")
+    task_id, number, *invocation, what = said_id.split("/")
+    if invocation:
+        row = _invocation(world, invocation[0])
+        known = row is None or InvocationState(row[0]).ended or row[1:] != (int(number), None)
+        return None if known else f"{said_id} was acknowledged while the disk had the invocation as {row[0]}"
     query = "SELECT state, accepted_at FROM attempts WHERE task_id = ? AND number = ?"
     row = world.disks["manager"].connection.execute(query, (task_id, int(number))).fetchone()
     if row is None:
@@ -73,6 +92,20 @@ def undurable(world, said_id: str) -> str | None:
     state, accepted_at = row
     known = AttemptState(state).ended or (what in {"accepted", "ready"} and accepted_at is not None)
     return None if known else f"{said_id} was acknowledged while the disk had the attempt as {state}"
+
+
+def _invocation(world, invocation_id: str) -> Any:
+    query = "SELECT state, number, finished_at FROM invocations WHERE id = ?"
+    return world.disks["manager"].connection.execute(query, (invocation_id,)).fetchone()
+
+
+def uncalled(world, invocation_id: str) -> str | None:
+    """What is wrong with confirming this invocation now; None when it is on the disk."""
+    return (
+        None
+        if _invocation(world, invocation_id)
+        else f"invocation {invocation_id} was confirmed, and is not on the disk"
+    )
 
 
 def unwritten(world, task_id: str, runs: int) -> str | None:
@@ -87,19 +120,47 @@ def check(world) -> None:
     require(again is None, f"it had settled, and now {again}")
     twice = world.disks["manager"].connection.execute("SELECT what FROM twice").fetchall()
     require(not twice, f"ended twice: {twice[0][0] if twice else ''}")
-    require(not world.record.running, f"guests still run: {dict(world.record.running)}")
+    for key, count in (*world.record.running.items(), *world.record.deployed.items()):
+        require(count == 1, f"{key} runs {count} times")
     _, tasks = read(world, lambda db: store.list_tasks(db, 0, 1000))
     known = {task.id: task for task in tasks}
     for asked in world.clients.asked.values():
         if asked.id is not None:
+            if asked.deleting and asked.id not in known:
+                continue
+            require(not asked.deleted, f"the deletion of {asked.key} was confirmed, and it is there")
             require(asked.id in known, f"task {asked.key} was confirmed and is gone")
             task = known[asked.id]
             require(
                 asked.starts_confirmed <= task.run <= asked.starts_tried,
                 f"{asked.key}: {asked.starts_confirmed} starts were confirmed, {asked.starts_tried} tried, {task.run} counted",
             )
+    check_invocations(world, known)
     for task in tasks:
         check_task(world, task, read(world, lambda db, task=task: store.attempts_of(db, task.id)))
+
+
+def check_invocations(world, tasks: dict[str, Task]) -> None:
+    rows = {}
+    for task in tasks.values():
+        _, page = read(world, lambda db, task=task: invocation_store.list_invocations(db, task.id, 0, 1000))
+        rows |= {invocation.id: invocation for invocation in page}
+    for confirmed in world.clients.invocations:
+        require(
+            confirmed.id in rows or confirmed.task_id not in tasks,
+            f"invocation {confirmed.id} was confirmed and is gone",
+        )
+    for invocation in rows.values():
+        call = json.loads(invocation.call)["env"]["CALL"]
+        task = tasks[invocation.task_id]
+        times = world.record.called[call]
+        require(times <= 1 + task.spec.retries, f"{call} of {task.spec.name} ran {times} times")
+        if invocation.state is InvocationState.COMPLETED:
+            result = invocation.proplet_id, json.loads(invocation.result or "null")
+            produced = world.record.calls.get(call, [])
+            require(result in produced, f"{call} completed with {result}, its guests produced {produced}")
+        else:
+            require(invocation.code and invocation.error, f"{call} is {invocation.state} without a reason")
 
 
 def check_task(world, task: Task, attempts: list[Attempt]) -> None:
@@ -112,7 +173,7 @@ def check_task(world, task: Task, attempts: list[Attempt]) -> None:
         for target in {attempt.target for attempt in everyone}:
             line = [attempt for attempt in everyone if attempt.target == target]
             check_line(world, task, line)
-            if run == task.run and not task.spec.broadcast:
+            if run == task.run and not task.spec.broadcast and not task.state.active:
                 last = line[-1]
                 require(task.result == last.result, f"{task.spec.name} has another result than its last attempt")
     for attempt in attempts:
@@ -132,12 +193,15 @@ def check_line(world, task: Task, line: list[Attempt]) -> None:
                 f"{name}: {after.number} began before {before.number} ended",
             )
             replaceable = {AttemptState.DENIED, AttemptState.LOST, AttemptState.FAILED}
+            if task.standing:  # restarted by policy, or moved from a proplet that is drained
+                replaceable |= {AttemptState.COMPLETED, AttemptState.INTERRUPTED}
             require(before.state in replaceable, f"{name}: {after.number} follows a {before.state} attempt")
             counted += before.state is AttemptState.FAILED or (
                 before.state is AttemptState.LOST and before.accepted_at is not None
             )
-        require(after.retry >= counted, f"{name}: attempt {after.number} counts {after.retry} retries, {counted} were")
     if not task.standing:
+        last = line[-1]
+        require(last.retry >= counted, f"{name}: attempt {last.number} counts {last.retry} retries, {counted} were")
         require(counted <= task.spec.retries, f"{name}: {counted} retries, {task.spec.retries} allowed")
 
 
@@ -159,7 +223,7 @@ def check_end(world, task: Task, attempt: Attempt) -> None:
             attempt.state is not AttemptState.LOST,
             f"{name} was given up ({attempt.code}), though its proplet was there",
         )
-    if attempt.state is not AttemptState.COMPLETED:
+    if attempt.state.ended and attempt.state is not AttemptState.COMPLETED:
         require(attempt.code and attempt.error, f"{name} is {attempt.state} without a reason")
 
 

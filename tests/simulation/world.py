@@ -135,6 +135,24 @@ class World:
     def stop(self, key: str) -> None:
         self.clients.stop(key)
 
+    def delete(self, key: str) -> None:
+        self.clients.delete(key)
+
+    def invoke(self, key: str, does: str, timeout_s: float) -> None:
+        self.clients.invoke(key, does, timeout_s)
+
+    def cordon(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=True, draining=False)
+
+    def drain(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=True, draining=True)
+
+    def uncordon(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=False, draining=False)
+
+    def priority(self, key: str, priority: int) -> None:
+        self.clients.priority(key, priority)
+
     def crash(self, who: str, down_s: float, told_s: float) -> None:
         life = self.manager if who == "manager" else self.proplets.get(who)
         if life is None:
@@ -207,6 +225,12 @@ class World:
         self.broker.faults = Faults()
         self._ambushes.clear()
         self.tell("* no more trouble")
+        if not self.plan.keeps_standing:
+            self.clients.stop_standing()
+        for proplet in dict.fromkeys(
+            step.how["proplet"] for step in self.plan.steps if step.what in {"cordon", "drain"}
+        ):
+            self.uncordon(proplet)
         until = self.loop.time() + PATIENCE_S
         while (unsettled := settled(self)) is not None:
             if self.loop.time() > until:
@@ -224,7 +248,11 @@ class World:
         self.crash("manager", 0.0, 0.0)
         await asyncio.sleep(AFTERWARDS_S)
         after = self.manager.memory()
-        differences = [f"{what}: {before[what]}, then {after[what]}" for what in before if before[what] != after[what]]
+        differences = [
+            f"{what}: {before.get(what)}, then {after.get(what)}"
+            for what in sorted(before.keys() | after.keys())
+            if before.get(what) != after.get(what)
+        ]
         if differences:
             raise BrokenError(f"a restart changes what the manager remembers: {'; '.join(differences)}")
 
