@@ -12,8 +12,8 @@ RUN python3 -m venv /opt/swashplate \
     fi
 # What we depend on comes first, so that a change of our code installs only our code again.
 COPY pyproject.toml constraints.txt ./
-RUN python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-        >requirements.txt \
+RUN python3 -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+        print(*project["dependencies"], *project["optional-dependencies"]["postgres"], sep="\n")' >requirements.txt \
     && /opt/swashplate/bin/pip install --quiet --no-cache-dir --disable-pip-version-check \
         --constraint constraints.txt --requirement requirements.txt
 COPY . .

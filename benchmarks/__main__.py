@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 
-from benchmarks import fl_round, fleet, tasks
+from benchmarks import fl_round, fleet, store, tasks
 from benchmarks.report import Report
 
-BENCHMARKS = {"fl-round": fl_round, "tasks": tasks, "fleet": fleet}
+BENCHMARKS = {"fl-round": fl_round, "tasks": tasks, "fleet": fleet, "store": store}
 
 
 def shown(report: Report) -> str:

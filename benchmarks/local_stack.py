@@ -15,6 +15,7 @@ from typing import Any
 
 from swashplate.errors import NotFoundError
 from swashplate.stack import lifecycle
+from swashplate.stack.description import described
 from swashplate.stack.environment import without_roles
 from swashplate.stack.supervisor import die_with_parent
 
@@ -67,7 +68,7 @@ async def _ready(process: asyncio.subprocess.Process, state: Path, log: Path) ->
     deadline = loop.time() + READY_WITHIN_S
     while True:
         try:
-            return lifecycle.described(state)
+            return described(state)
         except NotFoundError:
             if process.returncode is not None or loop.time() > deadline:
                 said = "\n".join(log.read_text(errors="replace").strip().splitlines()[-5:])

@@ -1,4 +1,4 @@
-"""The manager's HTTP surface: tasks and proplets as its users see them."""
+"""The manager's HTTP surface: tasks as its users see them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from aiohttp import web
 
 from manager.attempts import Attempts
 from manager.dispatch import Dispatch
-from manager.load import Load
-from manager.proplets import Proplet, Proplets
 from manager.records import AttemptKey, Task
 from manager.states import TaskState
 from manager.tasks import CHANGEABLE, TaskService
 from manager.views import (
+    NEVER,
     AttemptList,
     Results,
     Started,
@@ -24,7 +23,6 @@ from manager.views import (
     attempt_json,
     changes_of,
     task_json,
-    timestamp,
 )
 from swashplate.blobs import BlobStore
 from swashplate.errors import InvalidRequestError
@@ -37,7 +35,6 @@ from swashplate.http import (
     Text,
     answer,
     limit_of,
-    query_int,
     read_body,
     read_upload,
 )
@@ -67,6 +64,30 @@ DIGEST = Text(name="digest", text="As the task shows it.", place="path", longest
 TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
 TaskChanges = changes_of(CHANGEABLE)
 EXAMPLE = {"name": "add", "image_url": "localhost:5000/add:latest", "inputs": ["2", "40"], "start": True}
+TASK = {
+    "id": "0b8f6b0e-3c3b-4a3e-8f3b-5f3a1f0c9d11",
+    "name": "add",
+    "kind": "standard",
+    "state": 3,
+    "status": "completed",
+    "cli_args": None,
+    "daemon": False,
+    "encrypted": False,
+    "priority": 50,
+    "timeout_s": 300,
+    "retries": 0,
+    "run": 1,
+    "attempt": 1,
+    "start_time": "2026-01-01T12:00:00.000000Z",
+    "finish_time": "2026-01-01T12:00:00.200000Z",
+    "created_at": "2026-01-01T12:00:00.000000Z",
+    "updated_at": "2026-01-01T12:00:00.200000Z",
+    "next_run": NEVER,
+    "image_url": "localhost:5000/add:latest",
+    "inputs": ["2", "40"],
+    "proplet_id": "4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10",
+    "results": "42",
+}
 UPLOAD = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
 
 
@@ -81,26 +102,21 @@ def is_wasm(name: str, first: bytes) -> None:
 
 
 class Api:
-    """The task and proplet routes."""
+    """The task routes."""
 
     def __init__(
         self,
         tasks: TaskService,
-        proplets: Proplets,
         attempts: Attempts,
         dispatch: Dispatch,
-        load: Load,
         blobs: BlobStore,
     ) -> None:
         self._tasks = tasks
-        self._proplets = proplets
         self._attempts = attempts
         self._dispatch = dispatch
-        self._load = load
         self._blobs = blobs
 
     def routes(self) -> list[Route]:
-        page = {"offset": "How many to leave out, default 0", "limit": "How many at most, default 100"}
         one = (TASK_ID,)
         return [
             Route(
@@ -113,6 +129,7 @@ class Api:
                 body=TaskCreate,
                 body_example=EXAMPLE,
                 answer=TaskView,
+                example=TASK,
                 status=201,
                 also={200: TaskView},
                 errors=(404, 409, 503),
@@ -125,6 +142,7 @@ class Api:
                 "Tasks, newest first",
                 parameters=(OFFSET, LIMIT, STATUS, NAME, METADATA, JOB, WORKFLOW),
                 answer=TaskPage,
+                example={"offset": 0, "limit": 100, "total": 1, "tasks": [TASK]},
                 errors=(503,),
             ),
             Route(
@@ -134,6 +152,7 @@ class Api:
                 "One task",
                 parameters=(TASK_ID, WAIT),
                 answer=TaskView,
+                example=TASK,
                 errors=(404, 503),
             ),
             Route(
@@ -147,6 +166,7 @@ class Api:
                 body=TaskChanges,
                 body_example={"priority": 80, "metadata": {"site": "north"}},
                 answer=TaskView,
+                example=TASK,
                 errors=(404, 409, 503),
             ),
             Route(
@@ -169,6 +189,7 @@ class Api:
                 takes="multipart/form-data",
                 body_schema=UPLOAD,
                 answer=TaskView,
+                example=TASK,
                 errors=(404, 409, 503),
             ),
             Route(
@@ -211,15 +232,6 @@ class Api:
                 answer=AttemptList,
                 errors=(404, 503),
             ),
-            Route(
-                "GET",
-                "/proplets",
-                self._list_proplets,
-                "The proplets",
-                query={**page, "status": "active or inactive"},
-                errors=(400,),
-            ),
-            Route("GET", "/proplets/{proplet_id}", self._get_proplet, "One proplet", errors=(404,)),
             Route(
                 "GET",
                 "/blobs/{digest}",
@@ -302,36 +314,6 @@ class Api:
     async def _attempts_of(self, request: web.Request) -> web.Response:
         found = await self._tasks.attempts(request.match_info["task_id"])
         return answer({"total": len(found), "attempts": [attempt_json(attempt) for attempt in found]})
-
-    def _proplet_json(self, proplet: Proplet) -> dict[str, Any]:
-        return {
-            "id": proplet.id,
-            "name": proplet.name,
-            "namespace": proplet.namespace,
-            "task_count": self._load.count(proplet.id),
-            "alive": self._proplets.alive(proplet),
-            "legacy": proplet.legacy,
-            "last_alive_at": timestamp(proplet.last_seen),
-            "running": proplet.running,
-            "metadata": proplet.metadata,
-            "capabilities": proplet.capabilities.model_dump(mode="json"),
-        }
-
-    async def _list_proplets(self, request: web.Request) -> web.Response:
-        offset, limit = query_int(request, "offset", 0), query_int(request, "limit", 100, low=1, high=10_000)
-        status = request.query.get("status")
-        if status not in {None, "active", "inactive"}:
-            raise InvalidRequestError(f"query parameter status must be active or inactive, got {status!r}")
-        found = [
-            proplet
-            for proplet in self._proplets.list()
-            if status is None or self._proplets.alive(proplet) == (status == "active")
-        ]
-        shown = [self._proplet_json(proplet) for proplet in found[offset : offset + limit]]
-        return answer({"offset": offset, "limit": limit, "total": len(found), "proplets": shown})
-
-    async def _get_proplet(self, request: web.Request) -> web.Response:
-        return answer(self._proplet_json(self._proplets.get(request.match_info["proplet_id"])))
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:
         digest = DIGEST.of(request)

@@ -9,21 +9,29 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from manager import store, tables
+from manager.acks import Acks
 from manager.api import Api
 from manager.attempts import TOLD_AGAIN_S, Attempts
+from manager.deployments import Deployments
 from manager.dialects import Dialect, OwnTopics
 from manager.dispatch import Dispatch
+from manager.drains import Drains
 from manager.group_api import GroupApi
 from manager.groups import Groups
+from manager.histories import Histories
 from manager.images import Images
+from manager.invocation_api import InvocationApi
+from manager.invocations import Invocations
 from manager.learning import Learning
 from manager.leases import Leases
 from manager.ledger import Ledger
 from manager.legacy import LegacyProplets, SharedTopics
 from manager.load import Load
+from manager.metrics import ContractMetrics, ManagerMetrics
 from manager.offers import Offers
 from manager.parents import ParentResults
 from manager.progress import Progress
+from manager.proplet_api import PropletApi
 from manager.proplets import Proplets
 from manager.scheduler import Scheduler
 from manager.settings import ManagerSettings
@@ -65,7 +73,8 @@ class Manager:
         self.proplets = Proplets(bus, database, names, announce, clock)
         images = Images(bus, names, timeout=settings.image_timeout)
         results = ParentResults(self.ledger, blobs)
-        own, shared = OwnTopics(bus, names, results.of, clock), SharedTopics(bus, names, blobs)
+        own = OwnTopics(bus, names, results.of, clock)
+        shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets, results.of)
 
         def dialect_of(proplet_id: str) -> Dialect:
             return shared if self.proplets.is_legacy(proplet_id) else own
@@ -74,25 +83,75 @@ class Manager:
         offers = Offers(bus, self.ledger, dialect_of)
         self.dispatch = Dispatch(self.ledger, images, self.load, offers, strategy=settings.placement, clock=clock)
         leases = Leases(bus, database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock)
+        acks = Acks(bus, names, self.ledger)
         self.attempts = Attempts(
-            bus, names, self.ledger, self.proplets, self.load, self.dispatch, offers, leases, dialect_of, clock=clock
+            bus,
+            names,
+            self.ledger,
+            self.proplets,
+            self.load,
+            self.dispatch,
+            offers,
+            leases,
+            dialect_of,
+            acks,
+            clock=clock,
         )
         learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
         self.tasks = TaskService(database, self.ledger, self.proplets, self.attempts, blobs, clock=clock)
         self.attempts.observers += [learning, self.tasks]
+        deployments = Deployments(self.proplets, self.load, clock)
+        self.invocations = Invocations(
+            bus,
+            names,
+            database,
+            self.ledger,
+            self.proplets,
+            deployments,
+            dialect_of,
+            acks,
+            self.dispatch.waiting_for,
+            clock=clock,
+        )
+        self.drains = Drains(self.ledger, self.proplets, self.load, self.attempts, deployments, dialect_of)
+        histories = Histories(bus, names, database, self.ledger, self.proplets, clock=clock)
+        self.attempts.on_ready = self.invocations.ready
+        self.attempts.on_gone = self.invocations.gone
+        self.invocations.on_idle = self.drains.go_on
+        legacy = LegacyProplets(
+            bus,
+            names,
+            self.proplets,
+            self.attempts,
+            self.invocations,
+            histories,
+            self.ledger,
+            slots=settings.legacy_slots,
+            clock=clock,
+        )
         self.progress = Progress(self.ledger, self.tasks, self.attempts, clock=clock)
         self.groups = Groups(database, self.ledger, self.tasks, self.progress, results, clock=clock)
         self.scheduler = Scheduler(database, self.ledger, self.tasks, clock=clock)
-        legacy = LegacyProplets(bus, names, self.proplets, self.attempts, self.ledger)
-        api = Api(self.tasks, self.proplets, self.attempts, self.dispatch, self.load, blobs)
-        self.routes = [*api.routes(), *GroupApi(self.groups, api.shown).routes(), *learning.routes()]
+        api = Api(self.tasks, self.attempts, self.dispatch, blobs)
+        apis = (
+            api,
+            GroupApi(self.groups, api.shown),
+            InvocationApi(self.invocations),
+            PropletApi(self.proplets, self.load, self.drains, histories),
+        )
+        self.routes = [route for api in (*apis, learning) for route in api.routes()]
+        self.metrics = ManagerMetrics(
+            self.ledger, self.proplets, self.load, self.dispatch, self.attempts, self.invocations
+        )
+        called = (self.attempts, self.invocations, self.drains)
         self._opened = (
             self.ledger,
             self.proplets,
             images,
             offers,
-            self.attempts,
+            *called,
             leases,
+            histories,
             learning,
             legacy,
             self.scheduler,
@@ -104,8 +163,10 @@ class Manager:
             offers,
             self.dispatch,
             self.attempts,
+            self.invocations,
             self.proplets,
             learning,
+            histories,
             self.ledger,
         )
 
@@ -115,6 +176,8 @@ class Manager:
             await room.open()
         since = self._clock() - TOLD_AGAIN_S
         self.attempts.recover(await self._database.run(lambda db: store.ended_since(db, since)))
+        self.invocations.recover()
+        self.drains.recover()
         self.progress.recover()
         self.scheduler.recover()
 
@@ -141,11 +204,15 @@ async def managing(
             health=lambda: {
                 "status": "pass",
                 "version": __version__,
+                "commit": "unknown",
+                "build_time": "unknown",
                 "description": "manager service",
                 "instance_id": settings.client_id,
             },
             access=settings.access(settings.http_host),
         )
+        http.registry.register(manager.metrics)
+        http.registry.register(ContractMetrics(http.registry))
         await manager.open()
         async with bus, bare_bus:
             try:

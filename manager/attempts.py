@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from manager import runs, states
+from manager.acks import Acks
 from manager.dialects import Dialect
 from manager.dispatch import Dispatch
 from manager.leases import Leases
@@ -25,8 +27,8 @@ from manager.runs import Outcome
 from manager.states import AttemptEvent, AttemptState, TaskEvent
 from swashplate import logging, topics
 from swashplate.bus import Bus, BusError, Received
-from swashplate.errors import InvalidRequestError, SwashplateError
-from swashplate.messages import Ack, Alive, AttemptStatus, Result, TaskCreate
+from swashplate.errors import SwashplateError
+from swashplate.messages import Alive, AttemptStatus, Result, TaskCreate
 from swashplate.service import Tasks
 
 log = logging.get("attempts")
@@ -63,6 +65,7 @@ class Attempts:
         offers: Offers,
         leases: Leases,
         dialect_of: Callable[[str], Dialect],
+        acks: Acks,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -75,12 +78,14 @@ class Attempts:
         self._offers = offers
         self._leases = leases
         self._dialect_of = dialect_of
+        self._acks = acks
         self._clock = clock
         self._work = Tasks(log)
         self._stops: dict[AttemptKey, asyncio.TimerHandle] = {}
-        self._acks: dict[str, list[str]] = {}
         self._stages: dict[AttemptKey, str] = {}
         self._ending: dict[str, asyncio.Future[None]] = {}
+        self.ended: Counter[str] = Counter()
+        """How many ended, by state."""
         self.observers: list[Observer] = []
         self.consequences: list[Callable[[Task], Any]] = []
         """Called when a task has ended, with what follows from it to be put before that is written."""
@@ -92,10 +97,11 @@ class Attempts:
         """Declare the subscriptions; call before the bus connects."""
         await self._bus.subscribe(self._topics.every_proplet("status"), self._said_status)
         await self._bus.subscribe(self._topics.every_proplet("results"), self._said_result)
+        self._bus.on_connect(self._stops_again)
         self._proplets.on_join(self._joined)
         self._proplets.on_report(self._reported)
         self._proplets.on_change(self._changed)
-        self._offers.on_taken = self.accepted
+        self._offers.on_taken = self._taken
         self._offers.on_impossible = self._impossible
         self._dispatch.on_offered = self._leases.begin
         self._dispatch.on_impossible = self._impossible
@@ -149,7 +155,9 @@ class Attempts:
 
     def stage(self, key: AttemptKey) -> str:
         """What its proplet last said that it does with it."""
-        return self._stages.get(key, "")
+        attempt = self._ledger.attempt(key)
+        ready = attempt is not None and attempt.state is AttemptState.READY
+        return "ready" if ready else self._stages.get(key, "")
 
     # Beginning and stopping.
 
@@ -180,15 +188,21 @@ class Attempts:
             if not attempt.state.ended:
                 self._stop(attempt)
 
+    def move(self, attempt: Attempt) -> None:
+        """End an attempt of a standing task where it is, so that another one follows elsewhere; nothing when it is under way."""
+        if attempt.stop_at is None and not attempt.state.ended and attempt.state is not AttemptState.QUEUED:
+            self._stop(attempt)
+
     def _stop(self, attempt: Attempt) -> None:
         key = attempt.key
         if attempt.state is AttemptState.QUEUED:
             self.finish(key, stopped())
             return
-        assert attempt.proplet_id is not None
-        if attempt.state.held and self._dialect_of(attempt.proplet_id).confirms:
-            attempt = attempt.changed(stop_at=attempt.stop_at or self._clock())
-            self._ledger.put(attempt)
+        proplet_id = attempt.proplet_id
+        assert proplet_id is not None
+        attempt = attempt.changed(stop_at=attempt.stop_at or self._clock())
+        self._ledger.put(attempt)
+        if attempt.state.held and self._dialect_of(proplet_id).confirms:
             self._ledger.then(lambda: self._stop_at_proplet(attempt))
         else:
             # Told all the same: the start may have reached it.
@@ -205,6 +219,12 @@ class Attempts:
         outcome = stopped("stopped; its proplet has not confirmed that")
         self._stopped_waiting(attempt.key)
         self._stops[attempt.key] = asyncio.get_running_loop().call_later(left, self.finish, attempt.key, outcome)
+
+    async def _stops_again(self) -> None:
+        for key in self._stops:
+            attempt = self._ledger.attempt(key)
+            if attempt is not None:
+                self._tell_to_stop(attempt)
 
     def _tell_to_stop(self, attempt: Attempt) -> None:
         self._work.start(self._send_stop(attempt), f"stop {attempt.task_id}")
@@ -243,7 +263,7 @@ class Attempts:
 
     async def _said_status(self, message: Received) -> None:
         said = AttemptStatus.decode(message.payload)
-        sender = self._checked_sender(message, said.proplet_id)
+        sender = self._proplets.checked_sender(message, said.proplet_id)
         key = AttemptKey(said.task_id, said.attempt)
         match said.status:
             case "progress":
@@ -260,7 +280,7 @@ class Attempts:
                     self._load.full(sender)
                 reason = f"denied by the proplet: {said.reason}"
                 self.finish(key, Outcome(AttemptEvent.DENIED, None, reason, said.code, True), sender=sender)
-        self._acknowledge(sender, said.id)
+        self._acks.acknowledge(sender, said.id)
 
     def _holder(self, key: AttemptKey) -> str | None:
         attempt = self._ledger.attempt(key)
@@ -287,9 +307,14 @@ class Attempts:
             self._load.idle(attempt)
             self._ledger.then(lambda: self.on_ready(task, attempt))
 
+    def _taken(self, proplet_id: str, key: AttemptKey) -> None:
+        """The start is with a proplet that says no more than how it ends."""
+        task = self._ledger.task(key.task_id)
+        self.accepted(proplet_id, key, ready=task is not None and task.spec.latent)
+
     async def _said_result(self, message: Received) -> None:
         said = Result.decode(message.payload)
-        sender = self._checked_sender(message, said.proplet_id)
+        sender = self._proplets.checked_sender(message, said.proplet_id)
         key = AttemptKey(said.task_id, said.attempt)
         result = json.dumps(said.results)
         if not said.error:
@@ -298,31 +323,7 @@ class Attempts:
             event = AttemptEvent.INTERRUPTED if said.code == "stopped" else AttemptEvent.FAILED
             outcome = Outcome(event, result, said.error, said.code or "failed", said.retryable)
         self.finish(key, outcome, sender=sender)
-        self._acknowledge(sender, said.id)
-
-    def _checked_sender(self, message: Received, claimed: str) -> str:
-        sender = self._proplets.sender(message)
-        if sender != claimed:
-            raise InvalidRequestError(f"{sender} speaks as {claimed}", code="wrong_sender")
-        return sender
-
-    def _acknowledge(self, proplet_id: str, message_id: str) -> None:
-        """When everything put so far is durable. What is acknowledged together goes out together."""
-        self._ledger.then(lambda: self._acknowledge_soon(proplet_id, message_id))
-
-    def _acknowledge_soon(self, proplet_id: str, message_id: str) -> None:
-        if not self._acks:
-            asyncio.get_running_loop().call_soon(self._send_acks)
-        self._acks.setdefault(proplet_id, []).append(message_id)
-
-    def _send_acks(self) -> None:
-        acks, self._acks = self._acks, {}
-        for proplet_id, ids in acks.items():
-            self._work.start(self._send_ack(proplet_id, ids), f"ack {proplet_id}")
-
-    async def _send_ack(self, proplet_id: str, ids: list[str]) -> None:
-        # QoS 0: when it is lost, the proplet sends again and is acknowledged again.
-        await self._bus.publish(self._topics.to_proplet(proplet_id, "ack"), Ack(ids=ids).encode(), qos=0)
+        self._acks.acknowledge(sender, said.id)
 
     # Ends.
 
@@ -354,6 +355,7 @@ class Attempts:
             attempt = attempt.changed(accepted_at=attempt.offered_at)
             task = task.changed(started_at=task.started_at or attempt.offered_at)
         ended = runs.ended(attempt, outcome, now)
+        self.ended[ended.state] += 1
         others = [each for each in self._ledger.attempts_of(key.task_id) if each.number != key.number]
         after, following = runs.follow(task, ended, outcome, others, now)
         self._ledger.put(after, ended)

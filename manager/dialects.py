@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from manager.records import Attempt, Task
+from manager.records import Attempt, Invocation, Task
 from swashplate.bus import Bus
-from swashplate.messages import Start, Stop
+from swashplate.messages import Invoke, Start, Stop
 from swashplate.topics import Topics
 
 LEASE_GRACE_S = 5.0
@@ -30,12 +31,18 @@ ParentsOf = Callable[[Task], Awaitable[Parents]]
 
 class Dialect(Protocol):
     confirms: bool
-    """Does such a proplet say that it has accepted a start, and that it has stopped?"""
+    """Does such a proplet say that it has accepted a start, and that it has stopped? And tell a call from its repetition?"""
 
     async def start(self, task: Task, attempt: Attempt) -> None:
         """Raises ``BusError`` when it may be tried again; any other ``SwashplateError`` is the end of the attempt."""
 
     async def stop(self, attempt: Attempt) -> None: ...
+
+    def stops_alone(self, attempt: Attempt) -> bool:
+        """Would a stop of this attempt leave all others as they are?"""
+
+    async def invoke(self, task: Task, invocation: Invocation) -> None:
+        """Raises as ``start`` does."""
 
 
 class OwnTopics:
@@ -52,12 +59,30 @@ class OwnTopics:
     async def start(self, task: Task, attempt: Attempt) -> None:
         message = start_message(task, attempt, self._clock(), await self._parents(task))
         assert attempt.proplet_id is not None
-        await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "start"), message.encode())
+        # Its own answer confirms it, not the broker's; without one it is sent again.
+        self._bus.post(self._topics.to_proplet(attempt.proplet_id, "start"), message.encode())
 
     async def stop(self, attempt: Attempt) -> None:
         assert attempt.proplet_id is not None
         message = Stop(id=attempt.task_id, attempt=attempt.number, proplet_id=attempt.proplet_id)
         await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "stop"), message.encode())
+
+    def stops_alone(self, attempt: Attempt) -> bool:
+        return True
+
+    async def invoke(self, task: Task, invocation: Invocation) -> None:
+        assert invocation.proplet_id is not None
+        assert invocation.number is not None
+        message = Invoke(
+            invocation_id=invocation.id,
+            task_id=invocation.task_id,
+            attempt=invocation.number,
+            proplet_id=invocation.proplet_id,
+            # Of the time that it may take, what is left.
+            timeout_s=max(0.1, invocation.deadline - self._clock()),
+            **json.loads(invocation.call),
+        )
+        await self._bus.publish(self._topics.to_proplet(invocation.proplet_id, "invoke"), message.encode())
 
 
 def start_message(task: Task, attempt: Attempt, now: float, parents: Parents) -> Start:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from manager import store
-from manager.records import Attempt, AttemptKey, Erased, Group, GroupState, Record, Task
+from manager import invocation_store, store
+from manager.records import Attempt, AttemptKey, Erased, Group, GroupState, Invocation, Record, Task
 from swashplate import logging
 from swashplate.database import Database
 from swashplate.errors import NotFoundError, SwashplateError, UnavailableError
@@ -27,6 +27,9 @@ log = logging.get("ledger")
 AGAIN_S, AGAIN_MOST_S = 0.2, 5.0
 RECENT, RECENT_MOST_CHARS = 4096, 16 * 1024
 """How many tasks that are only waiting to be started, or have ended, are remembered, and the longest of them."""
+GATHER_S, CROWD = 0.004, 2
+"""A commit costs as much as writing a dozen records. So after a batch of more than ``CROWD`` of them (a task and its attempt
+belong together) the next one is held open so long: whoever comes alone waits for nobody."""
 ANSWER_S = 10.0
 """How long somebody who waits for an answer is kept waiting for the disk."""
 
@@ -50,11 +53,13 @@ class Ledger:
         self._attempts: dict[str, dict[int, Attempt]] = {}
         self._groups: dict[str, Group] = {}
         self._members: dict[str, set[str]] = {}
+        self._invocations: dict[str, Invocation] = {}
         self._open: _Batch | None = None
         self._writing: _Batch | None = None
         self._wanted = asyncio.Event()
         self._loading = 0
         self._seq = 0
+        self._invocation_seq = 0
         self._erased: set[str] = set()
         """Ids of what is being deleted, until nobody can read it any more."""
         self._recent: OrderedDict[str, Task] = OrderedDict()
@@ -68,15 +73,14 @@ class Ledger:
     async def open(self) -> None:
         """Load what has not ended; then write whatever is put."""
 
-        def load(db: Connection) -> tuple[list[Task], list[Attempt], list[Group], list[Task]]:
-            self._seq = store.last_seq(db)
+        def load(db: Connection) -> list[Record]:
+            self._seq, self._invocation_seq = store.last_seq(db), invocation_store.last_invocation_seq(db)
             groups = store.active_groups(db)
             members = store.tasks_of_groups(db, [group.id for group in groups])
-            return store.active_tasks(db), store.attempts_of_active(db), groups, members
+            attempts = store.attempts_of_active(db)
+            return [*groups, *members, *store.active_tasks(db), *attempts, *invocation_store.open_invocations(db)]
 
-        tasks, attempts, groups, members = await self._database.run(load)
-        loaded: list[Record] = [*groups, *members, *tasks, *attempts]
-        for record in loaded:
+        for record in await self._database.run(load):
             self._remember(record)
         self._work.start(self._write_batches(), "ledger")
 
@@ -109,6 +113,15 @@ class Ledger:
 
     def open_attempts(self) -> list[Attempt]:
         return [each for run in self._attempts.values() for each in run.values() if not each.state.ended]
+
+    def invocation(self, invocation_id: str) -> Invocation | None:
+        """One that has not ended."""
+        return self._invocations.get(invocation_id)
+
+    def open_invocations(self) -> list[Invocation]:
+        """In the order in which they were asked for."""
+        found = [each for each in self._invocations.values() if not each.state.ended]
+        return sorted(found, key=lambda each: each.seq)
 
     def group(self, group_id: str) -> Group | None:
         """A job or workflow that runs."""
@@ -143,6 +156,7 @@ class Ledger:
         if recent is not None:
             self._remember(recent)
             self._doubtful.add(task_id)
+            asyncio.get_running_loop().call_soon(self._forget)
         return recent
 
     def on_disk(self, task_id: str) -> Task | None:
@@ -187,6 +201,10 @@ class Ledger:
     def next_seq(self) -> int:
         self._seq += 1
         return self._seq
+
+    def next_invocation_seq(self) -> int:
+        self._invocation_seq += 1
+        return self._invocation_seq
 
     def check(self) -> None:
         """Raises ``UnavailableError`` when the database cannot write now; ask before deciding what a user asked for."""
@@ -258,6 +276,8 @@ class Ledger:
                 self._attempts.setdefault(record.task_id, {})[record.number] = record
             case Group():
                 self._groups[record.id] = record
+            case Invocation():
+                self._invocations[record.id] = record
 
     def _forget(self) -> None:
         """Drop from memory what has ended and is written, and what was only looked at."""
@@ -297,8 +317,11 @@ class Ledger:
         return task.state.active or (task.group_id is not None and task.group_id in self._groups)
 
     async def _write_batches(self) -> None:
+        crowded = False
         while True:
             await self._wanted.wait()
+            if crowded:
+                await asyncio.sleep(GATHER_S)
             self._wanted.clear()
             batch, self._open = self._open, None
             assert batch is not None
@@ -308,6 +331,7 @@ class Ledger:
             for (kind, key), record in batch.records.items():
                 if isinstance(record, Erased):
                     erased.setdefault(kind, []).append(key)
+            crowded = len(batch.records) > CROWD
             await self._write(records, erased)
             self._writing = None
             self._outdate(records)
@@ -330,6 +354,8 @@ class Ledger:
                     self._doubtful.update((record.id, *(task.id for task in self.tasks_of_group(record.id))))
                 case Attempt() if record.state.ended:
                     self._forget_replaced(record)
+                case Invocation() if record.state.ended:
+                    self._invocations.pop(record.id, None)
                 case _:
                     pass
 

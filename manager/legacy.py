@@ -10,11 +10,17 @@ import asyncio
 import base64
 import json
 import time
+from collections.abc import Callable
+from typing import Any
 
 from manager.attempts import Attempts
+from manager.calls import Answer
+from manager.dialects import ParentsOf
+from manager.histories import Histories
+from manager.invocations import Invocations
 from manager.ledger import Ledger
 from manager.proplets import Proplet, Proplets
-from manager.records import Attempt, Task
+from manager.records import Attempt, Invocation, Task
 from manager.runs import Outcome
 from manager.states import AttemptEvent
 from swashplate import logging
@@ -26,11 +32,14 @@ from swashplate.messages.legacy import (
     OFFLINE,
     LegacyAlive,
     LegacyCreate,
+    LegacyInvoke,
+    LegacyInvokeResult,
     LegacyLearned,
-    LegacyReport,
+    LegacyMetrics,
     LegacyResult,
     LegacyStart,
     LegacyStop,
+    LegacyTaskMetrics,
 )
 from swashplate.service import Tasks
 from swashplate.topics import SHARED_QOS, Topics, last_level
@@ -38,6 +47,8 @@ from swashplate.topics import SHARED_QOS, Topics, last_level
 log = logging.get("legacy")
 
 LOOK_AGAIN_S = 1.0
+MOST_IN_ENV = 64 * 1024
+"""Bytes: Linux starts no process with an entry above 128 KiB."""
 
 
 class SharedTopics:
@@ -45,13 +56,19 @@ class SharedTopics:
 
     confirms = False
 
-    def __init__(self, bus: Bus, names: Topics, blobs: BlobStore) -> None:
+    def __init__(
+        self, bus: Bus, names: Topics, blobs: BlobStore, ledger: Ledger, proplets: Proplets, parents: ParentsOf
+    ) -> None:
+        self._parents = parents
         self._bus = bus
         self._topics = names
         self._blobs = blobs
+        self._ledger = ledger
+        self._proplets = proplets
 
     async def start(self, task: Task, attempt: Attempt) -> None:
         assert attempt.proplet_id is not None
+        parents = await self._parents_of(task)
         message = LegacyStart(
             id=task.id,
             name=task.spec.name,
@@ -59,12 +76,14 @@ class SharedTopics:
             file=await self._file(task),
             inputs=task.spec.inputs,
             cli_args=task.spec.cli_args or [],
-            env=task.spec.env,
+            env=_with_parents(task.spec.env, parents),
+            parent_results=parents,
             daemon=task.spec.daemon,
             latent=task.spec.latent,
             encrypted=task.spec.encrypted,
             kbs_resource_path=task.spec.kbs_resource_path,
             hal_storage_path=task.spec.hal_storage_path,
+            monitoring_profile=_profile(task),
             proplet_id=attempt.proplet_id,
         )
         payload = message.encode()
@@ -73,8 +92,43 @@ class SharedTopics:
 
     async def stop(self, attempt: Attempt) -> None:
         assert attempt.proplet_id is not None
+        if not self.stops_alone(attempt):
+            log.warning(
+                "not stopped: others run this task, too", task_id=attempt.task_id, proplet_id=attempt.proplet_id
+            )
+            return
         message = LegacyStop(id=attempt.task_id, proplet_id=attempt.proplet_id)
         await self._bus.publish(self._topics.shared_to_proplets("stop"), message.encode(), qos=SHARED_QOS)
+
+    def stops_alone(self, attempt: Attempt) -> bool:
+        """A proplet that hears a stop ends the task that it names, whichever proplet it names."""
+        return not any(
+            each.number != attempt.number
+            and not each.state.ended
+            and each.proplet_id is not None
+            and self._proplets.is_legacy(each.proplet_id)
+            for each in self._ledger.attempts_of(attempt.task_id)
+        )
+
+    async def invoke(self, task: Task, invocation: Invocation) -> None:
+        assert invocation.proplet_id is not None
+        call = json.loads(invocation.call)
+        message = LegacyInvoke(
+            id=task.id,
+            proplet_id=invocation.proplet_id,
+            invocation_id=invocation.id,
+            inputs=call["inputs"],
+            env=call["env"],
+        )
+        await self._bus.publish(self._topics.shared_to_proplets("invoke"), message.encode(), qos=SHARED_QOS)
+
+    async def _parents_of(self, task: Task) -> dict[str, Any]:
+        found = await self._parents(task)
+        if found.digest is None:
+            return found.results
+        self._refuse_too_large(task, found.size)
+        content = await asyncio.to_thread(self._blobs.read, found.digest)
+        return dict(json.loads(content))
 
     async def _file(self, task: Task) -> str:
         """An uploaded file travels in the start: such a proplet knows no other way."""
@@ -87,7 +141,7 @@ class SharedTopics:
     def _refuse_too_large(self, task: Task, size: int) -> None:
         if size > self._bus.max_payload:
             raise TooLargeError(
-                f"the start of {task.id} would have {size} bytes with its file in base64,"
+                f"the start of {task.id} would have {size} bytes with its file and its parents' results,"
                 f" the broker takes at most {self._bus.max_payload}",
                 code="file_too_large",
                 hint="push the binary to a registry and name it by image_url, or use a proplet that is not legacy",
@@ -97,18 +151,37 @@ class SharedTopics:
 class LegacyProplets:
     """Listens to what Propeller's proplets say, in one queue: what one of them says is handled in the order it was said."""
 
-    def __init__(self, bus: Bus, names: Topics, proplets: Proplets, attempts: Attempts, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        names: Topics,
+        proplets: Proplets,
+        attempts: Attempts,
+        invocations: Invocations,
+        histories: Histories,
+        ledger: Ledger,
+        *,
+        slots: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._invocations = invocations
+        self._histories = histories
+        self._slots = slots
+        self._clock = clock
         self._bus = bus
         self._topics = names
         self._proplets = proplets
         self._attempts = attempts
         self._ledger = ledger
         self._work = Tasks(log)
-        self._awake_since = time.time()
+        self._awake_since = clock()
 
     async def open(self) -> None:
         """Declare the subscription; call before the bus connects."""
         await self._bus.subscribe(self._topics.everything_shared_from_proplets, self._said)
+        for proplet in self._proplets.list():
+            if proplet.legacy:  # it may be some time until it registers again
+                proplet.capabilities = proplet.capabilities.model_copy(update={"slots": self._slots})
         self._proplets.on_switch(self._switched)
         self._work.start(self._watch(), "leases of legacy proplets")
 
@@ -123,17 +196,18 @@ class LegacyProplets:
                 await self._reported(LegacyAlive.decode(message.payload))
             case "results":
                 await self._finished(LegacyResult.decode(message.payload))
-            case "metrics" | "task_metrics" as kind:
-                report = LegacyReport.decode(message.payload)
-                log.debug(
-                    "not kept: %s", kind, proplet_id=report.proplet_id, task_id=report.task_id, at=report.timestamp
-                )
+            case "invoke_results":
+                self._called(LegacyInvokeResult.decode(message.payload))
+            case "metrics":
+                self._measured(LegacyMetrics.decode(message.payload))
+            case "task_metrics":
+                self._measured_task(LegacyTaskMetrics.decode(message.payload))
             case kind:
                 log.debug("not understood: %s", kind)
 
     async def _created(self, said: LegacyCreate) -> None:
         if said.status == OFFLINE:
-            self._gone(said.proplet_id)
+            await self._gone(said.proplet_id)
             return
         known = self._proplets.known(said.proplet_id)
         if known is not None and not known.legacy:
@@ -148,36 +222,30 @@ class LegacyProplets:
         await self._register(said)
 
     async def _register(self, said: LegacyCreate) -> None:
-        proplet = Proplet(
-            id=said.proplet_id,
-            namespace=said.namespace,
-            metadata=said.metadata,
-            capabilities=_capabilities(said),
-            legacy=True,
-            last_seen=time.time(),
-            offline=False,
-        )
+        proplet = self._proplets.known(said.proplet_id) or Proplet(id=said.proplet_id)
+        proplet.namespace, proplet.metadata = said.namespace, said.metadata
+        proplet.capabilities = _capabilities(said, self._slots)
+        proplet.legacy, proplet.last_seen, proplet.offline = True, self._clock(), False
         await self._proplets.register(proplet)
 
     async def _reported(self, said: LegacyAlive) -> None:
         if said.status == OFFLINE:
-            self._gone(said.proplet_id)
+            await self._gone(said.proplet_id)
             return
         known = self._proplets.known(said.proplet_id)
         if known is None:
             # It registers once in its life, which may have been before ours.
             await self._register(LegacyCreate(proplet_id=said.proplet_id, namespace=said.namespace))
         elif known.legacy:
-            known.last_seen, known.offline = time.time(), False
+            await self._proplets.heard(known)
         else:
             log.debug("report on the shared topics ignored: this proplet has its own", proplet_id=known.id)
 
-    def _gone(self, proplet_id: str) -> None:
+    async def _gone(self, proplet_id: str) -> None:
         """A last will. Services that are no proplets leave one here too; that makes no proplet of them."""
         known = self._proplets.known(proplet_id)
         if known is not None and known.legacy and not known.offline:
-            known.offline = True
-            log.warning("proplet went offline", proplet_id=known.id, name=known.name)
+            await self._proplets.lost(known)
 
     async def _finished(self, said: LegacyResult) -> None:
         """No attempt is named: it is the result of the task's current one, when that is with the sender."""
@@ -195,12 +263,39 @@ class LegacyProplets:
             return
         if task.spec.kind == "federated":
             _check_round(task, said)
+        if task.spec.daemon and not said.error:
+            # It says so when it has begun, and nothing at all when the guest ends.
+            log.info("a daemon runs on a legacy proplet", task_id=task.id, proplet_id=sender)
+            return
         result = json.dumps(said.results)
         if said.error:
             outcome = Outcome(AttemptEvent.FAILED, result, said.error, "failed")
         else:
             outcome = Outcome(AttemptEvent.COMPLETED, result)
         self._attempts.finish(found[-1].key, outcome, sender=sender)
+
+    def _called(self, said: LegacyInvokeResult) -> None:
+        sender = said.proplet_id
+        if not self._proplets.is_legacy(sender):
+            raise ForbiddenError(
+                f"{sender} may not answer for {said.task_id} on the shared topics", code="wrong_sender"
+            )
+        result = json.dumps(said.results)
+        if said.not_there:
+            answer = Answer(result, said.error, "not_deployed", began=False)
+        elif said.error:
+            answer = Answer(result, said.error, "failed")
+        else:
+            answer = Answer(result)
+        self._invocations.answered(sender, said.invocation_id, None, answer)
+
+    def _measured(self, said: LegacyMetrics) -> None:
+        if self._proplets.is_legacy(said.proplet_id):
+            self._histories.of_proplet(said.proplet_id, said.model_dump())
+
+    def _measured_task(self, said: LegacyTaskMetrics) -> None:
+        if self._proplets.is_legacy(said.proplet_id):
+            self._histories.of_task(said.proplet_id, said.task_id, said.model_dump(exclude_none=True))
 
     # Leases.
 
@@ -210,7 +305,7 @@ class LegacyProplets:
             await asyncio.sleep(LOOK_AGAIN_S)
             for proplet in self._proplets.list():
                 heard = max(proplet.last_seen, self._awake_since)
-                if proplet.legacy and time.time() - heard > self._proplets.patience(proplet):
+                if proplet.legacy and self._clock() - heard > self._proplets.patience(proplet):
                     self._lost(proplet.id, "the proplet's heartbeats stopped", "lease_expired")
 
     async def _switched(self, proplet_id: str) -> None:
@@ -221,12 +316,28 @@ class LegacyProplets:
             self._attempts.finish(key, Outcome(AttemptEvent.EXPIRED, None, reason, code, retryable=True))
 
 
-def _capabilities(said: LegacyCreate) -> Capabilities:
-    """What its description tells of them; it runs one task at a time as far as placement is concerned."""
+def _capabilities(said: LegacyCreate, slots: int) -> Capabilities:
+    """What its description tells of them. It runs at once whatever it is given, so ``slots`` says how much that may be."""
     arch, memory = said.metadata.get("cpu_arch"), said.metadata.get("total_memory_bytes")
     return Capabilities(
-        arch=arch if isinstance(arch, str) else "", memory_bytes=int(memory) if isinstance(memory, int | float) else 0
+        arch=arch if isinstance(arch, str) else "",
+        memory_bytes=int(memory) if isinstance(memory, int | float) else 0,
+        slots=slots,
     )
+
+
+def _with_parents(env: dict[str, str], parents: dict[str, Any]) -> dict[str, str]:
+    """Such a proplet does not read the field for them, so the guest reads them here, where they are small enough for that."""
+    text = json.dumps(parents)
+    return {**env, "PARENT_RESULTS": text} if parents and len(text) <= MOST_IN_ENV else env
+
+
+def _profile(task: Task) -> dict[str, Any]:
+    """Proplets read the interval as seconds, of which they take whole ones."""
+    profile = task.spec.monitoring_profile
+    if profile is None:
+        return {}
+    return {**profile.model_dump(), "interval": max(1, round(profile.interval_s))}
 
 
 def _check_round(task: Task, said: LegacyResult) -> None:

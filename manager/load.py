@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from manager.placement import Candidate, Requirements
 from manager.proplets import Proplet, Proplets
+from manager.ranking import Ranking
 from manager.records import Attempt, AttemptKey, Task
+from swashplate.messages import Capabilities
 
 SHORT_S = 0.25
 """A proplet whose attempts end within this time on average is given some more than it has slots, so that it never waits
@@ -19,14 +21,29 @@ SMOOTHING = 0.2
 
 @dataclass(slots=True)
 class _Held:
-    """``slots`` are the attempts that occupy one; a latent task that waits for invocations does not."""
+    """``slots`` are the attempts that occupy one; a latent task that waits for invocations does not, each invocation does."""
 
     attempts: set[AttemptKey] = field(default_factory=set)
     slots: set[AttemptKey] = field(default_factory=set)
+    invocations: int = 0
     memory: int = 0
     last_placed: float = 0.0
     turnaround: float = 1.0
     full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _AtHand:
+    """What a proplet ``said`` that it has, as it is compared with."""
+
+    said: Capabilities
+    wasm_features: frozenset[str]
+    datasets: frozenset[str]
+    digests: frozenset[str]
+
+    @classmethod
+    def of(cls, said: Capabilities) -> _AtHand:
+        return cls(said, frozenset(said.wasm_features), frozenset(said.datasets), frozenset(said.digests))
 
 
 def requirements_of(task: Task, attempt: Attempt) -> Requirements:
@@ -48,49 +65,51 @@ class Load:
         self._clock = clock
         self._held: dict[str, _Held] = {}
         self._candidates: dict[str, Candidate] = {}
-        self.with_room: set[str] = set()
-        """The ids of those that could be given something now."""
+        self._at_hand: dict[str, _AtHand] = {}
+        self.ranking = Ranking()
+        """Those that could be given something now."""
 
     def refresh(self, proplet_id: str) -> None:
         """Something about this proplet has changed."""
         proplet = self._proplets.known(proplet_id)
         if proplet is None:
             self._candidates.pop(proplet_id, None)
-            self.with_room.discard(proplet_id)
+            self._at_hand.pop(proplet_id, None)
+            self.ranking.drop(proplet_id)
             return
         candidate = self._candidate(proplet)
         self._candidates[proplet_id] = candidate
         if candidate.room > 0 and candidate.alive and not candidate.cordoned:
-            self.with_room.add(proplet_id)
+            self.ranking.put(candidate)
         else:
-            self.with_room.discard(proplet_id)
+            self.ranking.drop(proplet_id)
 
     def _candidate(self, proplet: Proplet) -> Candidate:
         has, held = proplet.capabilities, self._held.get(proplet.id) or _Held()
         ahead = min(has.queue, AHEAD_PER_SLOT * has.slots) if held.turnaround < SHORT_S else 0
+        active = len(held.slots) + held.invocations
+        at_hand = self._at_hand.get(proplet.id)
+        if at_hand is None or at_hand.said is not has:
+            at_hand = self._at_hand[proplet.id] = _AtHand.of(has)
         return Candidate(
             proplet_id=proplet.id,
             slots=has.slots,
-            active=len(held.slots),
+            active=active,
             last_placed=held.last_placed,
             labels=has.labels,
             memory_bytes=has.memory_bytes,
             memory_reserved=held.memory,
-            wasm_features=frozenset(has.wasm_features),
-            datasets=frozenset(has.datasets),
-            digests=frozenset(has.digests),
+            wasm_features=at_hand.wasm_features,
+            datasets=at_hand.datasets,
+            digests=at_hand.digests,
             cordoned=proplet.cordoned,
             alive=self._proplets.alive(proplet),
             legacy=proplet.legacy,
-            room=0 if held.full else has.slots + ahead - len(held.slots),
+            room=0 if held.full else has.slots + ahead - active,
         )
 
     def candidates(self) -> Iterable[Candidate]:
         return self._candidates.values()
-
-    def choosable(self) -> list[Candidate]:
-        """Those with room."""
-        return [self._candidates[proplet_id] for proplet_id in self.with_room]
 
     def count(self, proplet_id: str) -> int:
         """How many open attempts it has been given."""
@@ -117,6 +136,20 @@ class Load:
         if held is not None:
             held.slots.discard(attempt.key)
             self.refresh(attempt.proplet_id or "")
+
+    def invoking(self, proplet_id: str, count: int) -> None:
+        """So many invocations run there."""
+        self._held.setdefault(proplet_id, _Held()).invocations = count
+        self.refresh(proplet_id)
+
+    def free_slots(self, proplet_id: str) -> int:
+        proplet, held = self._proplets.known(proplet_id), self._held.get(proplet_id) or _Held()
+        return 0 if proplet is None else max(0, proplet.capabilities.slots - len(held.slots) - held.invocations)
+
+    def forget(self, proplet_id: str) -> None:
+        """It was deleted."""
+        self._held.pop(proplet_id, None)
+        self.refresh(proplet_id)
 
     def take_back(self, task: Task, attempt: Attempt) -> None:
         """``attempt`` has ended; does nothing when no proplet had it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,9 @@ log = logging.get("proplets")
 
 MISSED_REPORTS = 3
 LOOK_AGAIN_S = 1.0
+STRANGER_S = 60.0
+HISTORY = 100
+"""How many times of its last reports are kept of each proplet."""
 LEGACY_REPORT_S = 10.0
 """How often a legacy proplet reports unless it is told otherwise, which only its own settings can."""
 
@@ -43,6 +47,7 @@ class Proplet:
     free_slots: int = 0
     cordoned: bool = False
     draining: bool = False
+    history: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
     @property
     def name(self) -> str:
@@ -87,6 +92,8 @@ class Proplets:
         self._announce = announce
         self._known: dict[str, Proplet] = {}
         self._asked_at = float("-inf")
+        self._asked: dict[str, float] = {}
+        """When each stranger was asked to register."""
         self._gone: dict[str, str] = {}
         """The last life of each proplet that ended, by its id."""
         self._joined: list[Callable[[str], Awaitable[None]]] = []
@@ -152,10 +159,17 @@ class Proplets:
 
     async def _ask_who_lives(self) -> None:
         """A life that did not register speaks: an announce makes every proplet register again. At most one a heartbeat."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if now - self._asked_at >= self._announce.heartbeat_s:
             self._asked_at = now
             await self._say_hello()
+
+    async def _ask_stranger(self, proplet_id: str) -> None:
+        """It was deleted, or its create is still on its way. One who never registers must not make all others do so."""
+        now = asyncio.get_running_loop().time()
+        if now - self._asked.get(proplet_id, float("-inf")) >= STRANGER_S:
+            self._asked[proplet_id] = now
+            await self._ask_who_lives()
 
     def list(self) -> list[Proplet]:
         return sorted(self._known.values(), key=lambda proplet: proplet.id)
@@ -186,10 +200,17 @@ class Proplets:
         """The id in ``…/control/proplet/{id}/{kind}``, which the broker's access list vouches for."""
         return message.topic.split("/")[-2]
 
+    @classmethod
+    def checked_sender(cls, message: Received, claimed: str) -> str:
+        """Raises ``InvalidRequestError`` when ``claimed`` is somebody else."""
+        sender = cls.sender(message)
+        if sender != claimed:
+            raise InvalidRequestError(f"{sender} speaks as {claimed}", code="wrong_sender")
+        return sender
+
     async def _created(self, message: Received) -> None:
         said = PropletCreate.decode(message.payload)
-        if said.proplet_id != self.sender(message):
-            raise InvalidRequestError(f"{self.sender(message)} speaks as {said.proplet_id}", code="wrong_sender")
+        self.checked_sender(message, said.proplet_id)
         proplet = self._known.get(said.proplet_id) or Proplet(id=said.proplet_id)
         was_legacy, proplet.legacy = proplet.legacy, False
         proplet.namespace, proplet.metadata, proplet.capabilities = said.namespace, said.metadata, said.capabilities
@@ -203,13 +224,47 @@ class Proplets:
         """From now on it is known, also after a restart."""
         known = proplet.id in self._known
         self._known[proplet.id] = proplet
-        described, seen = proplet.described(), proplet.last_seen
-        await self._database.run(lambda db: store.save_proplet(db, proplet.id, described, seen))
+        self._asked.pop(proplet.id, None)
+        await self._save(proplet)
         what = "proplet connected" if known else "proplet registered"
         log.info(what, proplet_id=proplet.id, name=proplet.name, legacy=proplet.legacy)
         self._alive.add(proplet.id)
         for hook in self._joined:
             await hook(proplet.id)
+
+    async def cordon(self, proplet_id: str, *, cordoned: bool, draining: bool) -> Proplet:
+        """Durable when this returns; in memory it counts at once. Raises ``NotFoundError``."""
+        proplet = self.get(proplet_id)
+        proplet.cordoned, proplet.draining = cordoned, draining
+        await self._tell_changed(proplet_id)
+        await self._save(proplet)
+        return proplet
+
+    async def _save(self, proplet: Proplet) -> None:
+        described, seen = proplet.described(), proplet.last_seen
+        await self._database.run(lambda db: store.save_proplet(db, proplet.id, described, seen))
+
+    async def delete(self, proplet_id: str) -> None:
+        """From now on it is a stranger. When it reports again, it is asked to register again."""
+        del self._known[proplet_id]
+        self._gone.pop(proplet_id, None)
+        self._asked.pop(proplet_id, None)
+        await self._database.run(lambda db: store.delete_proplet(db, proplet_id))
+
+    async def heard(self, proplet: Proplet) -> None:
+        """It has just reported that it lives."""
+        now = self._clock()
+        proplet.last_seen = now
+        proplet.history.append(now)
+        if proplet.offline:
+            proplet.offline = False
+            await self._tell_changed(proplet.id)
+
+    async def lost(self, proplet: Proplet) -> None:
+        """Its last will came."""
+        proplet.offline = True
+        log.warning("proplet went offline", proplet_id=proplet.id, name=proplet.name)
+        await self._tell_changed(proplet.id)
 
     async def _reported(self, message: Received) -> None:
         said = Alive.decode(message.payload)
@@ -218,22 +273,25 @@ class Proplets:
             # Its create may still be on its way here: topics are handled independently.
             self._gone[sender] = said.instance
         proplet = self._known.get(sender)
-        if proplet is None or said.proplet_id != sender:
+        if said.proplet_id != sender:
+            log.debug("report of somebody else", proplet_id=sender, claimed=said.proplet_id)
+            return
+        if proplet is None:
             log.debug("report of an unregistered proplet", proplet_id=sender)
+            if said.status == "alive":
+                await self._ask_stranger(sender)
             return
         if said.status == "offline":
             # A last will of an earlier life must not take down the present one.
             if said.instance == proplet.instance and not proplet.offline:
-                proplet.offline = True
-                log.warning("proplet went offline", proplet_id=proplet.id, name=proplet.name)
-                await self._tell_changed(proplet.id)
+                await self.lost(proplet)
             return
         if self._gone.get(sender) == said.instance:  # it was cut off, and is back
             del self._gone[sender]
         if said.instance != proplet.instance:
             await self._ask_who_lives()
         else:
-            proplet.last_seen, proplet.offline = self._clock(), False
             proplet.running, proplet.free_slots = len(said.running), said.free_slots
+            await self.heard(proplet)
             for hook in self._report_hooks:
                 await hook(proplet.id, said)

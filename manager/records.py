@@ -1,4 +1,4 @@
-"""What the manager remembers: tasks, their attempts, and the jobs and workflows that group tasks.
+"""What the manager remembers: tasks, their attempts, the calls of latent ones, and the jobs and workflows that group tasks.
 
 Frozen: a change is a new record, handed to the ledger. Times are seconds since the epoch.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from manager.states import AttemptState, TaskState
+from manager.states import AttemptState, InvocationState, TaskState
 from swashplate.messages import TaskCreate
 
 
@@ -134,7 +134,44 @@ class Group:
         return replace(self, **fields)
 
 
-Record = Task | Attempt | Group
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of a latent task. ``seq`` counts invocations in the order in which they were asked for.
+
+    ``call`` is what it is called with, as JSON: ``inputs`` and ``env``. ``deadline`` is when its result is too late.
+    ``number`` is the attempt that deployed the task where this runs, ``proplet_id`` that attempt's proplet; both stay what
+    they were last while it waits again. ``retry`` counts the runs that failed before and that the task's policy counts.
+    """
+
+    id: str
+    seq: int
+    task_id: str
+    state: InvocationState
+    call: str
+    created_at: float
+    deadline: float
+    number: int | None = None
+    proplet_id: str | None = None
+    retry: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    result: str | None = None
+    error: str | None = None
+    code: str | None = None
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+    @property
+    def deployment(self) -> AttemptKey | None:
+        return None if self.number is None else AttemptKey(self.task_id, self.number)
+
+    def changed(self, **fields: Any) -> Invocation:
+        return replace(self, **fields)
+
+
+Record = Task | Attempt | Group | Invocation
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,11 @@ def follow(
 
 def _again(task: Task, attempt: Attempt, outcome: Outcome, now: float) -> float | None:
     """Seconds until the next attempt for the same target; None when there is to be none."""
-    if task.stopping or outcome.event is AttemptEvent.INTERRUPTED:
+    if task.stopping:
+        return None
+    if attempt.stop_at is not None:  # its proplet was to be rid of it
+        return 0.0
+    if outcome.event is AttemptEvent.INTERRUPTED:
         return None
     if outcome.event is AttemptEvent.DENIED:
         return None if outcome.code in FINAL_DENIALS else retry_delay(0)
@@ -116,7 +120,7 @@ def _steady(attempt: Attempt, now: float) -> bool:
 
 
 def _next(task: Task, attempt: Attempt, outcome: Outcome, now: float, delay: float) -> tuple[Task, Attempt]:
-    counted = outcome.event is not AttemptEvent.DENIED and not outcome.free
+    counted = outcome.event is not AttemptEvent.DENIED and not outcome.free and attempt.stop_at is None
     following = Attempt(
         task.id,
         task.attempt + 1,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from manager.placement import Strategy
 from manager.storage import StorageSettings
@@ -52,4 +54,9 @@ class ManagerSettings(MqttSettings, HttpSettings, StorageSettings):
         False,
         "MANAGER_INTERRUPT_ON_EXIT",
         help="Stop and interrupt what runs when the manager is asked to stop; otherwise it runs on under its lease.",
+    )
+    legacy_slots: Annotated[int, Field(ge=1, le=1024)] = setting(
+        4,
+        "MANAGER_LEGACY_SLOTS",
+        help="How many tasks a Propeller proplet is given at a time; it would run any number.",
     )

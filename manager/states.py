@@ -72,6 +72,27 @@ class AttemptEvent(StrEnum):
     EXPIRED = "expired"
 
 
+class InvocationState(StrEnum):
+    QUEUED = "queued"
+    """Waits for a proplet where its task is ready and has a turn for it."""
+    RUNNING = "running"
+    """Is with a proplet, or on its way there."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        return self in {InvocationState.COMPLETED, InvocationState.FAILED}
+
+
+class InvocationEvent(StrEnum):
+    GIVEN = "given"
+    RETURNED = "returned"
+    """It is to be run elsewhere, or later."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
 class IllegalEventError(Exception):
     """An event that the state does not know; a bug, or a message that came too late."""
 
@@ -116,6 +137,14 @@ ATTEMPT: dict[tuple[AttemptState, AttemptEvent], AttemptState] = {
     **{(state, AttemptEvent.EXPIRED): AttemptState.LOST for state in _GIVEN},
 }
 
+INVOCATION: dict[tuple[InvocationState, InvocationEvent], InvocationState] = {
+    (InvocationState.QUEUED, InvocationEvent.GIVEN): InvocationState.RUNNING,
+    (InvocationState.QUEUED, InvocationEvent.FAILED): InvocationState.FAILED,
+    (InvocationState.RUNNING, InvocationEvent.RETURNED): InvocationState.QUEUED,
+    (InvocationState.RUNNING, InvocationEvent.COMPLETED): InvocationState.COMPLETED,
+    (InvocationState.RUNNING, InvocationEvent.FAILED): InvocationState.FAILED,
+}
+
 
 def next_task(state: TaskState, event: TaskEvent) -> TaskState:
     """Raises ``IllegalEventError`` when ``event`` cannot happen in ``state``."""
@@ -131,3 +160,11 @@ def next_attempt(state: AttemptState, event: AttemptEvent) -> AttemptState:
         return ATTEMPT[state, event]
     except KeyError:
         raise IllegalEventError(f"a {state} attempt cannot be {event}") from None
+
+
+def next_invocation(state: InvocationState, event: InvocationEvent) -> InvocationState:
+    """Raises ``IllegalEventError`` when ``event`` cannot happen in ``state``."""
+    try:
+        return INVOCATION[state, event]
+    except KeyError:
+        raise IllegalEventError(f"a {state} invocation cannot be {event}") from None

@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, select
 
-from manager import catalogue
-from manager.records import Attempt, AttemptKey, Group, GroupState, Record, Task
+from manager import catalogue, sample_store
+from manager.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task
 from manager.states import AttemptState, TaskState
-from manager.tables import attempts, groups, proplets, tasks
+from manager.tables import attempts, groups, invocations, proplets, tasks
 from swashplate.database import upsert
 from swashplate.messages import TaskCreate
 
@@ -43,6 +43,10 @@ def _group_row(group: Group) -> dict[str, Any]:
     return {**_plain(group), "state": int(group.state)}
 
 
+def _invocation_row(invocation: Invocation) -> dict[str, Any]:
+    return {**_plain(invocation), "state": str(invocation.state)}
+
+
 def _task(row: Any) -> Task:
     values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
     del values["name"]
@@ -63,6 +67,7 @@ _TABLES: dict[type[Any], tuple[Table, Any]] = {
     Task: (tasks, _task_row),
     Attempt: (attempts, _attempt_row),
     Group: (groups, _group_row),
+    Invocation: (invocations, _invocation_row),
 }
 
 
@@ -99,6 +104,8 @@ def write(db: Connection, records: Sequence[Record], erased: Mapping[type[Any], 
     listed.write()
     for ids in catalogue.chunks(erased.get(Task, ())):
         db.execute(delete(attempts).where(attempts.c.task_id.in_(ids)))
+        db.execute(delete(invocations).where(invocations.c.task_id.in_(ids)))
+        sample_store.erase(db, map(sample_store.task_subject, ids))
         db.execute(delete(tasks).where(tasks.c.id.in_(ids)))
     for group_id in erased.get(Group, ()):
         db.execute(delete(groups).where(groups.c.id == group_id))
@@ -208,6 +215,7 @@ def save_proplet(db: Connection, proplet_id: str, description: dict[str, Any], n
 
 def delete_proplet(db: Connection, proplet_id: str) -> None:
     db.execute(delete(proplets).where(proplets.c.id == proplet_id))
+    sample_store.erase(db, [sample_store.proplet_subject(proplet_id)])
 
 
 def all_proplets(db: Connection) -> Sequence[tuple[str, dict[str, Any], float]]:

@@ -80,6 +80,38 @@ groups = Table(
 )
 Index("groups_by_age", groups.c.kind, groups.c.created_at)
 
+invocations = Table(
+    "invocations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("seq", BigInteger, nullable=False, unique=True),
+    Column("task_id", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("call", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("deadline", Float, nullable=False),
+    Column("number", Integer),
+    Column("proplet_id", String),
+    Column("retry", Integer, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("result", Text),
+    Column("error", Text),
+    Column("code", String),
+)
+Index("invocations_by_task", invocations.c.task_id, invocations.c.seq)
+Index("invocations_by_state", invocations.c.state)
+
+# What was measured: per subject a ring of rows, the newest over the oldest.
+samples = Table(
+    "samples",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("sample", Text, nullable=False),
+)
+
 proplets = Table(
     "proplets",
     metadata,

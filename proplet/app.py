@@ -113,6 +113,8 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
 
 
 async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:
+    if settings.metrics_port > 0:
+        settings.access(settings.http_host)  # refuses before anything has begun
     async with contextlib.AsyncExitStack() as stack:
         proplet = await stack.enter_async_context(running(settings, mqtt_bus(settings)))
         if settings.metrics_port > 0:

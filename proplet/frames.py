@@ -9,13 +9,38 @@ import asyncio
 import json
 import socket
 import struct
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 HEADER = struct.Struct(">IB")
 MESSAGE, STDERR = 0, 1
 LOGGED_BYTES = 1 << 20
-"""Of one run's stderr; a worker hands over one byte more, so that the agent knows, and drops the rest."""
+"""Of one run's stderr in ``LOGGED_EVERY_S``; a worker hands over one byte more, so that the agent knows, and drops the rest."""
+LOGGED_EVERY_S = 600.0
+"""A daemon that was loud once is not silent for ever."""
+
+
+class Allowance:
+    """``size`` bytes, and as many again whenever ``LOGGED_EVERY_S`` have passed. ``clock`` counts seconds."""
+
+    def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._size = size
+        self._clock = clock
+        self._left = size
+        self._since = clock()
+
+    def left(self) -> int:
+        """Negative when more was spent than there was."""
+        if self._clock() - self._since >= LOGGED_EVERY_S:
+            self._left, self._since = self._size, self._clock()
+        return self._left
+
+    def spend(self, count: int) -> int:
+        """What is left after it."""
+        self._left = self.left() - count
+        return self._left
 
 
 @dataclass(frozen=True)
@@ -56,7 +81,7 @@ def packed(kind: int, payload: bytes) -> bytes:
 
 
 def packed_message(message: Job | Answer) -> bytes:
-    return packed(MESSAGE, json.dumps(asdict(message)).encode())
+    return packed(MESSAGE, json.dumps(vars(message)).encode())
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from proplet.frames import LOGGED_BYTES
+from proplet.frames import LOGGED_BYTES, Allowance
 from proplet.outcome import LOGGED_CHARACTERS
 from swashplate import logging
 
@@ -21,13 +21,15 @@ class GuestLog:
     def __init__(self, task_id: str) -> None:
         self._task_id = task_id
         self._partial = b""
-        self._room = LOGGED_BYTES
+        self._allowance = Allowance(LOGGED_BYTES)
         self.last: deque[str] = deque(maxlen=LAST_LINES)
 
     def feed(self, content: bytes) -> None:
         *lines, self._partial = (self._partial + content).split(b"\n")
         for line in lines:
             self._line(line)
+        if len(self._partial) > LOGGED_BYTES:  # a daemon may never end its line
+            self.close()
 
     def close(self) -> None:
         self._line(self._partial)
@@ -35,10 +37,9 @@ class GuestLog:
 
     def _line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")
-        if not text or self._room < 0:
+        if not text or self._allowance.left() < 0:
             return
-        self._room -= len(line) + LINE_COST
-        if self._room < 0:
+        if self._allowance.spend(len(line) + LINE_COST) < 0:
             log.warning("stderr of the task was cut", task_id=self._task_id, limit=LOGGED_BYTES)
             return
         self.last.append(text[:LOGGED_CHARACTERS])

@@ -120,6 +120,8 @@ class Journal:
     async def acknowledge(self, refs: Iterable[Ref]) -> None:
         """The manager has the results of these."""
         known = [ref for ref in refs if ref in self._states]
+        if not known:
+            return
         for ref in known:
             self._states[ref] = after(self._states[ref], AttemptEvent.RESULT_ACKNOWLEDGED)
 

@@ -8,6 +8,7 @@ message: that halves what a short task costs here, at the broker and at the mana
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -69,8 +70,9 @@ class Outbox:
         for timer in (self._resending, self._accepting):
             if timer is not None:
                 timer.cancel()
-        if self._settled:
-            await self._journal.acknowledge(self._settled)
+        settled, self._settled = self._settled, []
+        with contextlib.suppress(UnavailableError):  # what is not written is sent, and acknowledged, once more
+            await self._journal.acknowledge(settled)
         await self._background.close()
 
     def awaited(self) -> set[Ref]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from proplet import guest, tree
-from proplet.frames import LOGGED_BYTES, STDERR, Answer, Job, packed, packed_message, receive
+from proplet.frames import LOGGED_BYTES, STDERR, Allowance, Answer, Job, packed, packed_message, receive
 from proplet.module_cache import ModuleCache
 
 PR_SET_PDEATHSIG = 1
@@ -65,13 +65,13 @@ class Watch:
         os.set_blocking(self._pipe, False)
         self._lock = threading.Lock()
         self._job: Job | None = None
-        self._room = 0
+        self._allowance = Allowance(0)
         self._busy = threading.Event()
         threading.Thread(target=self._serve, name="watch", daemon=True).start()
 
     @contextlib.contextmanager
     def over(self, job: Job) -> Iterator[None]:
-        self._job, self._room = job, LOGGED_BYTES + 1
+        self._job, self._allowance = job, Allowance(LOGGED_BYTES + 1)
         self._busy.set()
         try:
             yield
@@ -88,8 +88,8 @@ class Watch:
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while text := os.read(self._pipe, 1 << 16):
-                passed = text[: self._room]
-                self._room -= len(passed)
+                passed = text[: self._allowance.left()]
+                self._allowance.spend(len(passed))
                 if passed:
                     self._connection.sendall(packed(STDERR, passed))
 

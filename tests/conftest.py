@@ -58,10 +58,16 @@ def postgres_programs() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(postgres_programs: Path):
-    """One that nobody kills; each test has databases of its own."""
+def shared_postgres_server(postgres_programs: Path):
     with postgres.Postgres(postgres_programs) as server:
         yield server
+
+
+@pytest.fixture
+def postgres_server(shared_postgres_server: postgres.Postgres):
+    """One that nobody kills; each test has databases of its own."""
+    yield shared_postgres_server
+    shared_postgres_server.reclaim()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -1,17 +1,11 @@
-"""MQTT 3.1.1: paho's network thread behind the asyncio interface.
-
-Everything but paho's callbacks runs in the event loop's thread; a callback does nothing but hand its facts over.
-"""
+"""MQTT 3.1.1: paho behind the asyncio interface, driven by the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Self
 
 import paho.mqtt.client as paho
@@ -28,17 +22,12 @@ from swashplate.bus.base import (
     SubscriptionRefusedError,
     Will,
 )
-from swashplate.bus.link import STEADY_S, Backoff, Link, LinkHints
+from swashplate.bus.driver import Client, Driver
+from swashplate.bus.link import STEADY_S, Link, LinkHints
 
 log = logging.get("bus")
 
 _REFUSED = 128
-
-
-def _send_at_once(_: Any, __: Any, sock: Any) -> None:
-    # Without it the second of two small messages waits for the peer's delayed TCP acknowledgement: 40 ms.
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class _NotConnectedError(BusError):
@@ -72,11 +61,8 @@ class MqttBus(Bus):
         self.publish_timeout = publish_timeout
         self._publish_qos = publish_qos
         self._link = Link(str(address), tls=address.tls, hints=hints or LinkHints())
-        self._backoff = Backoff()
         self._accepted_at: float | None = None
-        """When the broker accepted the present connection. This and the backoff belong to paho's thread."""
-        self._address = address
-        self._keep_alive = keep_alive
+        """When the broker accepted the present connection."""
         self._published: dict[int, asyncio.Future[None]] = {}
         self._asked: dict[int, str] = {}
         """What the broker has been asked and has not answered, by message id."""
@@ -89,7 +75,7 @@ class MqttBus(Bus):
         self._linked = False
         self._refused = False
         self._closing = False
-        client = paho.Client(
+        client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=clean_session,
@@ -101,15 +87,13 @@ class MqttBus(Bus):
         client.max_queued_messages_set(10_000)
         if will is not None:
             client.will_set(will.topic, will.payload, qos=will.qos)
-        if address.tls:
-            client.tls_set_context(address.tls_context())
-        client.on_socket_open = _send_at_once
-        client.on_connect = self._thread_connect
-        client.on_connect_fail = self._thread_connect_fail
-        client.on_disconnect = self._thread_disconnect
-        client.on_publish = self._thread_publish
-        client.on_subscribe = self._thread_subscribe
-        client.on_message = self._thread_message
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        self._driver = Driver(client, address, keep_alive=keep_alive)
+        self._driver.on_unreachable = self._link.unreachable
         self._client = client
 
     @property
@@ -118,8 +102,7 @@ class MqttBus(Bus):
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._client.connect_async(self._address.host, self._address.port, keepalive=self._keep_alive)
-        self._client.loop_start()
+        self._driver.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -129,8 +112,7 @@ class MqttBus(Bus):
             self._joining.cancel()
         if self._settling is not None:
             self._settling.cancel()
-        self._client.disconnect()
-        await asyncio.to_thread(self._client.loop_stop)
+        await self._driver.close()
         self._release_written()
         unanswered: list[asyncio.Future[Any]] = [*self._published.values(), *self._suback.values()]
         for waiting in unanswered:
@@ -153,7 +135,6 @@ class MqttBus(Bus):
             if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 await self._wait_written(info.mid, timeout)
             return
-        # The acknowledgement is handed to this loop by a callback, so it cannot be handled before this line.
         acknowledged: asyncio.Future[None] = self._loop.create_future()
         self._published[info.mid] = acknowledged
         self._asked[info.mid] = f"publish {topic}"
@@ -227,7 +208,7 @@ class MqttBus(Bus):
                     return
                 except BusError as error:
                     log.warning("subscription unanswered, connecting anew", error=error.sentence)
-                    self._cut()
+                    self._driver.cut()
                     return
                 else:
                     if not self._link.dropping:
@@ -238,60 +219,14 @@ class MqttBus(Bus):
         self._link.joined()
         await self._run_hooks()
 
-    def _cut(self) -> None:
-        """End the connection without a goodbye; paho's thread notices and connects anew."""
-        sock: Any = self._client.socket()
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+    # What follows is called by paho, from within the driver.
 
-    # What follows is called by paho's thread.
-
-    def _hand_over(self, function: Callable[..., None], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-            self._loop.call_soon_threadsafe(function, *args)
-
-    def _thread_connect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
+    def _on_connect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
         if reason.is_failure:
-            self._hand_over(self._on_refused, str(reason))
-        else:
-            self._accepted_at = time.monotonic()
-            self._hand_over(self._on_connect)
-
-    def _thread_connect_fail(self, _: Any, __: Any) -> None:
-        self._try_again_later()
-        self._hand_over(self._link.unreachable, sys.exception())
-
-    def _thread_disconnect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
-        lasted = None if self._accepted_at is None else time.monotonic() - self._accepted_at
-        self._accepted_at = None
-        if lasted is not None and lasted >= STEADY_S:
-            self._backoff.worked()
-        self._try_again_later()
-        # MQTT 3.1.1 gives no reason for an end; paho has words for that which say less.
-        said = "the connection ended" if str(reason) == "Unspecified error" else str(reason)
-        self._hand_over(self._on_disconnect, said, lasted)
-
-    def _try_again_later(self) -> None:
-        delay: Any = self._backoff.failed()  # seconds; paho says whole ones, fractions work
-        self._client.reconnect_delay_set(min_delay=delay, max_delay=delay)
-
-    def _thread_publish(self, _: Any, __: Any, mid: int, ___: Any, ____: Any) -> None:
-        self._hand_over(self._on_publish, mid)
-
-    def _thread_subscribe(self, _: Any, __: Any, mid: int, reasons: Any, ____: Any) -> None:
-        self._hand_over(self._on_subscribe, mid, reasons[0].value if reasons else _REFUSED)
-
-    def _thread_message(self, _: Any, __: Any, message: Any) -> None:
-        self._hand_over(self._on_message, message.topic, message.payload, message.retain, message.qos, message.mid)
-
-    # And this is what they hand over, in the loop's thread.
-
-    def _on_refused(self, reason: str) -> None:
-        self._refused = True
-        self._link.refused(reason)
-
-    def _on_connect(self) -> None:
+            self._refused = True
+            self._link.refused(str(reason))
+            return
+        self._accepted_at = time.monotonic()
         self._generation += 1
         self._linked = True
         self._unsettled.clear()
@@ -300,14 +235,17 @@ class MqttBus(Bus):
         self._joining = self._loop.create_task(self._join(), name="bus:join")
         self._settling = self._loop.call_later(STEADY_S, self._link.steady)
 
-    def _on_disconnect(self, reason: str, lasted: float | None) -> None:
-        """``lasted``: seconds since the broker accepted us, None when it did not."""
+    def _on_disconnect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
         if self._settling is not None:
             self._settling.cancel()
-        if lasted is not None and not self._closing:
-            self._link.lost(reason, after_s=lasted, doing=list(self._asked.values())[:5])
+        # MQTT 3.1.1 gives no reason for an end; paho has words for that which say less.
+        said = "the connection ended" if str(reason) == "Unspecified error" else str(reason)
+        if self._accepted_at is not None and not self._closing:
+            lasted = time.monotonic() - self._accepted_at
+            self._link.lost(said, after_s=lasted, doing=list(self._asked.values())[:5])
         elif not self._refused and not self._closing:
-            self._link.unanswered(reason)
+            self._link.unanswered(said)
+        self._accepted_at = None
         self._refused = False
         self._connected.clear()
         self._linked = False
@@ -316,22 +254,22 @@ class MqttBus(Bus):
                 waiting.set_exception(_NotConnectedError("the connection to the MQTT broker is gone", retryable=True))
         self._release_written()
 
-    def _on_publish(self, mid: int) -> None:
+    def _on_publish(self, _: Any, __: Any, mid: int, ___: Any, ____: Any) -> None:
         waiting = self._published.get(mid) or self._written.get(mid)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
-    def _on_subscribe(self, mid: int, granted: int) -> None:
+    def _on_subscribe(self, _: Any, __: Any, mid: int, reasons: Any, ____: Any) -> None:
         waiting = self._suback.get(mid)
         if waiting is not None and not waiting.done():
-            waiting.set_result(granted)
+            waiting.set_result(reasons[0].value if reasons else _REFUSED)
 
-    def _on_message(self, topic: str, payload: bytes, retain: bool, qos: int, mid: int) -> None:
-        message = Received(topic, payload, retain)
-        if qos == 0:
+    def _on_message(self, _: Any, __: Any, said: Any) -> None:
+        message = Received(said.topic, said.payload, said.retain)
+        if said.qos == 0:
             self._dispatch(message, None)
             return
-        entry = [mid, qos, False]
+        entry = [said.mid, said.qos, False]
         generation = self._generation
         self._unsettled.append(entry)
 

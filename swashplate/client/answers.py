@@ -138,6 +138,13 @@ class Task(_WithState):
         return self.daemon or self.latent
 
     @property
+    def settled(self) -> bool:
+        """Is there nothing to wait for? A daemon that runs and a latent task that is ready do not end by themselves."""
+        if self.status != "running":
+            return self.ended
+        return self.stage == "ready" or (self.daemon and self.stage in {"", "running"})
+
+    @property
     def succeeded(self) -> bool:
         return self.status == "completed"
 

@@ -98,6 +98,7 @@ class SyncTasks(Blocking[Tasks]):
     metrics = blocking(Tasks.metrics)
     watch = stepwise(Tasks.watch)
     wait = blocking(Tasks.wait)
+    ready = blocking(Tasks.ready)
     invoke = blocking(Tasks.invoke)
     submit = blocking(Tasks.submit)
     invocation = blocking(Tasks.invocation)

@@ -13,7 +13,7 @@ import aiohttp
 
 from swashplate.client.answers import Acknowledged, Attempt, Invocation, Metric, Page, Results, Started, Task
 from swashplate.client.transport import Transport, every, path_of, query_of
-from swashplate.client.waiting import LONG_STEP_S, WATCHING_STEP_S, changes, end_of
+from swashplate.client.waiting import LONG_STEP_S, WATCHING_STEP_S, NotEndedError, changes, end_of
 from swashplate.errors import InvalidRequestError
 from swashplate.messages import TaskCreate
 
@@ -145,9 +145,22 @@ class Tasks:
 
     def watch(self, task_id: str, *, timeout: float | None = None, away_s: float = AWAY_S) -> AsyncIterator[Task]:
         """The task now and whenever it has changed, until it has ended or ``timeout`` seconds are over."""
-        return changes(
-            lambda wait: self.get(task_id, wait=wait), timeout=timeout, away_s=away_s, step_s=WATCHING_STEP_S
-        )
+
+        async def look(wait: float) -> Task:
+            task = await self.get(task_id, wait=wait)
+            if task.latent and task.status == "running" and not task.stage:  # the attempts know whether it is ready
+                ready = any(each.status == "ready" for each in (await self.attempts(task_id)).items)
+                return Task.read({**task.document, "stage": "ready"}) if ready else task
+            return task
+
+        return changes(look, timeout=timeout, away_s=away_s, step_s=WATCHING_STEP_S)
+
+    async def ready(self, task_id: str, *, timeout: float | None = None, away_s: float = AWAY_S) -> Task:
+        """A daemon when it runs, a latent task when it can be invoked; either as well when it has ended. Raises as ``wait``."""
+        async for task in self.watch(task_id, timeout=timeout, away_s=away_s):
+            if task.settled:
+                return task
+        raise NotEndedError(f"task {task_id} is not ready after {timeout:g} s", hint="its field waiting says what for")
 
     async def wait(self, task_id: str, *, timeout: float | None = None, away_s: float = AWAY_S) -> Task:
         """The task when it has ended. Raises ``NotEndedError`` after ``timeout`` seconds, and ``UnavailableError`` when the

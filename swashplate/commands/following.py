@@ -54,21 +54,16 @@ def line_of(task: Task) -> str:
     return " ".join(words)
 
 
-def settled(task: Task) -> bool:
-    """Is there nothing to wait for? A daemon that runs and a latent task that is ready will not end by themselves."""
-    return task.ended or (task.standing and task.status == "running" and task.stage in {"running", "ready"})
-
-
 async def follow(client: Client, task: Task, *, quiet: bool = False) -> Task:
     """The task when it has ended, or when it stands; over restarts of the manager."""
     with telling(quiet=quiet) as say:
         say(line_of(task))
-        if settled(task):
+        if task.settled:
             return task
         now = task
         async for now in client.tasks.watch(task.id):
             say(line_of(now))
-            if settled(now):
+            if now.settled:
                 break
     return now
 

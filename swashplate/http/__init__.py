@@ -1,6 +1,6 @@
 """HTTP: a table of routes becomes a service with one error shape, ``/health``, ``/metrics``, OpenAPI and a docs page."""
 
-from swashplate.http import strict_json
+from swashplate.http import docs_page, strict_json
 from swashplate.http.bodies import BODY_LIMIT, LARGE_BODY, MIB, parse, read_body, read_bytes, read_text
 from swashplate.http.connection import Patience, RequestTimeoutError
 from swashplate.http.parameters import (
@@ -38,6 +38,7 @@ __all__ = [
     "Text",
     "Whole",
     "answer",
+    "docs_page",
     "limit_of",
     "must_be_connected",
     "parse",

@@ -10,6 +10,8 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from swashplate.http.parameters import LARGEST
+
 _STYLE = """
 :root{color-scheme:light dark;--line:#d8dce2;--soft:#f5f6f8;--text:#1c2430;--dim:#5b6675;--page:#fff;
 --get:#1565c0;--post:#2e7d32;--put:#b26a00;--patch:#6a3ab2;--delete:#b3261e}
@@ -37,7 +39,7 @@ pre{background:var(--soft);border:1px solid var(--line);border-radius:6px;paddin
 .copy{position:relative}.copy button{position:absolute;right:.5rem;top:.5rem;font:12px system-ui,sans-serif;cursor:pointer}
 table{border-collapse:collapse;width:100%;font-size:14px}
 td,th{border-top:1px solid var(--line);padding:.35rem .8rem .35rem 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-th{border-top:0;color:var(--dim);font-weight:500}td:first-child{white-space:nowrap}
+th{border-top:0;color:var(--dim);font-weight:500}td:first-child{white-space:nowrap}.in td:nth-child(2){white-space:nowrap}
 .must{color:var(--delete);font-size:12px}.dim{color:var(--dim)}
 details.answer>summary{cursor:pointer;padding:.15rem 0}
 @media(max-width:800px){nav{display:none}main{padding:1rem}td:first-child{white-space:normal}}
@@ -54,6 +56,8 @@ p.textContent=p.textContent.replace('$URL',location.origin)});
 function reveal(){var s=document.getElementById(location.hash.slice(1));var d=s&&s.querySelector('details');if(d)d.open=true}
 addEventListener('hashchange',reveal);reveal();
 """
+UNFOLDED = 12
+"""Fields of an answer that are shown at once."""
 DEEPEST = 3
 """Levels of a nested object that the table of a body unfolds."""
 
@@ -101,9 +105,9 @@ class _Page:
 
     def _operation(self, anchor: str, mark: str, method: str, path: str, operation: dict[str, Any]) -> str:
         parts = [f"<p>{_prose(operation['description'])}</p>" if "description" in operation else ""]
+        parts.append("<h4>Example</h4>" + _copyable(self._curl(method, path, operation)))
         parts.append(self._parameters(operation.get("parameters", [])))
         parts.append(self._body(operation.get("requestBody")))
-        parts.append("<h4>Example</h4>" + _copyable(self._curl(method, path, operation)))
         parts.append("<h4>Answers</h4>" + "".join(self._answers(operation["responses"])))
         return (
             f"<section id='{anchor}'><details><summary>{mark} <span class=path>{escape(path)}</span>"
@@ -120,7 +124,7 @@ class _Page:
             rows.append(
                 (_name(each["name"], required=each.get("required", False)), each["in"], self._type(schema), text)
             )
-        return "<h4>Parameters</h4>" + _table(("name", "in", "type", ""), rows)
+        return "<h4>Parameters</h4><div class=in>" + _table(("name", "in", "type", ""), rows) + "</div>"
 
     def _body(self, body: dict[str, Any] | None) -> str:
         if body is None:
@@ -135,12 +139,14 @@ class _Page:
         text = self._resolved(schema).get("description")
         return f"<p>{_prose(text)}</p>" if text else ""
 
-    def _fields(self, schema: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, str, str]]:
+    def _fields(
+        self, schema: dict[str, Any], prefix: str, depth: int, *, says_required: bool = True
+    ) -> Iterator[tuple[str, str, str]]:
         found = self._object(schema)
         required = found.get("required", [])
         for name, field in found.get("properties", {}).items():
             yield (
-                _name(prefix + name, required=name in required),
+                _name(prefix + name, required=says_required and name in required),
                 self._type(field),
                 _prose(field.get("description", "")),
             )
@@ -148,7 +154,8 @@ class _Page:
                 deeper = self._object(field)
                 suffix = "[]." if self._resolved(field).get("type") == "array" else "."
                 if deeper.get("properties"):
-                    yield from self._fields(deeper, f"{prefix}{name}{suffix}", depth + 1)
+                    below = f"{prefix}{name}{suffix}"
+                    yield from self._fields(deeper, below, depth + 1, says_required=says_required)
 
     def _resolved(self, schema: dict[str, Any]) -> dict[str, Any]:
         if "$ref" in schema:
@@ -169,14 +176,14 @@ class _Page:
     def _curl(self, method: str, path: str, operation: dict[str, Any]) -> str:
         query = []
         for each in operation.get("parameters", []):
-            value = each.get("example")
+            value = each.get("example") or _content(each)[1].get("example")
             if each["in"] == "path":
                 path = path.replace("{" + each["name"] + "}", str(value or each["name"].upper()))
             elif each["in"] == "query" and (each.get("required") or value is not None):
                 query.append(f"{each['name']}={quote(_as_text(value) if value is not None else each['name'].upper())}")
         lines = ["curl" + ("" if method == "get" else f" -X {method.upper()}")]
         if "security" in operation:
-            lines.append("-H 'Authorization: Bearer '\"$TOKEN\"")
+            lines.append('-H "Authorization: Bearer $TOKEN"')
         body = operation.get("requestBody")
         if body is not None:
             media_type, content = _content(body)
@@ -190,8 +197,14 @@ class _Page:
             inner = f"<p class=dim>{escape(media_type)}</p>" if media_type else "<p class=dim>no body</p>"
             if "example" in content:
                 inner += _pre(content["example"])
-            rows = list(self._fields(content.get("schema", {}), "", 0)) if int(status) < 400 else []
-            inner += _table(("field", "type", ""), rows)
+            rows = (
+                list(self._fields(content.get("schema", {}), "", 0, says_required=False)) if int(status) < 400 else []
+            )
+            table = _table(("field", "type", ""), rows)
+            folded = len(rows) > UNFOLDED
+            inner += (
+                f"<details class=answer><summary>{len(rows)} fields</summary>{table}</details>" if folded else table
+            )
             for name, header in response.get("headers", {}).items():
                 if name != "X-Request-Id":
                     inner += f"<p><code>{escape(name)}</code> {escape(header['description'])}</p>"
@@ -215,12 +228,12 @@ def _words(schema: dict[str, Any], page: _Page) -> str:
     if text == "array" and "items" in schema:
         text = f"list of {_words(page._resolved(schema['items']), page)}"  # noqa: SLF001
     bounds = [
-        f"{sign} {schema[key]:g}" if isinstance(schema[key], int | float) else f"{sign} {schema[key]}"
+        f"{sign} {schema[key]:g}" if isinstance(schema[key], float) else f"{sign} {schema[key]}"
         for key, sign in (
             ("minimum", "≥"), ("exclusiveMinimum", "&gt;"), ("maximum", "≤"), ("minLength", "length ≥"),
             ("maxLength", "length ≤"), ("maxItems", "at most"),
         )
-        if key in schema
+        if key in schema and not (isinstance(schema[key], int) and abs(schema[key]) >= LARGEST)
     ]  # fmt: skip
     if "pattern" in schema:
         bounds.append(f"<code>{escape(schema['pattern'])}</code>")

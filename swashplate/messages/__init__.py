@@ -35,7 +35,7 @@ from swashplate.messages.learning import (
     UpdateAnswer,
 )
 from swashplate.messages.registry import BlobInfo, BlobRequest, Resolve, Resolved
-from swashplate.messages.tasks import MonitoringProfile, TaskCreate
+from swashplate.messages.tasks import InvokeRequest, MonitoringProfile, TaskCreate
 
 __all__ = [
     "PROPLET_IDS_HINT",
@@ -52,6 +52,7 @@ __all__ = [
     "ExperimentConfig",
     "GroupTask",
     "Invoke",
+    "InvokeRequest",
     "InvokeResult",
     "JobCreate",
     "Launched",

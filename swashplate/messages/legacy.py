@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from datetime import datetime
+import math
+from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -36,6 +37,37 @@ def _seconds(value: object) -> object:
 
 Timestamp = Annotated[float, BeforeValidator(_seconds)]
 """Seconds since 1970, from any of the three forms."""
+
+
+def _text_of_time(value: object) -> object:
+    match value:
+        case {"secs_since_epoch": int(whole), "nanos_since_epoch": int(nanos)} if 0 <= nanos < 1_000_000_000:
+            return nano_timestamp(whole, nanos)
+        case str():
+            at = datetime.fromisoformat(value)
+            return value if at.tzinfo is not None else f"{value}Z"
+        case bool() | None:
+            raise ValueError("expected a time")
+        case int():
+            return nano_timestamp(value, 0)
+        case float():
+            whole = math.floor(value)
+            return nano_timestamp(whole, round((value - whole) * 1e6) * 1000)
+    raise ValueError("expected a time")
+
+
+def nano_timestamp(seconds: int, nanos: int) -> str:
+    """RFC 3339 in UTC, with as many of nine decimals as say something; raises ``ValueError`` outside the years 1 to 9999."""
+    try:
+        at = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    except (OverflowError, OSError) as error:
+        raise ValueError("expected a time") from error
+    decimals = f".{nanos:09}".rstrip("0") if nanos else ""
+    return f"{at.isoformat(timespec='seconds')}{decimals}Z"
+
+
+TimestampText = Annotated[str, BeforeValidator(_text_of_time)]
+"""RFC 3339 to the nanosecond, from any of the three forms."""
 
 
 class LegacyMessage(Message):
@@ -68,7 +100,10 @@ _START_ALWAYS = {"id", "name", "state", "cli_args", "broadcast", "daemon", "late
 
 
 class LegacyStart(LegacyMessage):
-    """For all proplets when ``broadcast`` is set, else for ``proplet_id``. ``state`` is the task's before the start."""
+    """For all proplets when ``broadcast`` is set, else for ``proplet_id``. ``state`` is the task's before the start.
+
+    ``monitoring_profile`` has its ``interval`` in seconds where the reader is a proplet, in nanoseconds in the HTTP API.
+    """
 
     id: str = Field(min_length=1)
     name: str = Field(min_length=1)
@@ -82,6 +117,9 @@ class LegacyStart(LegacyMessage):
     daemon: bool = False
     latent: bool = False
     encrypted: bool = False
+    kbs_resource_path: str = ""
+    hal_storage_path: str = ""
+    monitoring_profile: JsonObject = {}
     parent_results: dict[str, Json] = {}
     proplet_id: str = ""
 
@@ -189,12 +227,24 @@ class LegacyResult(LegacyMessage):
         return json.dumps(shown).encode()
 
 
-class LegacyReport(LegacyMessage):
-    """What is read of a proplet's metrics, or with ``task_id`` of a task's."""
+class LegacyMetrics(LegacyMessage):
+    """What a proplet measured of its machine."""
 
     proplet_id: Identifier
-    task_id: str = ""
-    timestamp: Timestamp | None = None
+    namespace: str = "default"
+    timestamp: TimestampText = ""
+    cpu_metrics: JsonObject = {}
+    memory_metrics: JsonObject = {}
+
+
+class LegacyTaskMetrics(LegacyMessage):
+    """What a proplet measured of a task; no attempt is named."""
+
+    task_id: str = Field(min_length=1)
+    proplet_id: Identifier
+    timestamp: TimestampText = ""
+    metrics: JsonObject = {}
+    aggregated: JsonObject | None = None
 
 
 class LegacyWanted(LegacyMessage):

@@ -120,6 +120,36 @@ class TaskCreate(Message):
         return self
 
 
+class InvokeRequest(Message):
+    """One call of a latent task. ``inputs`` replace the task's unless empty, ``env`` is merged over it.
+
+    ``timeout_s`` covers everything from the request to the result, in seconds. ``async`` asks for an answer as soon as the
+    call is durable; otherwise the answer is its result.
+    """
+
+    inputs: list[Input] = Field(default=[], max_length=1024)
+    env: dict[str, str] = {}
+    timeout_s: float = Field(default=300, gt=0, le=300)
+    later: bool = Field(default=False, alias="async")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, value: object) -> object:
+        """A caller that has none may say ``null``."""
+        if not isinstance(value, dict):
+            return value
+        return {k: v for k, v in value.items() if v is not None or k not in {"inputs", "env"}}
+
+    @model_validator(mode="after")
+    def _sendable(self) -> Self:
+        _no_nul(self.env)
+        if any("\0" in text for text in self.inputs):
+            raise ValueError("inputs must not contain NUL")
+        if (size := len(self.model_dump_json().encode())) > MAX_START_BYTES:
+            raise ValueError(f"inputs and env together must be at most {MAX_START_BYTES} bytes, got {size}")
+        return self
+
+
 def wasm_of(text: str) -> bytes:
     """The WASM binary that is ``text`` in base64; raises ``ValueError`` when it is none."""
     try:

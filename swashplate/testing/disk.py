@@ -124,11 +124,11 @@ class VirtualDatabase(Database):
         self._committer = Committer(self._together_or_alone, pace, source)
 
     async def __aenter__(self) -> Self:
-        self._connection = self._engine.connect()
+        self._opened = self._engine.connect()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._connection.close()
+        self._opened.close()
 
     async def run(self, work: Work[T]) -> T:
         result: T = await self._committer.run(work)
@@ -137,7 +137,7 @@ class VirtualDatabase(Database):
     def _together_or_alone(self, group: list[tuple[Work[Any], asyncio.Future[Any]]]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for work, done in group:
-            outcomes.append(_attempted(self._connection, work, done))
+            outcomes.append(_attempted(self._opened, work, done))
         return outcomes
 
 

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from swashplate.cli import main
+from swashplate.client import SyncClient
 from swashplate.stack.environment import without_roles
 from tests.support.stack import poll
 from tests.support.wat import SPIN
@@ -19,28 +22,40 @@ from tests.support.wat import SPIN
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-class Shell:
-    """``swashplate …`` in a folder where the stack is found as ``./.swashplate``, like after ``swashplate up``."""
+@dataclass(frozen=True)
+class Done:
+    stdout: str
+    stderr: str
 
-    def __init__(self, stack, folder: Path) -> None:
+
+class Shell:
+    """``swashplate …`` in a folder where the stack is found as ``./.swashplate``, like after ``swashplate up``.
+
+    Commands run in this process, which spares each its start; ``begin`` gives one a process of its own.
+    """
+
+    def __init__(self, stack, folder: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
         self.stack = stack
         self.folder = folder
         (folder / ".swashplate").symlink_to(stack.state)
         (folder / "examples").symlink_to(EXAMPLES)
-        self._options = {
-            "cwd": folder,
-            "text": True,
-            "env": {k: v for k, v in without_roles(os.environ).items() if not k.endswith("MANAGER_URL")},
-        }
+        self._patch = patch
+        self._capture = capture
+        patch.chdir(folder)
+        for name in {*os.environ} - {*without_roles(os.environ)}:
+            patch.delenv(name)
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "swashplate", *words]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **self._options)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def run(self, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "swashplate", *words]
-        done = subprocess.run(command, capture_output=True, check=False, timeout=60, **self._options)
-        assert done.returncode == status, done
+    def run(self, *words: str, status: int = 0) -> Done:
+        self._patch.setattr(sys, "argv", ["swashplate", *words])
+        self._capture.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        done = Done(*self._capture.readouterr())
+        assert end.value.code == status, done
         return done
 
     def json(self, *words: str, status: int = 0):
@@ -51,15 +66,16 @@ class Shell:
 
 
 @pytest.fixture
-def shell(stack, tmp_path):
-    return Shell(stack, tmp_path)
+def shell(stack, tmp_path, monkeypatch, capsys):
+    return Shell(stack, tmp_path, monkeypatch, capsys)
 
 
 def test_a_function_runs_and_its_result_alone_is_on_stdout(shell):
-    done = shell.run("run", "examples/add.wasm", "--invoke", "add", "2", "40", "--wait")
-    assert done.stdout == "42\n"
-    assert "completed on" in done.stderr
-    assert "\x1b" not in done.stderr
+    with shell.begin("run", "examples/add.wasm", "--invoke", "add", "2", "40", "--wait") as running:
+        result, said = running.communicate(timeout=60)
+    assert (running.returncode, result) == (0, "42\n")
+    assert "completed on" in said
+    assert "\x1b" not in said
     quiet = shell.run("run", "examples/hello.wasm", "you", "--env", "A=1", "--on", shell.stack.proplets[1], "-q")
     assert (quiet.stdout, quiet.stderr) == ("hello you\n", "")
 
@@ -141,22 +157,66 @@ def test_wrong_usage_and_a_manager_that_is_not_there_are_told_apart(shell):
     assert "ws://x" in shell.run("proplet", "list", "-m", "ws://x", status=1).stderr
 
 
-def test_proplets_are_listed_and_shown(shell):
-    known = shell.json("proplet", "list")["proplets"]
-    assert {each["id"] for each in known} >= set(shell.stack.proplets)
-    first = shell.stack.proplets[0]
-    assert first in shell.run("proplet", "show", first[:13]).stdout
+def test_a_workflow_with_a_failing_branch_ends_as_declared_and_is_drawn(shell):
+    done = shell.run("workflow", "create", "examples/workflow.yaml", "--start", "--wait", "--name", uuid.uuid4().hex)
+    drawn = [line.split(" · ")[0] for line in done.stdout.splitlines()]
+    assert [line.rpartition("─ ")[2].split("  ")[:2] for line in drawn[1:]] == [
+        ["● measure", "completed"],
+        ["● summary", "completed"],
+        ["✗ ratio", "failed"],
+        ["⊘ report", "skipped"],
+        ["● alarm", "completed"],
+    ]
+    assert [line.index("─ ") // 4 for line in drawn[1:]] == [0, 1, 1, 2, 2]
+    assert "ratio, which failed · also after summary" in done.stdout
+    assert "ratio: failed: wasm trap: integer divide by zero" in done.stderr.splitlines()
+
+
+def test_a_job_runs_and_a_failed_one_fails_the_command(shell):
+    done = shell.json("job", "create", "examples/job.yaml", "--start", "--wait")
+    assert [task["results"] for task in done["tasks"]] == ["3", "7", "hello world\n"]
+    (shell.folder / "bad.json").write_text(
+        json.dumps([{"name": "bad", "file": "examples/add.wasm", "invoke": "div", "inputs": [1, 0]}])
+    )
+    failed = shell.run("job", "create", "bad.json", "--start", "--wait", status=1)
+    assert "✗ bad  failed" in failed.stdout
+
+
+def test_a_latent_task_is_called_when_it_is_ready(shell):
+    name = f"adder-{uuid.uuid4().hex[:8]}"
+    said = shell.run("run", "examples/add.wasm", "--invoke", "add", "--latent", "--name", name)
+    assert "is ready on" in said.stderr
+    assert shell.run("task", "invoke", name, "2", "40").stdout == "42\n"
+    with SyncClient(shell.stack.url("manager")) as manager:
+        task = next(task for task in manager.tasks.every(name=name) if task.name == name)
+        assert manager.tasks.invoke(task.id, [3, 4]).results == "7"
+        later = manager.tasks.submit(task.id, [5, 6])
+        assert manager.tasks.wait_invocation(task.id, later.invocation_id, timeout=30).results == "11"
+        assert manager.tasks.invocations(task.id).total == 3
+    assert "got 1 inputs" in shell.run("task", "invoke", name, "2", status=1).stderr
+    shell.run("task", "stop", name)
+
+
+def test_a_cordoned_proplet_is_shown_as_one(shell):
+    proplet = shell.stack.proplets[-1]
+    try:
+        assert "takes no new work" in shell.run("proplet", "cordon", proplet).stderr
+        row = next(line for line in shell.run("proplet", "list").stdout.splitlines() if line.startswith(proplet))
+        assert row.split()[2] == "cordoned"
+    finally:
+        shell.run("proplet", "uncordon", proplet)
+    assert not shell.json("proplet", "show", proplet)["cordoned"]
 
 
 def test_a_shell_completes_commands_and_ids(shell):
     task_id = shell.run("task", "create", "completed", "--file", "examples/add.wasm").stdout.strip()
 
     def offered(line: str) -> list[str]:
-        words = line.split(" ")
-        environment = {"_SWASHPLATE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-        command = [sys.executable, "-m", "swashplate"]
-        options = {**shell._options, "env": {**shell._options["env"], **environment}}
-        return subprocess.run(command, capture_output=True, check=True, timeout=60, **options).stdout.split()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("_SWASHPLATE_COMPLETE", "complete_bash")
+            patch.setenv("COMP_WORDS", line)
+            patch.setenv("COMP_CWORD", str(line.count(" ")))
+            return shell.run().stdout.split()
 
     assert "workflow" in offered("swashplate wor")
     assert task_id in offered(f"swashplate task show {task_id[:4]}")

@@ -15,7 +15,20 @@ import pytest
 from manager.app import managing
 from manager.settings import ManagerSettings
 from swashplate.bus import MemoryBroker, MemoryBus, Received, Will
-from swashplate.messages import Ack, Alive, AttemptStatus, PropletCreate, Resolve, Resolved, Result, Start, Stop
+from swashplate.messages import (
+    Ack,
+    Alive,
+    AttemptStatus,
+    Capabilities,
+    Invoke,
+    InvokeResult,
+    PropletCreate,
+    Resolve,
+    Resolved,
+    Result,
+    Start,
+    Stop,
+)
 from swashplate.topics import Topics
 from tests.support.ports import free_port
 
@@ -56,14 +69,18 @@ class FakeProplet:
         self.starts: asyncio.Queue[Start] = asyncio.Queue()
         self.acks: asyncio.Queue[str] = asyncio.Queue()
         self.stops: asyncio.Queue[Stop] = asyncio.Queue()
+        self.invokes: asyncio.Queue[Invoke] = asyncio.Queue()
+        self.capabilities = Capabilities()
         offline = Alive(proplet_id=proplet_id, instance=self.instance, status="offline")
         will = Will(NAMES.proplet(proplet_id, "alive"), offline.encode())
         self.bus = MemoryBus(broker, client_id=proplet_id, will=will)
         self.bus.on_connect(self.register)
 
     async def register(self, **capabilities) -> None:
-        said = {"proplet_id": self.id, "instance": self.instance, "capabilities": capabilities}
-        await self.say("create", PropletCreate.model_validate(said))
+        """As it is, or from now on with other capabilities."""
+        self.capabilities = self.capabilities.model_copy(update=capabilities)
+        said = PropletCreate(proplet_id=self.id, instance=self.instance, capabilities=self.capabilities)
+        await self.say("create", said)
 
     async def say(self, kind: str, message) -> None:
         await self.bus.publish(NAMES.proplet(self.id, kind), message.encode())
@@ -96,6 +113,45 @@ class FakeProplet:
         await self.say("results", said)
         return said.id
 
+    async def deployed(self) -> Start:
+        """The next start, accepted and ready to be invoked."""
+        start = await self.started()
+        await self.status(start, "accepted")
+        await self.acknowledged(await self.status(start, "ready"))
+        return start
+
+    async def invoked(self) -> Invoke:
+        async with asyncio.timeout(PATIENCE):
+            return await self.invokes.get()
+
+    async def invoke_result(self, invoke: Invoke, results=None, **more) -> str:
+        said = InvokeResult(
+            id=uuid.uuid4().hex,
+            invocation_id=invoke.invocation_id,
+            task_id=invoke.task_id,
+            attempt=invoke.attempt,
+            proplet_id=self.id,
+            results=results,
+            **more,
+        )
+        await self.say("invoke_results", said)
+        return said.id
+
+    async def stopped(self) -> Stop:
+        """The next stop, obeyed."""
+        async with asyncio.timeout(PATIENCE):
+            stop = await self.stops.get()
+        said = Result(
+            id=uuid.uuid4().hex,
+            task_id=stop.id,
+            attempt=stop.attempt,
+            proplet_id=self.id,
+            error="stopped",
+            code="stopped",
+        )
+        await self.say("results", said)
+        return stop
+
     async def acknowledged(self, message_id: str) -> None:
         async with asyncio.timeout(PATIENCE):
             while await self.acks.get() != message_id:
@@ -107,6 +163,9 @@ class FakeProplet:
     async def _stop(self, message: Received) -> None:
         self.stops.put_nowait(Stop.decode(message.payload))
 
+    async def _invoke(self, message: Received) -> None:
+        self.invokes.put_nowait(Invoke.decode(message.payload))
+
     async def _ack(self, message: Received) -> None:
         for message_id in Ack.decode(message.payload).ids:
             self.acks.put_nowait(message_id)
@@ -115,6 +174,7 @@ class FakeProplet:
         await self.bus.subscribe(NAMES.to_proplet(self.id, "start"), self._start)
         await self.bus.subscribe(NAMES.to_proplet(self.id, "ack"), self._ack)
         await self.bus.subscribe(NAMES.to_proplet(self.id, "stop"), self._stop)
+        await self.bus.subscribe(NAMES.to_proplet(self.id, "invoke"), self._invoke)
 
 
 class World:
@@ -163,8 +223,9 @@ class World:
                 database.execute(f"ALTER TABLE {table} RENAME COLUMN away TO {column}")
 
     @asynccontextmanager
-    async def proplet(self, proplet_id: str):
+    async def proplet(self, proplet_id: str, **capabilities):
         proplet = FakeProplet(self.broker, proplet_id)
+        proplet.capabilities = Capabilities(**capabilities)
         await proplet.listen()
         async with proplet.bus:
             await self.until(lambda shown: shown["alive"], f"/proplets/{proplet_id}")
@@ -185,7 +246,8 @@ class World:
             data=None if body is None else json.dumps(body),
             headers={"Content-Type": "application/json", **headers},
         ) as response:
-            return response.status, json.loads(await response.text())
+            text = await response.text()
+            return response.status, json.loads(text) if text else None
 
     async def until(self, condition, path: str):
         """Ask again until the answer fulfils the condition."""

@@ -7,11 +7,12 @@ from itertools import count
 
 import pytest
 
+from benchmarks.full_store import fill
 from manager import store
 from manager.catalogue import Filter, facets_of, find
 from manager.records import Group, Task, spec_text
 from manager.states import TaskState
-from manager.tables import SCHEMA, task_counts, task_metadata
+from manager.tables import SCHEMA, task_counts, task_metadata, tasks
 from swashplate.database import Database
 from swashplate.messages import TaskCreate
 
@@ -140,3 +141,21 @@ async def test_a_large_batch_is_written_whole(database):
     assert (await seqs(database, metadata={"all": True}))[0] == 2500
     await write(database, erased=made)
     assert await seqs(database) == (0, [])
+
+
+async def test_the_benchmark_s_store_is_what_the_manager_would_have_written(new_database):
+    filled, written = new_database(), new_database()
+    await fill(filled, 120)
+
+    def all_of(table):
+        return lambda db: {tuple(row) for row in db.execute(table.select())}
+
+    async with Database(filled, SCHEMA) as database:
+        total, found = await database.run(lambda db: store.list_tasks(db, 0, 1000))
+        expected = [await database.run(all_of(table)) for table in (tasks, task_metadata, task_counts)]
+        attempts = await database.run(lambda db: store.attempts_of(db, found[0].id))
+    assert total == len(found) == 120
+    assert [(each.number, each.result) for each in attempts] == [(1, found[0].result)]
+    async with Database(written, SCHEMA) as database:
+        await write(database, *found)
+        assert [await database.run(all_of(table)) for table in (tasks, task_metadata, task_counts)] == expected

@@ -8,9 +8,20 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from manager import legacy, proplets
+from manager import histories, invocations, legacy, proplets
 from swashplate.bus import MemoryBus, Received
-from swashplate.messages.legacy import LegacyAlive, LegacyCreate, LegacyLearned, LegacyResult, LegacyStart
+from swashplate.errors import InvalidRequestError
+from swashplate.messages.legacy import (
+    LegacyAlive,
+    LegacyCreate,
+    LegacyInvoke,
+    LegacyInvokeResult,
+    LegacyLearned,
+    LegacyMetrics,
+    LegacyResult,
+    LegacyStart,
+    LegacyStop,
+)
 from tests.manager.conftest import NAMES, PATIENCE
 from tests.manager.test_learning import FakeCoordinator
 
@@ -170,3 +181,215 @@ async def test_a_result_without_a_readable_update_is_kept_and_handed_to_nobody(w
             ended = await world.ended(task["id"])
             assert ended["results"]["update_b64"] == inside.update_b64
         assert coordinator.updates == []
+
+
+# Standing tasks, calls, and what is measured.
+
+
+async def hears(world, old, kind, model):
+    """What is said to all proplets of this kind."""
+    heard: asyncio.Queue = asyncio.Queue()
+
+    async def hear(message: Received) -> None:
+        heard.put_nowait(model.decode(message.payload))
+
+    await old.bus.subscribe(NAMES.shared_to_proplets(kind), hear)
+
+    async def following():
+        async with asyncio.timeout(PATIENCE):
+            return await heard.get()
+
+    return heard, following
+
+
+async def test_a_latent_task_is_called_on_the_shared_topics(world):
+    async with world.manager(), legacy_proplet(world) as old:
+        _, invoked = await hears(world, old, "invoke", LegacyInvoke)
+        task = await running(world, old, latent=True)
+        body = {"inputs": [2, 40], "env": {"A": "b"}}
+        waiting = asyncio.create_task(world.call("POST", f"/tasks/{task['id']}/invoke", body))
+        call = await invoked()
+        assert (call.id, call.proplet_id, call.inputs, call.env) == (task["id"], "old", ["2", "40"], {"A": "b"})
+        await old.say("invoke_results", answer(call, results="42"))
+        assert (await waiting)[1]["results"] == "42"
+
+
+def answer(call: LegacyInvoke, **more) -> LegacyInvokeResult:
+    return LegacyInvokeResult(task_id=call.id, invocation_id=call.invocation_id, proplet_id="old", **more)
+
+
+async def test_a_call_that_came_before_the_compiler_had_finished_is_made_again(world):
+    async with world.manager(), legacy_proplet(world) as old:
+        _, invoked = await hears(world, old, "invoke", LegacyInvoke)
+        task = await running(world, old, latent=True)
+        waiting = asyncio.create_task(world.call("POST", f"/tasks/{task['id']}/invoke", {}))
+        call = await invoked()
+        await old.say("invoke_results", answer(call, results="", error=f"task {call.id} has not been precompiled"))
+        again = await invoked()
+        assert again.invocation_id == call.invocation_id
+        await old.say("invoke_results", answer(again, results="", error="trap"))
+        status, body = await waiting
+        assert (status, body["error"], body["code"]) == (502, "trap", "failed")
+
+
+async def test_a_call_on_the_shared_topics_is_made_once_also_by_a_restarted_manager(world, monkeypatch):
+    monkeypatch.setattr(invocations, "AGAIN_S", 0.01)
+    async with legacy_proplet(world) as old:
+        heard, invoked = await hears(world, old, "invoke", LegacyInvoke)
+        async with world.manager():
+            await old.say("create", LegacyCreate(proplet_id="old"))
+            task = await running(world, old, latent=True)
+            _, submitted = await world.call("POST", f"/tasks/{task['id']}/invoke", {"async": True})
+            call = await invoked()
+        async with world.manager():
+            await old.say("alive", LegacyAlive(proplet_id="old"))
+            await old.say("invoke_results", answer(call, results="once"))
+            path = f"/tasks/{task['id']}/invocations/{submitted['invocation_id']}?wait=10"
+            assert (await world.call("GET", path))[1]["results"] == "once"
+            assert heard.empty()
+
+
+async def test_the_answer_of_a_stranger_to_a_call_is_refused(world):
+    async with world.manager(), legacy_proplet(world) as old, world.proplet("modern"):
+        _, invoked = await hears(world, old, "invoke", LegacyInvoke)
+        task = await running(world, old, latent=True)
+        waiting = asyncio.create_task(world.call("POST", f"/tasks/{task['id']}/invoke", {}))
+        call = await invoked()
+        for stranger in ("modern", "nobody"):
+            forged = answer(call, results="forged").model_copy(update={"proplet_id": stranger})
+            await old.say("invoke_results", forged)
+        await old.say("invoke_results", answer(call, results="true"))
+        assert (await waiting)[1]["results"] == "true"
+
+
+async def test_a_daemon_that_says_that_it_has_begun_is_running_until_it_is_stopped(world):
+    async with world.manager(), legacy_proplet(world) as old:
+        task = await running(world, old, daemon=True, restart="always")
+        await old.say("results", LegacyResult(task_id=task["id"], proplet_id="old", results=""))
+        other = await running(world, old)  # what was said before has been heard
+        await old.say("results", LegacyResult(task_id=other["id"], proplet_id="old", results="done"))
+        await world.ended(other["id"])
+        assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["status"] == "running"
+        assert (await world.call("POST", f"/tasks/{task['id']}/stop"))[0] == 200
+        assert (await world.ended(task["id"]))["status"] == "interrupted"
+        assert old.starts.empty()
+
+
+async def test_a_daemon_begins_again_when_its_legacy_proplet_registers_anew_or_reports_an_error(world):
+    async with world.manager(), legacy_proplet(world) as old:
+        task = await running(world, old, daemon=True)
+        await old.say("results", LegacyResult(task_id=task["id"], proplet_id="old", error="no such file"))
+        assert (await old.started()).id == task["id"]
+        await world.until(lambda shown: shown["status"] == "running", f"/tasks/{task['id']}")
+        await old.say("create", LegacyCreate(proplet_id="old"))
+        assert (await old.started()).id == task["id"]
+        assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["attempt"] == 3
+
+
+@asynccontextmanager
+async def two(world):
+    async with legacy_proplet(world) as old:
+        await old.say("create", LegacyCreate(proplet_id="older"))
+        await registered(world)
+        await world.until(lambda shown: shown["alive"], "/proplets/older")
+        yield old
+
+
+async def test_a_broadcast_is_an_addressed_start_for_each(world):
+    async with world.manager(), two(world) as old:
+        task = await world.launch(broadcast=True)
+        starts = [await old.started(), await old.started()]
+        assert sorted(start.proplet_id for start in starts) == ["old", "older"]
+        assert not any(start.broadcast for start in starts)
+        for start in starts:
+            said = LegacyResult(task_id=task["id"], proplet_id=start.proplet_id, results=start.proplet_id)
+            await old.say("results", said)
+        assert (await world.ended(task["id"]))["results"] == {"old": "old", "older": "older"}
+
+
+async def test_a_stop_is_not_said_while_it_would_reach_a_proplet_that_is_to_go_on(world):
+    """It names a task, and every proplet that runs it obeys."""
+    async with world.manager(), two(world) as old:
+        stops, stopped = await hears(world, old, "stop", LegacyStop)
+        everywhere = await world.launch(broadcast=True, daemon=True)
+        alone = await world.launch(proplet_id="old", daemon=True)
+        for _ in range(3):
+            await old.started()
+        for task in (everywhere, alone):
+            await world.until(lambda shown: shown["status"] == "running", f"/tasks/{task['id']}")
+        assert (await world.call("POST", "/proplets/old/drain"))[1]["draining"]
+        assert (await stopped()).id == alone["id"]
+        assert (await world.call("GET", "/proplets/old"))[1]["task_count"] == 1
+        assert stops.empty()
+        await world.call("POST", f"/tasks/{everywhere['id']}/stop")
+        assert (await stopped()).id == everywhere["id"]
+        assert (await world.ended(everywhere["id"]))["status"] == "interrupted"
+
+
+async def test_a_legacy_proplet_is_given_as_much_at_a_time_as_the_setting_says(world):
+    world.settings["MANAGER_LEGACY_SLOTS"] = "2"
+    async with world.manager(), legacy_proplet(world) as old:
+        await registered(world)
+        for _ in range(3):
+            task = await world.launch()
+        await old.started()
+        await old.started()
+        shown = await world.until(lambda shown: "waiting" in shown, f"/tasks/{task['id']}")
+        assert shown["waiting"] == "the only proplet has no free slot"
+
+
+async def test_what_is_measured_has_its_interval_in_seconds_and_its_time_in_any_form(world, monkeypatch):
+    monkeypatch.setattr(histories, "WRITE_EVERY_S", 0.01)
+    async with world.manager(), legacy_proplet(world) as old:
+        await registered(world)
+        profile = {"interval": 2_000_000_000, "history_size": 7}
+        task = await world.launch(proplet_id="old", monitoring_profile=profile, kbs_resource_path="kbs:///k")
+        start = await old.started()
+        assert (start.monitoring_profile["interval"], start.monitoring_profile["history_size"]) == (2, 7)
+        assert start.kbs_resource_path == "kbs:///k"
+        forms = {
+            "2026-01-02T03:04:05.123456789Z": "2026-01-02T03:04:05.123456789Z",
+            1767323045: "2026-01-02T03:04:05Z",
+            1767323045.5: "2026-01-02T03:04:05.5Z",
+        }
+        rust = {"secs_since_epoch": 1767323045, "nanos_since_epoch": 5}
+        for at in (*forms, rust):
+            said = {"task_id": task["id"], "proplet_id": "old", "metrics": {}, "aggregated": None, "timestamp": at}
+            await old.bus.publish(NAMES.shared_from_proplets("task_metrics"), json.dumps(said).encode(), qos=2)
+            said = {"proplet_id": "old", "timestamp": at, "cpu_metrics": {"percent": 1.5}}
+            await old.bus.publish(NAMES.shared_from_proplets("metrics"), json.dumps(said).encode(), qos=2)
+        expected = ["2026-01-02T03:04:05.000000005Z", *reversed(forms.values())]
+        for path in (f"/tasks/{task['id']}/metrics", "/proplets/old/metrics"):
+            page = await world.until(lambda page: page["total"] == 4, path)
+            assert [each["timestamp"] for each in page["metrics"]] == expected
+
+
+@pytest.mark.parametrize("at", [True, "yesterday", 1e300, {"secs_since_epoch": 1, "nanos_since_epoch": -1}, [1]])
+def test_a_time_in_no_known_form_is_refused(at):
+    with pytest.raises(InvalidRequestError, match="timestamp"):
+        LegacyMetrics.decode(json.dumps({"proplet_id": "old", "timestamp": at}))
+
+
+async def test_a_registration_anew_keeps_the_cordon(world):
+    async with world.manager(), legacy_proplet(world) as old:
+        await registered(world)
+        await world.call("POST", "/proplets/old/cordon")
+        await old.say("create", LegacyCreate(proplet_id="old", namespace="edge"))
+        shown = await world.until(lambda shown: shown["namespace"] == "edge", "/proplets/old")
+        assert shown["cordoned"] is True
+
+
+async def test_what_the_parents_gave_is_in_the_start_and_in_the_guests_environment(world):
+    tasks = [
+        {"name": "first", "image_url": "registry/image:1"},
+        {"name": "second", "image_url": "registry/image:1", "depends_on": ["first"], "env": {"A": "b"}},
+    ]
+    async with world.manager(), legacy_proplet(world) as old:
+        await registered(world)
+        status, made = await world.call("POST", "/workflows", {"tasks": tasks, "start": True})
+        assert status == 201, made
+        first = await old.started()
+        await old.say("results", LegacyResult(task_id=first.id, proplet_id="old", results={"x": 1}))
+        second = await old.started()
+        assert second.parent_results == {first.id: {"x": 1}}
+        assert second.env == {"A": "b", "PARENT_RESULTS": json.dumps({first.id: {"x": 1}})}

@@ -8,13 +8,17 @@ from hypothesis import strategies as st
 
 from manager.states import (
     ATTEMPT,
+    INVOCATION,
     TASK,
     AttemptEvent,
     AttemptState,
     IllegalEventError,
+    InvocationEvent,
+    InvocationState,
     TaskEvent,
     TaskState,
     next_attempt,
+    next_invocation,
     next_task,
 )
 
@@ -37,12 +41,21 @@ def test_an_attempt_knows_exactly_the_events_of_its_table(state, event):
             next_attempt(state, event)
 
 
-def test_nothing_happens_to_an_ended_attempt():
-    assert not [pair for pair in ATTEMPT if pair[0].ended]
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(InvocationState, InvocationEvent)))
+def test_an_invocation_knows_exactly_the_events_of_its_table(state, event):
+    if (state, event) in INVOCATION:
+        assert next_invocation(state, event) is INVOCATION[state, event]
+    else:
+        with pytest.raises(IllegalEventError):
+            next_invocation(state, event)
 
 
-def test_an_ended_task_can_only_be_started_again_or_refused_that_or_reset():
-    assert {event for state, event in TASK if state.ended} == {TaskEvent.START, TaskEvent.REFUSED, TaskEvent.RESET}
+def test_nothing_happens_to_an_ended_attempt_or_invocation():
+    assert not [pair for pair in (*ATTEMPT, *INVOCATION) if pair[0].ended]
+
+
+def test_an_ended_task_can_only_be_started_again_or_reset_or_be_refused_its_start():
+    assert {event for state, event in TASK if state.ended} == {TaskEvent.START, TaskEvent.RESET, TaskEvent.REFUSED}
 
 
 @given(st.lists(st.sampled_from(AttemptEvent), max_size=12))

@@ -157,5 +157,6 @@ def proplet_player(legacy_stack: tuple[Stack, Broker]) -> Player:
         **BINARIES,
     }
     clients = {"proplet": broker.connect("proplet-2"), "stranger": broker.connect("proplet-3")}
-    listens = [f"{base}/control/manager/start", f"{base}/control/manager/stop", f"{base}/registry/server"]
+    listens = [f"{base}/control/manager/{kind}" for kind in ("start", "stop", "invoke")]
+    listens.append(f"{base}/registry/server")
     return Player(clients, listens, variables, lambda: stack.log("manager", "proxy", "coordinator"))

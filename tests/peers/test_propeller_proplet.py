@@ -23,7 +23,7 @@ def test_a_conversation_with_a_propeller_proplet(proplet_player: Player, name: s
     url = f"{variables['models']}/lines/{variables['line']}/models"
     assert call("POST", url, {"version": 0, "model": {"w": [0, 0, 0], "b": 0}})[0] == 201
     proplet_player.play(load(WHO, name))
-    for kind in ("start", "stop"):
+    for kind in ("start", "stop", "invoke"):
         assert proplet_player.left(f"{variables['base']}/control/manager/{kind}") == []
 
 

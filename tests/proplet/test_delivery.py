@@ -365,3 +365,15 @@ async def test_messages_of_one_task_are_in_order(world, proplet, guests):
         assert isinstance(await world.manager.result(start.id), Result)
         await world.manager.until(lambda: "results" in heard)
     assert heard.index("status") < heard.index("results")
+
+
+async def test_a_result_that_is_too_large_to_be_kept_for_ever_is_answered_for_too(world, guests, logged):
+    start = world.start(guests["prints"]("x" * 9000))
+    async with world.proplet():
+        assert len((await world.manager.outcome(start)).results) == 9000
+        await world.manager.until(lambda: world.manager.alives[-1].running == [])
+    world.manager.results.clear()
+    async with world.proplet():
+        again = await world.manager.outcome(start)
+    assert (again.code, again.retryable) == ("result_forgotten", True)
+    assert sum("Executing task" in line["event"] for line in logged) == 1

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from swashplate.messages import AttemptRef
+from tests.proplet.test_sandbox import COMPONENT
 
 ENDLESS = '(module (func (export "again") (loop $again (br $again))))'
 FOREVER = {"latent": True, "timeout_s": None}
@@ -45,11 +46,19 @@ async def test_a_command_is_called_with_merged_environment_and_inputs(world, pro
     assert env["TASK_ID"] == start.id
 
 
+async def test_a_component_is_called_too(world, proplet):
+    start = world.start(COMPONENT.format(body="i32.const 0", name="wasi:cli/run@0.2.0"), **FOREVER)
+    await world.manager.ready(start)
+    assert [(await world.manager.called(start.id)).error for _ in range(2)] == [None, None]
+
+
 async def test_a_deployment_holds_no_slot_and_is_reported_as_running(world, proplet, guests, adding):
     await world.manager.ready(adding)
     assert (await world.manager.outcome(world.start(guests["prints"]("beside")))).results == "beside"
-    await world.manager.until(lambda: world.manager.alives[-1].running == [AttemptRef(task_id=adding.id, attempt=1)])
-    assert world.manager.alives[-1].free_slots == 1
+    here = [AttemptRef(task_id=adding.id, attempt=1)]
+    await world.manager.until(
+        lambda: (world.manager.alives[-1].running, world.manager.alives[-1].free_slots) == (here, 1)
+    )
 
 
 async def test_the_binary_is_compiled_before_it_is_ready(world, proplet, adding, logged):
@@ -78,18 +87,24 @@ async def test_a_call_of_what_is_not_deployed_is_answered_at_once(world, proplet
     assert (answer.code, answer.retryable) == ("not_deployed", True)
 
 
-async def test_calls_of_one_task_run_as_many_at_a_time_as_it_allows(world, adding):
+async def test_calls_of_one_task_run_as_many_at_a_time_as_it_allows(world, adding, logged):
     endless = world.start(ENDLESS, name="again", concurrency=1, **FOREVER)
     async with world.proplet(PROPLET_SLOTS="3"):
         await world.manager.ready(endless)
         await world.manager.ready(adding)
-        first = await world.manager.invoke(endless.id, timeout_s=1.0)
-        second = await world.manager.invoke(endless.id, timeout_s=1.5)
-        answer = await world.manager.called(adding.id)
-        assert answer.results == "3"
-        assert (await world.manager.answer(first)).code == "timeout"
-        assert (await world.manager.answer(second)).code == "timeout"
-        assert [r.invocation_id for r in world.manager.invoke_results] == [answer.invocation_id, first, second]
+        first, second = [await world.manager.invoke(endless.id) for _ in range(2)]
+        await world.manager.until(lambda: world.manager.alives[-1].invocations == sorted([first, second]))
+        assert (await world.manager.called(adding.id)).results == "3"
+        assert sum(line["event"].startswith(f"Executing task {endless.id}") for line in logged) == 1
+
+
+async def test_calls_have_a_deadline_also_while_they_wait(world, proplet):
+    endless = world.start(ENDLESS, name="again", **FOREVER)
+    await world.manager.ready(endless)
+    first = await world.manager.invoke(endless.id)
+    answer = await world.manager.called(endless.id, timeout_s=0.3)
+    assert (answer.code, answer.error) == ("timeout", "timed out after 0.3 s")
+    assert first not in [r.invocation_id for r in world.manager.invoke_results]
 
 
 async def test_calls_that_wait_are_answered_in_their_order(world, proplet, adding):
@@ -128,6 +143,17 @@ async def test_a_stop_ends_the_deployment_and_its_calls(world, proplet):
         assert (await world.manager.result(endless.id)).code == "stopped"
         assert {(await world.manager.answer(each)).code for each in (running, waiting)} == {"stopped"}
     assert (await world.manager.called(endless.id)).code == "not_deployed"
+
+
+async def test_a_newer_deployment_ends_the_older_and_its_calls(world, proplet):
+    older = world.start(ENDLESS, name="again", **FOREVER)
+    await world.manager.ready(older)
+    called = await world.manager.invoke(older.id)
+    await world.manager.start(older.model_copy(update={"attempt": 2}))
+    assert (await world.manager.answer(called)).code == "superseded"
+    result = await world.manager.result(older.id)
+    assert (result.attempt, result.code) == (1, "superseded")
+    await world.manager.until(lambda: [s for s in world.manager.statuses if (s.attempt, s.status) == (2, "ready")])
 
 
 async def test_after_a_restart_the_deployment_and_its_calls_have_failed(world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import datetime
 
@@ -10,9 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proplet import usage
+from proplet.course import Course
+from proplet.journal import Journal
 from proplet.monitor import profile_of
+from proplet.outgoing import Ref
+from proplet.progress import STAYS_S, Progress
 from proplet.usage import Sample, Usage
+from swashplate.bus import MemoryBus
 from swashplate.messages import MonitoringProfile, Start
+from tests.proplet.conftest import ID, NAMES
 
 FAST = MonitoringProfile(interval=100_000_000)
 
@@ -30,6 +37,20 @@ async def test_a_stage_that_lasts_is_told(world, proplet, guests):
     told = await world.manager.until(lambda: [p for p in world.manager.progress if p.stage == "running"])
     assert (told[0].task_id, told[0].attempt, told[0].status) == (start.id, 1, "progress")
     assert world.manager.statuses[0].status == "accepted"
+
+
+async def test_a_stage_that_is_over_soon_is_not_told(world, tmp_path):
+    async with Journal(tmp_path / "journal.db") as journal, MemoryBus(world.broker, client_id=ID) as bus:
+        refs = [Ref(task_id, 1) for task_id in ("brief", "lasting")]
+        await journal.accept(refs)
+        progress = Progress(bus, NAMES, ID, journal)
+        brief, lasting = (Course(ref, progress.changed) for ref in refs)
+        brief.enter("running")
+        lasting.enter("running")
+        asyncio.get_running_loop().call_later(STAYS_S / 5, brief.enter, "")
+        await world.manager.until(lambda: "lasting" in [said.task_id for said in world.manager.progress])
+        progress.close()
+    assert [said.task_id for said in world.manager.progress] == ["lasting"]
 
 
 async def test_an_attempt_that_is_over_soon_tells_no_stage(world, proplet, guests):

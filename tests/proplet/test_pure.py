@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proplet import dataset_seed, entry, states
+from proplet.frames import LOGGED_EVERY_S, Allowance
 from proplet.settings import PropletSettings
 from proplet.states import AttemptEvent, AttemptState
 from swashplate.errors import ConfigurationError, ConflictError
@@ -117,6 +118,17 @@ def reference_hash(text: str) -> int:
     """Wrapping arithmetic done once, at the end: the ring of integers modulo 2**64."""
     total = sum(ord(c) * 31 ** (len(text) - 1 - i) for i, c in enumerate(text)) % 2**64
     return total - 2**64 if total >= 2**63 else total
+
+
+def test_a_guest_that_was_loud_once_is_heard_again_later():
+    now = [0.0]
+    allowance = Allowance(10, lambda: now[0])
+    assert allowance.spend(4) == 6
+    assert allowance.spend(20) < 0
+    now[0] = LOGGED_EVERY_S - 1
+    assert allowance.left() < 0
+    now[0] = LOGGED_EVERY_S
+    assert allowance.left() == 10
 
 
 def settings(**more: str) -> PropletSettings:

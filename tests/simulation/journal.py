@@ -35,7 +35,7 @@ class VirtualCommits:
     def _perform(self, group: list[tuple[Work, asyncio.Future[Any]]]) -> list[Outcome]:
         try:
             results = _transaction(self._connection, [work for work, _ in group])
-        except Exception:
+        except Exception:  # noqa: BLE001  # whose it was shows when each is tried alone
             return [self._alone(work, done) for work, done in group]
         return [(done, result, None) for (_, done), result in zip(group, results, strict=True)]
 
@@ -44,6 +44,6 @@ class VirtualCommits:
             [result] = _transaction(self._connection, [work])
         except sqlite3.Error as error:
             return done, None, UnavailableError(f"the journal cannot be written: {error}", code="journal")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # it belongs to the one who asked
             return done, None, error
         return done, result, None

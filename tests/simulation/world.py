@@ -5,24 +5,35 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
-from manager import store
+from manager import tables
 from swashplate.bus import Received
 from swashplate.errors import SwashplateError
-from swashplate.messages import Resolve, Resolved, Result
-from swashplate.testing import Disk, FaultyBroker, FaultyBus, Faults, Pace, Process, virtual_loop, virtual_machine
+from swashplate.messages import Ack, Resolve, Resolved, Result, Start
+from swashplate.testing import (
+    EPOCH,
+    Disk,
+    Faults,
+    FaultyBroker,
+    FaultyBus,
+    Pace,
+    Process,
+    virtual_loop,
+    virtual_machine,
+)
 from swashplate.topics import Topics
 from tests.simulation import journal
 from tests.simulation.clients import Clients
 from tests.simulation.guests import Record
-from tests.simulation.invariants import WATCHED, Broken, check, settled
+from tests.simulation.invariants import WATCHED, BrokenError, check, seen, settled, undurable, wrong_parents
 from tests.simulation.manager import ManagerLife
-from tests.simulation.plan import Plan, Step, drawn
+from tests.simulation.plan import MINUTE_AT_S, Plan, Step, drawn
 from tests.simulation.proplet import PropletLife
 
 NAMES = Topics("d", "c")
@@ -51,7 +62,7 @@ class Registry:
 
 
 def _manager_tables(disk: Disk) -> None:
-    store.metadata.create_all(disk.engine)
+    tables.metadata.create_all(disk.engine)
     disk.connection.executescript(WATCHED)
 
 
@@ -77,6 +88,8 @@ class World:
         self.record = Record()
         self.said: dict[tuple[str, int, str], list[Result]] = {}
         """Every result that a proplet handed to the broker, by attempt and proplet."""
+        self.given: dict[tuple[str, int], str] = {}
+        """To which proplet each attempt went."""
         self.loop = asyncio.get_running_loop()
         faults = Faults(slow=plan.slow, loss=plan.loss, duplicate=plan.duplicate)
         self.broker = FaultyBroker(self.chance, faults, trace=self.tell if trace else None)
@@ -85,6 +98,7 @@ class World:
         self.manager: ManagerLife | None = None
         self.proplets: dict[str, PropletLife] = {}
         self.clients = Clients(self)
+        self._ambushes: list[dict[str, Any]] = []
         self.faults: list[str] = []
         """What must never happen and did."""
         self.context = copy_context()
@@ -97,10 +111,31 @@ class World:
         if self.trace is not None:
             self.trace(f"{self.loop.time():9.4f} {line}")
 
+    def happened(self, event: str) -> None:
+        """Whoever waits for such a moment strikes shortly after."""
+        for ambush in [each for each in self._ambushes if each["event"] == event]:
+            self._ambushes.remove(ambush)
+            how = (ambush["who"], ambush["down_s"], ambush["told_s"])
+            self.loop.call_later(ambush["after_s"], self.crash, *how, context=self.context)
+
     def _overheard(self, client_id: str, topic: str, payload: bytes) -> None:
-        if topic.endswith("/results"):
-            said = Result.decode(payload)
-            self.said.setdefault((said.task_id, said.attempt, client_id), []).append(said)
+        kind = topic.rpartition("/")[2]
+        self.happened(kind)
+        match kind:
+            case "results":
+                said = Result.decode(payload)
+                self.said.setdefault((said.task_id, said.attempt, client_id), []).append(said)
+            case "start":
+                start = Start.decode(payload)
+                given = self.given.setdefault((start.id, start.attempt), start.proplet_id)
+                if wrong := wrong_parents(self, start):
+                    self.faults.append(wrong)
+                if given != start.proplet_id:
+                    self.faults.append(
+                        f"attempt {start.attempt} of {start.name} went to {given} and to {start.proplet_id}"
+                    )
+            case "ack":
+                self.faults += [fault for said_id in Ack.decode(payload).ids if (fault := undurable(self, said_id))]
 
     # What a step can be.
 
@@ -112,6 +147,36 @@ class World:
 
     def stop(self, key: str) -> None:
         self.clients.stop(key)
+
+    def delete(self, key: str) -> None:
+        self.clients.delete(key)
+
+    def invoke(self, key: str, does: str, timeout_s: float) -> None:
+        self.clients.invoke(key, does, timeout_s)
+
+    def cordon(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=True, draining=False)
+
+    def drain(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=True, draining=True)
+
+    def uncordon(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=False, draining=False)
+
+    def group(self, key: str, **how: Any) -> None:
+        self.clients.groups.create(key, how)
+
+    def start_group(self, key: str) -> None:
+        self.clients.groups.start(key)
+
+    def stop_group(self, key: str) -> None:
+        self.clients.groups.stop(key)
+
+    def delete_group(self, key: str) -> None:
+        self.clients.groups.delete(key)
+
+    def priority(self, key: str, priority: int) -> None:
+        self.clients.priority(key, priority)
 
     def crash(self, who: str, down_s: float, told_s: float) -> None:
         life = self.manager if who == "manager" else self.proplets.get(who)
@@ -128,6 +193,10 @@ class World:
             self.record.forget(who)
         self.loop.call_later(down_s, self.boot, who)
 
+    def ambush(self, **how: Any) -> None:
+        """A crash just after the next event of a kind: in the middle of what that makes others do."""
+        self._ambushes.append(how)
+
     def cut(self, who: str, client_s: float, broker_s: float) -> None:
         self.broker.cut(who, client_after=client_s, broker_after=broker_s)
 
@@ -142,6 +211,10 @@ class World:
         self.tell(f"the disk of {who} is full")
         self.disks[who].full(yes=True)
         self.loop.call_later(for_s, lambda: self.disks[who].full(yes=False))
+
+    def running(self, task_id: str, until: int) -> list[tuple[str, str, int]]:
+        """Which attempts of a task, up to this number, guests work on now."""
+        return [key for key in self.record.running if key[1] == task_id and key[2] <= until]
 
     # Its life.
 
@@ -158,7 +231,7 @@ class World:
             await life
         except SwashplateError as error:
             self.tell(f"{who} ends: {error.sentence}")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not happen
             self.faults.append(f"{who} ended with {error!r}")
         self.loop.call_soon(self.crash, who, 0.5, 0.0, context=self.context)
 
@@ -175,11 +248,19 @@ class World:
             self.loop.call_at(1.0 + step.at, self.do, step)
         await asyncio.sleep(1.0 + self.plan.quiet_at)
         self.broker.faults = Faults()
+        self._ambushes.clear()
         self.tell("* no more trouble")
+        self.clients.unschedule()
+        if not self.plan.keeps_standing:
+            self.clients.stop_standing()
+        for proplet in dict.fromkeys(
+            step.how["proplet"] for step in self.plan.steps if step.what in {"cordon", "drain"}
+        ):
+            self.uncordon(proplet)
         until = self.loop.time() + PATIENCE_S
         while (unsettled := settled(self)) is not None:
             if self.loop.time() > until:
-                raise Broken(f"not settled {PATIENCE_S:g} s after the last trouble: {unsettled}")
+                raise BrokenError(f"not settled {PATIENCE_S:g} s after the last trouble: {unsettled}")
             await asyncio.sleep(1.0)
         self.tell("* settled")
         await asyncio.sleep(AFTERWARDS_S)
@@ -193,9 +274,13 @@ class World:
         self.crash("manager", 0.0, 0.0)
         await asyncio.sleep(AFTERWARDS_S)
         after = self.manager.memory()
-        differences = [f"{what}: {before[what]}, then {after[what]}" for what in before if before[what] != after[what]]
+        differences = [
+            f"{what}: {before.get(what)}, then {after.get(what)}"
+            for what in sorted(before.keys() | after.keys())
+            if before.get(what) != after.get(what)
+        ]
         if differences:
-            raise Broken(f"a restart changes what the manager remembers: {'; '.join(differences)}")
+            raise BrokenError(f"a restart changes what the manager remembers: {'; '.join(differences)}")
 
 
 @dataclass(frozen=True)
@@ -204,6 +289,8 @@ class Outcome:
     broken: str | None
     seconds: float
     """Of virtual time."""
+    seen: Counter[str]
+    """What happened, to see that not only easy things did."""
 
 
 @contextmanager
@@ -217,14 +304,20 @@ def _without_collector():
 
 def simulate(seed: int, *, trace: Callable[[str], None] | None = None, plan: Plan | None = None) -> Outcome:
     """One schedule. What an invariant says is in the outcome; a fault of the simulation itself is raised."""
-    with _without_collector(), virtual_loop() as loop, virtual_machine(loop, random.Random(f"{seed} machine")):
+    with (
+        _without_collector(),
+        virtual_loop() as loop,
+        virtual_machine(loop, random.Random(f"{seed} machine"), epoch=EPOCH - MINUTE_AT_S),
+    ):
 
-        async def main() -> None:
-            await World(seed, plan or drawn(seed), trace).live()
+        async def main() -> Counter[str]:
+            world = World(seed, plan or drawn(seed), trace)
+            await world.live()
+            return seen(world)
 
-        broken = None
+        broken, happened = None, Counter[str]()
         try:
-            loop.run_until_complete(main())
-        except Broken as error:
+            happened = loop.run_until_complete(main())
+        except BrokenError as error:
             broken = str(error)
-        return Outcome(seed, broken, loop.time())
+        return Outcome(seed, broken, loop.time(), happened)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psycopg
+from psycopg import sql
 from sqlalchemy import URL
 
 from swashplate.database import database_url
@@ -33,7 +34,7 @@ def programs() -> Path | None:
 
 
 _INITDB = ["--username=tester", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]
-_INITDB += ["--locale-provider=icu", "--icu-locale=en"]
+_INITDB += ["--locale-provider=icu", "--icu-locale=en", "--wal-segsize=4"]
 
 
 def connect(url: URL) -> psycopg.Connection[Any]:
@@ -54,6 +55,8 @@ class Postgres:
         self._bin = bin_folder
         self.port = free_port()
         self._names = itertools.count()
+        self._free: list[str] = []
+        self._used: list[str] = []
         # PostgreSQL refuses to run as root, and its user must reach the folder, which pytest's are closed to.
         self._user: dict[str, Any] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
@@ -106,6 +109,10 @@ class Postgres:
                 assert time.monotonic() < deadline, (self._folder / "log").read_text()
                 time.sleep(0.02)
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)  # a fast shutdown
@@ -129,10 +136,32 @@ class Postgres:
         return connect(self.url(name))
 
     def new_database(self, options: str = "") -> URL:
-        name = f"test_{next(self._names)}"
-        with self.admin() as admin:
-            admin.execute(f"CREATE DATABASE {name} {options}")
+        """An empty one. To make a database writes megabytes, so those that nobody uses any more are emptied instead."""
+        if not options and self._free:
+            name = self._free.pop()
+            self._empty(name)
+        else:
+            name = f"test_{next(self._names)}"
+            with self.admin() as admin:
+                admin.execute(f"CREATE DATABASE {name} {options}")
+        if not options:
+            self._used.append(name)
         return self.url(name)
+
+    def _empty(self, name: str) -> None:
+        self.cut(name)
+        with self.admin() as admin:
+            admin.execute(f"ALTER DATABASE {name} RESET ALL")
+        with self.admin(name) as admin:
+            for (schema,) in admin.execute(
+                "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('public', 'information_schema')"
+            ).fetchall():
+                admin.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+
+    def reclaim(self) -> None:
+        """Nobody uses the databases that were made so far."""
+        self._free += self._used
+        self._used = []
 
     def cut(self, name: str) -> int:
         """End every connection to a database, as a fire wall would; how many there were."""

@@ -7,7 +7,6 @@ from alembic import context
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=context.config.attributes["metadata"],
-    transactional_ddl=True,  # SQLite has it too, where transactions begin when we say so
     render_as_batch=True,
 )
 with context.begin_transaction():

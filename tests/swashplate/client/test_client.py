@@ -19,57 +19,11 @@ from swashplate.errors import (
     UnauthorizedError,
 )
 from swashplate.messages import TaskCreate
-from tests.manager.conftest import FakeProplet
 from tests.support.ports import free_port
 from tests.support.wat import HELLO
+from tests.swashplate.client.support import one_lost_answer, proplet
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "hello.wasm"
-
-
-@asynccontextmanager
-async def proplet(world, name: str = "p1"):
-    made = FakeProplet(world.broker, name)
-    await made.listen()
-    async with made.bus:
-        async with Client(world.url) as client, asyncio.timeout(10):
-            while not [p for p in (await client.proplets.list(status="active")).items if p.id == name]:
-                await asyncio.sleep(0.005)
-        yield made
-
-
-@asynccontextmanager
-async def one_lost_answer(target: str):
-    """A URL behind which the manager gets everything; its first answer to a POST never arrives."""
-    host, _, port = target.removeprefix("http://").partition(":")
-    lost: list[bytes] = []
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, to = await asyncio.open_connection(host, int(port))
-        posted = False
-
-        async def forth() -> None:
-            nonlocal posted
-            while data := await reader.read(1 << 16):
-                posted = posted or data.startswith(b"POST")
-                to.write(data)
-
-        async def back() -> None:
-            while data := await there.read(1 << 16):
-                if posted and not lost:
-                    lost.append(data)
-                    return
-                writer.write(data)
-
-        done = [asyncio.ensure_future(forth()), asyncio.ensure_future(back())]
-        await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.cancel()
-        writer.close()
-        to.close()
-
-    server = await asyncio.start_server(relay, "127.0.0.1", free_port())
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", lost
 
 
 async def test_a_file_runs_and_its_end_comes_back_typed(world, tmp_path):
@@ -138,7 +92,7 @@ async def test_a_start_whose_answer_was_lost_is_not_repeated_behind_the_callers_
 
 
 async def test_a_wait_goes_on_over_a_restart_of_the_manager(world):
-    async with Client(world.url) as client:
+    async with Client(world.url, retry_s=0) as client:
         async with world.manager(), proplet(world) as worker:
             task = await client.launch("registry/image:1")
             waiting = asyncio.create_task(client.tasks.wait(task.id))
@@ -202,9 +156,10 @@ async def test_stopping_what_does_not_run_is_a_conflict(world):
 
 
 async def test_a_manager_that_was_never_there_is_told_at_once_and_one_that_was_is_waited_for(world):
-    async with Client(world.url) as client:
+    async with Client(world.url, retry_s=60) as client:
         with pytest.raises(UnreachableError) as caught:
-            await client.tasks.list()
+            async with asyncio.timeout(10):
+                await client.tasks.list()
         assert caught.value.sentence == f"no answer from the manager at {world.url}: Connection refused"
         assert caught.value.hint
         async with world.manager():

@@ -26,7 +26,8 @@ down_revision = "0001"
 
 
 def upgrade():
-    with op.batch_alter_table("numbers") as batch:
+    anew = "always" if op.get_bind().dialect.name == "sqlite" else "auto"
+    with op.batch_alter_table("numbers", recreate=anew) as batch:
         batch.add_column(sa.Column("colour", sa.String, nullable=False, server_default="red"))
     op.execute("UPDATE numbers SET colour = 'blue' WHERE n = 2")
     {end}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from contextlib import asynccontextmanager
@@ -11,10 +12,20 @@ import pytest
 import structlog
 from aiohttp import web
 
+from coordinator import aggregator
+from coordinator import registry as model_registry
+from coordinator.app import serve as coordinator_serve
 from coordinator.settings import AggregatorSettings, CoordinatorSettings
 from coordinator.settings import RegistrySettings as ModelRegistrySettings
+from manager.app import serve as manager_serve
 from manager.settings import ManagerSettings
+from proplet import data_store
+from proplet.app import serve as proplet_serve
 from proplet.settings import DataStoreSettings, PropletSettings
+from provision.identity.app import serve as identity_serve
+from provision.identity.settings import IdentitySettings
+from proxy import registry as oci_registry
+from proxy.app import serve as proxy_serve
 from proxy.settings import ProxySettings
 from proxy.settings import RegistrySettings as OciRegistrySettings
 from swashplate.access import Access
@@ -234,3 +245,43 @@ async def test_a_peer_that_wants_another_token_is_our_operators_trouble_and_pass
         assert "X_HTTP_TOKEN" in caught.value.hint
         client.trust(url, FULL)
         assert await client.get_json(f"{url}/thing")
+
+
+# The processes.
+
+
+async def _refused(serve, settings) -> ConfigurationError:
+    """How a service ends that is to serve where everybody can reach it."""
+    stop = asyncio.Event()
+    stop.set()
+    with pytest.raises(ConfigurationError, match="refusing to serve") as caught:
+        await serve(settings, stop)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("serve", "kind", "name", "host"),
+    [
+        (manager_serve, ManagerSettings, "MANAGER", "MANAGER_HTTP_HOST"),
+        (coordinator_serve, CoordinatorSettings, "COORDINATOR", "COORDINATOR_HTTP_HOST"),
+        (model_registry.serve, ModelRegistrySettings, "MODEL_REGISTRY", "REGISTRY_HTTP_HOST"),
+        (aggregator.serve, AggregatorSettings, "AGGREGATOR", "AGGREGATOR_HTTP_HOST"),
+        (data_store.serve, DataStoreSettings, "DATA_STORE", "DATA_STORE_HTTP_HOST"),
+        (proxy_serve, ProxySettings, "PROXY", "PROXY_HTTP_HOST"),
+        (oci_registry.serve, OciRegistrySettings, "OCI_REGISTRY", "OCI_REGISTRY_HOST"),
+        (proplet_serve, PropletSettings, "PROPLET", "PROPLET_HTTP_HOST"),
+    ],
+)
+async def test_no_process_serves_a_network_without_a_token(tmp_path, monkeypatch, serve, kind, name, host):
+    monkeypatch.chdir(tmp_path)
+    identity = {f"{name}_{key}": "x" for key in ("DOMAIN_ID", "CHANNEL_ID", "CLIENT_ID", "CLIENT_KEY")}
+    settings = kind.load({**identity, host: "0.0.0.0"})
+    error = await _refused(serve, settings)
+    assert f"{name}_HTTP_TOKEN" in error.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_identity_service_does_not_serve_a_network_with_its_default_password(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error = await _refused(identity_serve, IdentitySettings.load({"IDENTITY_HTTP_HOST": "0.0.0.0"}))
+    assert "IDENTITY_ADMIN_PASSWORD" in error.hint

@@ -99,6 +99,23 @@ def test_a_demonstration_gets_no_tokens():
     assert without_roles({**FULL, **READ, "HOME": "/root"}) == {"HOME": "/root"}
 
 
+def test_a_database_and_its_password_reach_its_service_alone():
+    roles = {"MANAGER": "manager", "COORDINATOR": "coordinator", "MODEL_REGISTRY": "model-registry"}
+    urls = {f"{role}_DATABASE_URL": f"postgresql://{role}@host/d" for role in roles}
+    for found in (children(file={**FILE, **urls}), children(environ=urls)):
+        for role, service in roles.items():
+            name = f"{role}_DATABASE_URL"
+            assert [child for child, made in found.items() if name in made.env] == [service]
+            assert found[service].env[name] == urls[name]
+    assert without_roles(urls) == {}
+
+
+def test_the_existing_names_of_the_managers_storage_reach_it_alone():
+    given = {"MANAGER_STORAGE_TYPE": "postgres", "MANAGER_POSTGRES_PASS": "x"}
+    found = children(file={**FILE, **given})
+    assert [name for name, child in found.items() if given.items() <= child.env.items()] == ["manager"]
+
+
 def test_the_coordinators_broker_settings_carry_no_role_and_reach_it_alone():
     found = children(file={**FILE, "MQTT_QOS": "2", "MQTT_TLS_CA_CERT": "/ca"})
     assert [name for name, child in found.items() if "MQTT_TLS_CA_CERT" in child.env] == ["coordinator"]

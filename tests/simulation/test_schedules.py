@@ -1,0 +1,122 @@
+"""A few of the schedules that ``scripts/simulate`` runs by the thousand; and that it can fail, and fails the same way again."""
+
+from __future__ import annotations
+
+import pytest
+
+from manager.attempts import Attempts
+from manager.dispatch import Dispatch
+from manager.ledger import Ledger
+from proplet.attempts import Attempts as PropletAttempts
+from proplet.outbox import Outbox
+from tests.simulation.plan import Plan, Step, drawn
+from tests.simulation.world import simulate
+
+FEW = 40
+MANY = 80
+"""Within so many schedules a planted bug must have been seen."""
+
+
+@pytest.mark.parametrize("first", range(0, FEW, 10))
+def test_schedules_settle_and_every_invariant_holds(first):
+    for seed in range(first, first + 10):
+        outcome = simulate(seed)
+        assert outcome.broken is None, f"scripts/simulate --seed {seed}"
+
+
+def test_a_seed_does_the_same_every_time():
+    traces: list[list[str]] = [[], []]
+    for trace in traces:
+        simulate(7, trace=trace.append)
+    assert len(traces[0]) > 50
+    assert traces[0] == traces[1]
+
+
+def test_another_seed_does_something_else():
+    assert drawn(1) != drawn(2)
+    traces: list[list[str]] = [[], []]
+    for seed, trace in enumerate(traces):
+        simulate(seed, trace=trace.append)
+    assert traces[0] != traces[1]
+
+
+# Bugs that are planted, and found.
+
+
+def effects_before_the_commit(monkeypatch):
+    monkeypatch.setattr(Ledger, "then", lambda _self, effect: effect())
+
+
+def answers_before_the_commit(monkeypatch):
+    async def at_once(_self) -> None:
+        return
+
+    monkeypatch.setattr(Ledger, "durable", at_once)
+
+
+def starts_are_not_recognised(monkeypatch):
+    monkeypatch.setattr(PropletAttempts, "_known", lambda _self, _ref: False)
+
+
+def results_are_sent_once(monkeypatch):
+    async def never(_self) -> None:
+        return
+
+    monkeypatch.setattr(Outbox, "_resend_at", lambda _self, _when: None)
+    monkeypatch.setattr(Outbox, "send_everything", never)
+
+
+def attempts_are_not_taken_up_again(monkeypatch):
+    monkeypatch.setattr(Attempts, "recover", lambda _self, _ended: None)
+
+
+def nobody_is_told_to_stop(monkeypatch):
+    monkeypatch.setattr(Attempts, "_tell_to_stop", lambda _self, _attempt: None)
+
+
+def the_last_comes_first(monkeypatch):
+    enqueue = Dispatch.enqueue
+    monkeypatch.setattr(
+        Dispatch,
+        "enqueue",
+        lambda self, task, attempt: enqueue(self, task, attempt.changed(created_at=-attempt.created_at)),
+    )
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        effects_before_the_commit,
+        answers_before_the_commit,
+        starts_are_not_recognised,
+        results_are_sent_once,
+        attempts_are_not_taken_up_again,
+        nobody_is_told_to_stop,
+        the_last_comes_first,
+    ],
+)
+def test_a_planted_bug_is_found(monkeypatch, plant):
+    plant(monkeypatch)
+    assert any(simulate(seed).broken for seed in range(MANY))
+
+
+# Schedules that once failed.
+
+
+def test_a_result_that_waits_for_a_manager_that_was_long_away_is_not_lost():
+    plan = Plan.of(
+        Step(1.0, "create", {"key": "a", "env": {"DOES": "ok:1.0"}, "timeout_s": 5.0, "retries": 0, "start": True}),
+        Step(1.5, "crash", {"who": "manager", "down_s": 14.0, "told_s": 0.0}),
+    )
+    assert simulate(1, plan=plan).broken is None
+
+
+def test_a_stop_that_meets_the_result_leaves_nothing_behind():
+    for delay in range(10):
+        plan = Plan.of(
+            Step(1.0, "create", {"key": "a", "env": {"DOES": "ok:1.0"}, "timeout_s": 5.0, "start": True}),
+            Step(1.98 + delay / 100, "stop", {"key": "a"}),
+            slow_commits=1.0,
+        )
+        for seed in range(4):
+            assert simulate(seed, plan=plan).broken is None
