@@ -74,7 +74,7 @@ class Manager:
         images = Images(bus, names, timeout=settings.image_timeout)
         results = ParentResults(self.ledger, blobs)
         own = OwnTopics(bus, names, results.of, clock)
-        shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets)
+        shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets, results.of)
 
         def dialect_of(proplet_id: str) -> Dialect:
             return shared if self.proplets.is_legacy(proplet_id) else own

@@ -15,6 +15,7 @@ from typing import Any
 
 from manager.attempts import Attempts
 from manager.calls import Answer
+from manager.dialects import ParentsOf
 from manager.histories import Histories
 from manager.invocations import Invocations
 from manager.ledger import Ledger
@@ -46,6 +47,8 @@ from swashplate.topics import SHARED_QOS, Topics, last_level
 log = logging.get("legacy")
 
 LOOK_AGAIN_S = 1.0
+MOST_IN_ENV = 64 * 1024
+"""Bytes: Linux starts no process with an entry above 128 KiB."""
 
 
 class SharedTopics:
@@ -53,7 +56,10 @@ class SharedTopics:
 
     confirms = False
 
-    def __init__(self, bus: Bus, names: Topics, blobs: BlobStore, ledger: Ledger, proplets: Proplets) -> None:
+    def __init__(
+        self, bus: Bus, names: Topics, blobs: BlobStore, ledger: Ledger, proplets: Proplets, parents: ParentsOf
+    ) -> None:
+        self._parents = parents
         self._bus = bus
         self._topics = names
         self._blobs = blobs
@@ -62,6 +68,7 @@ class SharedTopics:
 
     async def start(self, task: Task, attempt: Attempt) -> None:
         assert attempt.proplet_id is not None
+        parents = await self._parents_of(task)
         message = LegacyStart(
             id=task.id,
             name=task.spec.name,
@@ -69,7 +76,8 @@ class SharedTopics:
             file=await self._file(task),
             inputs=task.spec.inputs,
             cli_args=task.spec.cli_args or [],
-            env=task.spec.env,
+            env=_with_parents(task.spec.env, parents),
+            parent_results=parents,
             daemon=task.spec.daemon,
             latent=task.spec.latent,
             encrypted=task.spec.encrypted,
@@ -114,6 +122,14 @@ class SharedTopics:
         )
         await self._bus.publish(self._topics.shared_to_proplets("invoke"), message.encode(), qos=SHARED_QOS)
 
+    async def _parents_of(self, task: Task) -> dict[str, Any]:
+        found = await self._parents(task)
+        if found.digest is None:
+            return found.results
+        self._refuse_too_large(task, found.size)
+        content = await asyncio.to_thread(self._blobs.read, found.digest)
+        return dict(json.loads(content))
+
     async def _file(self, task: Task) -> str:
         """An uploaded file travels in the start: such a proplet knows no other way."""
         if not task.spec.file:
@@ -125,7 +141,7 @@ class SharedTopics:
     def _refuse_too_large(self, task: Task, size: int) -> None:
         if size > self._bus.max_payload:
             raise TooLargeError(
-                f"the start of {task.id} would have {size} bytes with its file in base64,"
+                f"the start of {task.id} would have {size} bytes with its file and its parents' results,"
                 f" the broker takes at most {self._bus.max_payload}",
                 code="file_too_large",
                 hint="push the binary to a registry and name it by image_url, or use a proplet that is not legacy",
@@ -308,6 +324,12 @@ def _capabilities(said: LegacyCreate, slots: int) -> Capabilities:
         memory_bytes=int(memory) if isinstance(memory, int | float) else 0,
         slots=slots,
     )
+
+
+def _with_parents(env: dict[str, str], parents: dict[str, Any]) -> dict[str, str]:
+    """Such a proplet does not read the field for them, so the guest reads them here, where they are small enough for that."""
+    text = json.dumps(parents)
+    return {**env, "PARENT_RESULTS": text} if parents and len(text) <= MOST_IN_ENV else env
 
 
 def _profile(task: Task) -> dict[str, Any]:

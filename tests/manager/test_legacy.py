@@ -377,3 +377,19 @@ async def test_a_registration_anew_keeps_the_cordon(world):
         await old.say("create", LegacyCreate(proplet_id="old", namespace="edge"))
         shown = await world.until(lambda shown: shown["namespace"] == "edge", "/proplets/old")
         assert shown["cordoned"] is True
+
+
+async def test_what_the_parents_gave_is_in_the_start_and_in_the_guests_environment(world):
+    tasks = [
+        {"name": "first", "image_url": "registry/image:1"},
+        {"name": "second", "image_url": "registry/image:1", "depends_on": ["first"], "env": {"A": "b"}},
+    ]
+    async with world.manager(), legacy_proplet(world) as old:
+        await registered(world)
+        status, made = await world.call("POST", "/workflows", {"tasks": tasks, "start": True})
+        assert status == 201, made
+        first = await old.started()
+        await old.say("results", LegacyResult(task_id=first.id, proplet_id="old", results={"x": 1}))
+        second = await old.started()
+        assert second.parent_results == {first.id: {"x": 1}}
+        assert second.env == {"A": "b", "PARENT_RESULTS": json.dumps({first.id: {"x": 1}})}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from itertools import groupby
+from collections import Counter
+from itertools import groupby, pairwise
 from typing import Any
 
 from manager import invocation_store, store
-from manager.records import Attempt, Task
+from manager.records import Attempt, Group, GroupState, Task
 from manager.states import AttemptState, InvocationState, TaskState
+from swashplate.messages import Start
+from tests.simulation.plan import MINUTE_AT_S
 
 WATCHED = """
 CREATE TABLE twice (what TEXT);
@@ -26,6 +28,7 @@ END;
 """
 """The database itself notes what ends more than once."""
 
+ENDED_BY_ATTEMPT = {TaskState.COMPLETED, TaskState.FAILED, TaskState.INTERRUPTED}
 ENDED_BY_MANAGER = {"stopped", "lease_expired", "proplet_lost", "proxy_unreachable", "registry_unreachable"}
 
 
@@ -60,6 +63,8 @@ def settled(world) -> str | None:
             return f"{proplet_id}: {busy}"
     for invocation in read(world, invocation_store.open_invocations):
         return f"invocation {invocation.id} is {invocation.state}"
+    for group in read(world, store.active_groups):
+        return f"{group.kind} {group.name} runs"
     standing: set[tuple[str, str, int]] = set()
     for task in read(world, store.active_tasks):
         if not task.standing:
@@ -131,13 +136,97 @@ def check(world) -> None:
             require(not asked.deleted, f"the deletion of {asked.key} was confirmed, and it is there")
             require(asked.id in known, f"task {asked.key} was confirmed and is gone")
             task = known[asked.id]
+            if asked.spec.schedule:
+                check_schedule(asked, task)
+                continue
             require(
                 asked.starts_confirmed <= task.run <= asked.starts_tried,
                 f"{asked.key}: {asked.starts_confirmed} starts were confirmed, {asked.starts_tried} tried, {task.run} counted",
             )
     check_invocations(world, known)
+    check_groups(world)
     for task in tasks:
         check_task(world, task, read(world, lambda db, task=task: store.attempts_of(db, task.id)))
+
+
+def check_schedule(asked, task: Task) -> None:
+    """It fired at its minute, once."""
+    require(task.run <= 1, f"{asked.key} fired {task.run} times in a minute")
+    require(task.next_run is None, f"{asked.key} is scheduled still")
+    certain = (
+        asked.scheduled is not None and asked.scheduled[0] < MINUTE_AT_S and asked.scheduled[1] > MINUTE_AT_S + 1.0
+    )
+    require(task.run == 1 or not certain, f"{asked.key} was scheduled and has not fired")
+
+
+def wrong_parents(world, start: Start) -> str | None:
+    """What is wrong with the results of its parents that a start carries."""
+    query = (
+        "SELECT parent.id, parent.result FROM tasks AS child, tasks AS parent WHERE child.id = ? AND"
+        " child.group_id = parent.group_id AND parent.state = 3 AND instr(child.spec_text, parent.id)"
+    )
+    rows = world.disks["manager"].connection.execute(query, (start.id,)).fetchall()
+    wanted = {parent: json.loads(result) for parent, result in rows}
+    return None if start.parents == wanted else f"{start.name} was given {start.parents}, its parents produced {wanted}"
+
+
+def check_groups(world) -> None:
+    groups = {}
+    for kind in ("job", "workflow"):
+        groups |= {
+            group.id: group for group in read(world, lambda db, kind=kind: store.list_groups(db, kind, 0, 1000)[1])
+        }
+    for asked in world.clients.groups.asked.values():
+        if asked.id is not None and not asked.deleting:
+            require(asked.id in groups, f"{asked.key} was confirmed and is gone")
+        require(
+            not asked.deleted or asked.id not in groups, f"the deletion of {asked.key} was confirmed, and it is there"
+        )
+    for group in groups.values():
+        tasks = read(world, lambda db, group=group: store.tasks_of_groups(db, [group.id]))
+        check_group(world, group, {task.id: task for task in tasks})
+    lost = [row[0] for row in read(world, _members) if row[1] not in groups]
+    require(not lost, f"tasks {lost} belong to nothing")
+
+
+def _members(db) -> Any:
+    return db.exec_driver_sql("SELECT id, group_id FROM tasks WHERE group_id IS NOT NULL").fetchall()
+
+
+def check_group(world, group: Group, tasks: dict[str, Task]) -> None:
+    if group.state is GroupState.PENDING:
+        return
+    ended = [task for task in tasks.values() if task.state.ended]
+    require(len(ended) == len(tasks), f"{group.name} is {group.state.name} and not all of its tasks have ended")
+    spans = []
+    for task in tasks.values():
+        parents = [tasks[parent] for parent in task.spec.depends_on]
+        attempts = [
+            each
+            for each in read(world, lambda db, task=task: store.attempts_of(db, task.id))
+            if each.run == task.run and task.state is not TaskState.SKIPPED and each.offered_at is not None
+        ]
+        if not attempts:
+            continue
+        began = min(each.offered_at for each in attempts)
+        spans.append((began, task.finished_at, task.spec.name))
+        for parent in parents:
+            require(
+                parent.finished_at <= began, f"{group.name}: {task.spec.name} began before {parent.spec.name} ended"
+            )
+        states = {parent.state for parent in parents}
+        if task.spec.run_if == "failure":
+            require(TaskState.FAILED in states, f"{group.name}: {task.spec.name} ran and none of its parents failed")
+        else:
+            require(
+                states <= {TaskState.COMPLETED}, f"{group.name}: {task.spec.name} ran, its parents ended as {states}"
+            )
+    if group.mode == "sequential":
+        for (_, before, first), (after, _, second) in pairwise(sorted(spans)):
+            require(before <= after, f"{group.name}: {second} began before {first} ended")
+    if group.state is GroupState.COMPLETED:
+        bad = [task.spec.name for task in ended if task.state is TaskState.INTERRUPTED]
+        require(not bad, f"{group.name} is completed, {bad} were interrupted")
 
 
 def check_invocations(world, tasks: dict[str, Task]) -> None:
@@ -173,7 +262,7 @@ def check_task(world, task: Task, attempts: list[Attempt]) -> None:
         for target in {attempt.target for attempt in everyone}:
             line = [attempt for attempt in everyone if attempt.target == target]
             check_line(world, task, line)
-            if run == task.run and not task.spec.broadcast and not task.state.active:
+            if run == task.run and not task.spec.broadcast and task.state in ENDED_BY_ATTEMPT:
                 last = line[-1]
                 require(task.result == last.result, f"{task.spec.name} has another result than its last attempt")
     for attempt in attempts:
@@ -227,5 +316,12 @@ def check_end(world, task: Task, attempt: Attempt) -> None:
         require(attempt.code and attempt.error, f"{name} is {attempt.state} without a reason")
 
 
-def names(tasks: Iterable[Task]) -> str:
-    return ", ".join(task.spec.name for task in tasks)
+def seen(world) -> Counter[str]:
+    """How tasks, attempts and invocations ended, and what went wrong on the way."""
+    counted = Counter(f"{step.what}" for step in world.plan.steps)
+    query = "SELECT state || coalesce(' ' || code, '') FROM "
+    for table, what in (("attempts", "attempt"), ("invocations", "invocation")):
+        counted.update(f"{what} {row[0]}" for row in world.disks["manager"].connection.execute(query + table))
+    for row in world.disks["manager"].connection.execute("SELECT state FROM tasks"):
+        counted[f"task {TaskState(row[0]).name.lower()}"] += 1
+    return counted

@@ -10,6 +10,8 @@ HEARTBEAT_S = 5.0
 SILENCE_S = 20.0
 """After so long a silent proplet's attempts go to another one, where they may."""
 TROUBLE_S = 20.0
+MINUTE_AT_S = 11.0
+"""When the clock on the wall strikes a minute, and what is scheduled fires."""
 """So long clients ask and things break; then nothing breaks any more, and everything must settle."""
 
 
@@ -125,10 +127,20 @@ def drawn(seed: int) -> Plan:
         at = when() if chance.random() < 0.5 else round(burst + chance.random() * 0.05, 3)
         made = spec(chance, len(proplets))
         steps.append(Step(at, "create", {"key": f"task-{number}", **made}))
-        for _ in range(chance.choice((0, 0, 1, 2))):
-            steps.append(_later(chance, when(at, min(at + 8, TROUBLE_S)), f"task-{number}"))
+        more = chance.choice((0, 0, 1, 2))
+        steps += [_later(chance, when(at, min(at + 8, TROUBLE_S)), f"task-{number}") for _ in range(more)]
         if made.get("latent"):
             steps += [_call(chance, when(at, TROUBLE_S), f"task-{number}") for _ in range(chance.randint(1, 4))]
+    for number in range(chance.choice((0, 0, 1, 1, 2))):
+        at, key = when(), f"group-{number}"
+        steps.append(Step(at, "group", {"key": key, **_group(chance)}))
+        for _ in range(chance.choice((0, 0, 1, 2))):
+            what = chance.choices(("stop_group", "start_group", "delete_group"), (40, 40, 20))[0]
+            steps.append(Step(when(at), what, {"key": key}))
+    for number in range(chance.choice((0, 0, 0, 1))):
+        made = {"env": {"DOES": behaviour(chance)}, "timeout_s": 5.0, "start": False, "schedule": "* * * * *"}
+        made["is_recurring"] = chance.random() < 0.5
+        steps.append(Step(when(), "create", {"key": f"scheduled-{number}", **made}))
     for _ in range(chance.choice((0, 0, 0, 1))):
         proplet = f"proplet-{chance.randrange(len(proplets))}"
         began = when()
@@ -147,6 +159,19 @@ def drawn(seed: int) -> Plan:
         restart=chance.random() < 0.3,
         keeps_standing=chance.random() < 0.5 and _has_room_for_all(proplets, steps),
     )
+
+
+def _group(chance: random.Random) -> dict[str, Any]:
+    """A workflow or a job: each task may depend on those before it."""
+    tasks: list[dict[str, Any]] = []
+    for number in range(chance.randint(1, 5)):
+        parents = [f"t{other}" for other in range(number) if chance.random() < 0.4]
+        made = {"name": f"t{number}", "env": {"DOES": behaviour(chance)}, "timeout_s": 5.0, "depends_on": parents}
+        if parents and chance.random() < 0.3:
+            made["run_if"] = "failure"
+        tasks.append(made | {"retries": chance.choice((0, 0, 1))})
+    mode = chance.choice(("workflow", "workflow", "parallel", "sequential", "configurable"))
+    return {"mode": mode, "tasks": tasks, "start": chance.random() < 0.8}
 
 
 def _call(chance: random.Random, at: float, key: str) -> Step:
