@@ -175,8 +175,7 @@ class Groups:
         if group.mode == "sequential" and group.state is GroupState.RUNNING:
             raise ConflictError(f"task {task_id} waits for its turn", code="unmet_dependencies")
         task = self._progress.begin_with(group, task)
-        await self._ledger.durable()
-        return self._ledger.task(task_id) or task
+        return await self._ledger.confirmed(task)
 
     async def stop(self, kind: str, group_id: str) -> Group:
         """Answered once it is durable that all of it is to stop."""
