@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from manager.placement import Candidate, Requirements
@@ -108,7 +108,7 @@ class Load:
             room=0 if held.full else has.slots + ahead - active,
         )
 
-    def candidates(self) -> Iterable[Candidate]:
+    def candidates(self) -> Collection[Candidate]:
         return self._candidates.values()
 
     def count(self, proplet_id: str) -> int:
