@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from manager import calls, invocation_store, store
-from manager.records import Attempt, Group, GroupState, Task
+from manager.records import Attempt, Group, GroupState, Invocation, Task
 from manager.states import AttemptState, InvocationState, TaskState
 from swashplate.messages import Start
 from tests.simulation.plan import MINUTE_AT_S
@@ -113,13 +113,13 @@ def _invocation(world, invocation_id: str) -> Any:
     return world.disks["manager"].connection.execute(query, (invocation_id,)).fetchone()
 
 
-def uncalled(world, invocation_id: str) -> str | None:
-    """What is wrong with confirming this invocation now; None when it is on the disk."""
-    return (
-        None
-        if _invocation(world, invocation_id)
-        else f"invocation {invocation_id} was confirmed, and is not on the disk"
-    )
+def uncalled(world, invocation: Invocation) -> str | None:
+    """What is wrong with confirming this invocation now; None when it is on the disk, or gone with its task."""
+    query = "SELECT 1 FROM tasks WHERE id = ?"
+    deleted = world.disks["manager"].connection.execute(query, (invocation.task_id,)).fetchone() is None
+    if deleted or _invocation(world, invocation.id):
+        return None
+    return f"invocation {invocation.id} was confirmed, and is not on the disk"
 
 
 def unwritten(world, task_id: str, runs: int) -> str | None:

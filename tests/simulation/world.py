@@ -249,7 +249,7 @@ class World:
         self.loop.set_exception_handler(self._caught)
         for number, step in enumerate(self.plan.steps):
             self.loop.call_at(1.0 + step.at + number * TIE_S, self.do, step)
-        await asyncio.sleep(1.0 + self.plan.quiet_at)
+        await asyncio.sleep(1.1 + self.plan.quiet_at)
         self.broker.faults = Faults()
         self._ambushes.clear()
         self.tell("* no more trouble")
