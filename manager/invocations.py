@@ -102,7 +102,10 @@ class Invocations:
         await self._work.close()
 
     def recover(self) -> None:
-        """Take up what had no answer when the process ended; call when it is known where tasks are ready."""
+        """Take up what had no answer when the process ended; call when it is known where tasks are ready.
+
+        What is with a proplet goes out again as soon as there is a connection.
+        """
         for invocation in self._ledger.open_invocations():
             self._watch(invocation)
             if invocation.state is InvocationState.QUEUED:
@@ -111,9 +114,6 @@ class Invocations:
             assert invocation.deployment is not None
             if self._deployments.is_ready(invocation.deployment):
                 self._deployments.take(invocation.deployment, invocation.id)
-                # One who cannot tell a call from its repetition would run it twice.
-                if self._dialect(invocation).confirms:
-                    self._send_again(invocation.id, AGAIN_S)
             else:
                 self._answer(invocation, Answer(None, "its deployment has ended", "proplet_lost", retryable=True))
         for task_id in list(self._queues):
@@ -280,7 +280,7 @@ class Invocations:
         if invocation is None or invocation.state is not InvocationState.RUNNING:
             return
         if invocation_id not in self._unsent and not self._dialect(invocation).confirms:
-            return
+            return  # one who cannot tell a call from its repetition would run it twice
         following = min(2 * wait, AGAIN_MOST_S)
         timer = asyncio.get_running_loop().call_later(wait, self._send_again, invocation_id, following)
         self._resends[invocation_id] = timer

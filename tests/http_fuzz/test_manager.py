@@ -23,6 +23,7 @@ def test_the_manager(tmp_path, examples):
     """With a proplet that accepts and completes all it is given."""
     tasks: list[str] = []
     invocations: list[str] = []
+    groups: list[str] = []
     learning = tmp_path / "learning"
     learning.mkdir()
 
@@ -41,6 +42,14 @@ def test_the_manager(tmp_path, examples):
                 tasks.append(latent)
                 called = await world.call("POST", f"/tasks/{latent}/invoke", {"async": True})
                 invocations.append(called[1]["invocation_id"])
+                for n in range(12):
+                    for many, one in (("jobs", "job_id"), ("workflows", "workflow_id")):
+                        body = {
+                            "name": "g",
+                            "tasks": [{"name": "t", "image_url": "registry/image:1"}],
+                            "start": n % 2 == 0,
+                        }
+                        groups.append((await world.call("POST", f"/{many}", body))[1][one])
                 calling = asyncio.create_task(answer(proplet))
                 yield world.url
                 working.cancel()
@@ -62,6 +71,7 @@ def test_the_manager(tmp_path, examples):
             "path.task_id": tasks,
             "path.proplet_id": ["p-1"],
             "path.invocation_id": invocations,
+            "path.group_id": groups,
             "path.round_id": ["r-1"],
             "query.round_id": ["r-1"],
         }
@@ -77,5 +87,5 @@ def test_the_manager(tmp_path, examples):
         exclude = f"{OWN}|{CALLS}"
         if examples <= MANY:
             exclude += "|^/fl/(experiments|update)$"  # which the coordinator was asked
-        report = fuzz(url, examples=examples, exclude=exclude, known=known)
-        judge(report, share=0.2, without_success=never)
+        report = fuzz(url, examples=examples, exclude=exclude, known=known, brief=("^/(jobs|workflows)$",))
+        judge(report, share=0.2, without_success=never, most=8)

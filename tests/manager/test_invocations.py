@@ -286,6 +286,20 @@ async def test_a_refused_call_goes_to_another_proplet_that_is_ready(world):
         assert (await ended(world, path))["proplet_id"] == "p2"
 
 
+async def test_a_proplet_that_has_refused_is_left_alone_for_a_while(world, monkeypatch):
+    monkeypatch.setattr(invocations, "retry_delay", lambda _count, _most: 3600.0)
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await latent(world)
+        await p1.deployed()
+        path = await submit(world, task)
+        await p1.acknowledged(
+            await p1.invoke_result(await p1.invoked(), error="not here", code="not_deployed", retryable=True)
+        )
+        await submit(world, task)
+        assert (await world.call("GET", path))[1]["status"] == "queued"
+        assert p1.invokes.empty()
+
+
 @pytest.mark.parametrize(("retries", "status"), [(0, "failed"), (1, "completed")])
 async def test_a_call_that_a_restart_of_its_proplet_cut_off_runs_once_unless_there_are_retries(world, retries, status):
     async with world.manager(), world.proplet("p1") as p1:
