@@ -320,9 +320,12 @@ class Invocations:
 
     async def _reported(self, proplet_id: str, said: Alive) -> None:
         """What it says that it has needs no repetition for a while."""
-        for invocation_id in said.invocations if self._resends else ():
+        for said_id in said.invocations if self._resends else ():
+            invocation_id = calls.invocation_of(said_id)
             invocation = self._ledger.invocation(invocation_id)
-            if invocation_id in self._resends and invocation is not None and invocation.proplet_id == proplet_id:
+            if invocation is None or invocation.proplet_id != proplet_id or said_id != calls.id_of_turn(invocation):
+                continue
+            if invocation_id in self._resends:
                 self._settle_resend(invocation_id)
                 timer = asyncio.get_running_loop().call_later(
                     AGAIN_MOST_S, self._send_again, invocation_id, AGAIN_MOST_S
@@ -339,7 +342,12 @@ class Invocations:
             answer = Answer(json.dumps(said.results), said.error, code, said.retryable, code not in calls.NEVER_RAN)
         else:
             answer = Answer(json.dumps(said.results))
-        self.answered(sender, said.invocation_id, AttemptKey(said.task_id, said.attempt), answer)
+        invocation_id = calls.invocation_of(said.invocation_id)
+        invocation = self._ledger.invocation(invocation_id)
+        if invocation is None or said.invocation_id == calls.id_of_turn(invocation):
+            self.answered(sender, invocation_id, AttemptKey(said.task_id, said.attempt), answer)
+        else:
+            log.debug("result of an earlier turn", invocation_id=said.invocation_id, proplet_id=sender)
         self._acks.acknowledge(sender, said.id)
 
     def answered(self, sender: str, invocation_id: str, key: AttemptKey | None, answer: Answer) -> None:

@@ -7,8 +7,8 @@ from collections import Counter
 from itertools import groupby, pairwise
 from typing import Any
 
-from manager import invocation_store, store
-from manager.records import Attempt, Group, GroupState, Task
+from manager import calls, invocation_store, store
+from manager.records import Attempt, Group, GroupState, Invocation, Task
 from manager.states import AttemptState, InvocationState, TaskState
 from swashplate.messages import Start
 from tests.simulation.plan import MINUTE_AT_S
@@ -95,9 +95,9 @@ def undurable(world, said_id: str) -> str | None:
     """What is wrong with acknowledging a proplet's message now; None when all of it is on the disk."""
     task_id, number, *invocation, what = said_id.split("/")
     if invocation:
-        row = _invocation(world, invocation[0])
-        # One that was never begun there waits for another turn.
-        known = row is None or row[0] != InvocationState.RUNNING or row[1:] != (int(number), None)
+        row = _invocation(world, calls.invocation_of(invocation[0]))
+        turn = int(invocation[0].partition(".")[2] or 1)
+        known = row is None or row[0] != InvocationState.RUNNING or row[1] != turn
         return None if known else f"{said_id} was acknowledged while the disk had the invocation as {row[0]}"
     query = "SELECT state, accepted_at FROM attempts WHERE task_id = ? AND number = ?"
     row = world.disks["manager"].connection.execute(query, (task_id, int(number))).fetchone()
@@ -109,17 +109,17 @@ def undurable(world, said_id: str) -> str | None:
 
 
 def _invocation(world, invocation_id: str) -> Any:
-    query = "SELECT state, number, finished_at FROM invocations WHERE id = ?"
+    query = "SELECT state, turn FROM invocations WHERE id = ?"
     return world.disks["manager"].connection.execute(query, (invocation_id,)).fetchone()
 
 
-def uncalled(world, invocation_id: str) -> str | None:
-    """What is wrong with confirming this invocation now; None when it is on the disk."""
-    return (
-        None
-        if _invocation(world, invocation_id)
-        else f"invocation {invocation_id} was confirmed, and is not on the disk"
-    )
+def uncalled(world, invocation: Invocation) -> str | None:
+    """What is wrong with confirming this invocation now; None when it is on the disk, or gone with its task."""
+    query = "SELECT 1 FROM tasks WHERE id = ?"
+    deleted = world.disks["manager"].connection.execute(query, (invocation.task_id,)).fetchone() is None
+    if deleted or _invocation(world, invocation.id):
+        return None
+    return f"invocation {invocation.id} was confirmed, and is not on the disk"
 
 
 def unwritten(world, task_id: str, runs: int) -> str | None:

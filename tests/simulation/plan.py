@@ -106,7 +106,7 @@ def spec(chance: random.Random, proplets: int) -> dict[str, Any]:
             }
             found["broadcast"] = chance.random() < 0.3
         case "latent":
-            found |= {"latent": True, "retries": 0}
+            found["latent"] = True
             found["broadcast"] = chance.random() < 0.3
             found["env"]["DEPLOYS"] = chance.choice(("at once", "at once", "at once", "never"))
         case _:
