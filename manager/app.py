@@ -150,7 +150,18 @@ class Manager:
             self.ledger, self.proplets, self.load, self.dispatch, self.attempts, self.invocations
         )
         called = (self.attempts, self.invocations, calls, self.drains)
-        self._opened = (self.ledger, self.proplets, images, offers, *called, leases, histories, learning, legacy)
+        self._opened = (
+            self.ledger,
+            self.proplets,
+            images,
+            offers,
+            *called,
+            leases,
+            histories,
+            learning,
+            legacy,
+            self.scheduler,
+        )
         self._closed = (
             self.scheduler,
             legacy,
@@ -176,7 +187,7 @@ class Manager:
         self.invocations.recover()
         self.drains.recover()
         self.progress.recover()
-        await self.scheduler.open()
+        self.scheduler.recover()
 
     async def close(self) -> None:
         if self._interrupt_on_exit:

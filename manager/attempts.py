@@ -97,6 +97,7 @@ class Attempts:
         """Declare the subscriptions; call before the bus connects."""
         await self._bus.subscribe(self._topics.every_proplet("status"), self._said_status)
         await self._bus.subscribe(self._topics.every_proplet("results"), self._said_result)
+        self._bus.on_connect(self._stops_again)
         self._proplets.on_join(self._joined)
         self._proplets.on_report(self._reported)
         self._proplets.on_change(self._changed)
@@ -218,6 +219,12 @@ class Attempts:
         outcome = stopped("stopped; its proplet has not confirmed that")
         self._stopped_waiting(attempt.key)
         self._stops[attempt.key] = asyncio.get_running_loop().call_later(left, self.finish, attempt.key, outcome)
+
+    async def _stops_again(self) -> None:
+        for key in self._stops:
+            attempt = self._ledger.attempt(key)
+            if attempt is not None:
+                self._tell_to_stop(attempt)
 
     def _tell_to_stop(self, attempt: Attempt) -> None:
         self._work.start(self._send_stop(attempt), f"stop {attempt.task_id}")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from manager.calls import id_of_turn
 from manager.records import Attempt, Invocation, Task
 from swashplate.bus import Bus
 from swashplate.messages import Invoke, Start, Stop
@@ -59,7 +60,8 @@ class OwnTopics:
     async def start(self, task: Task, attempt: Attempt) -> None:
         message = start_message(task, attempt, self._clock(), await self._parents(task))
         assert attempt.proplet_id is not None
-        await self._bus.publish(self._topics.to_proplet(attempt.proplet_id, "start"), message.encode())
+        # Its own answer confirms it, not the broker's; without one it is sent again.
+        self._bus.post(self._topics.to_proplet(attempt.proplet_id, "start"), message.encode())
 
     async def stop(self, attempt: Attempt) -> None:
         assert attempt.proplet_id is not None
@@ -73,7 +75,7 @@ class OwnTopics:
         assert invocation.proplet_id is not None
         assert invocation.number is not None
         message = Invoke(
-            invocation_id=invocation.id,
+            invocation_id=id_of_turn(invocation),
             task_id=invocation.task_id,
             attempt=invocation.number,
             proplet_id=invocation.proplet_id,

@@ -126,21 +126,21 @@ class Dispatch:
 
     def place(self) -> None:
         """Give whatever waits to whoever has room, in the order of the queue."""
-        if not self._load.with_room or not len(self._queue):
+        if not self._load.ranking.ids or not len(self._queue):
             return
-        room = set(self._load.with_room)
+        room = set(self._load.ranking.ids)
         for waiting in self._queue.heads(room):
             key = AttemptKey(*waiting.key)
             task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
             if task is None or attempt is None or attempt.state is not AttemptState.QUEUED:
                 self._queue.remove(key)
                 continue
-            chosen = placement.choose(waiting.requirements, self._load.choosable(), self._strategy)
+            chosen = self._load.ranking.choose(waiting.requirements, self._strategy)
             if chosen is None:
                 continue
             self._queue.remove(key)
             self._give(task, attempt, chosen)
-            if chosen not in self._load.with_room:
+            if chosen not in self._load.ranking.ids:
                 room.discard(chosen)
 
     def _give(self, task: Task, attempt: Attempt, proplet_id: str) -> None:

@@ -241,7 +241,12 @@ class Invocations:
             answer = Answer(json.dumps(said.results), said.error, code, said.retryable, code not in calls.NEVER_RAN)
         else:
             answer = Answer(json.dumps(said.results))
-        self.answered(sender, said.invocation_id, AttemptKey(said.task_id, said.attempt), answer)
+        invocation_id = calls.invocation_of(said.invocation_id)
+        invocation = self._ledger.invocation(invocation_id)
+        if invocation is None or said.invocation_id == calls.id_of_turn(invocation):
+            self.answered(sender, invocation_id, AttemptKey(said.task_id, said.attempt), answer)
+        else:
+            log.debug("result of an earlier turn", invocation_id=said.invocation_id, proplet_id=sender)
         self._acks.acknowledge(sender, said.id)
 
     def answered(self, sender: str, invocation_id: str, key: AttemptKey | None, answer: Answer) -> None:

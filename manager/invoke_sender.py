@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from manager.calls import id_of_turn, invocation_of
 from manager.dialects import Dialect
 from manager.ledger import Ledger
 from manager.proplets import Proplets
@@ -94,11 +95,13 @@ class InvokeSender:
 
     async def _reported(self, proplet_id: str, said: Alive) -> None:
         """What it says that it has needs no repetition for a while."""
-        for invocation_id in said.invocations if self._timers else ():
-            invocation = self._ledger.invocation(invocation_id)
-            if invocation_id in self._timers and invocation is not None and invocation.proplet_id == proplet_id:
-                self._cancel(invocation_id)
-                self._again_in(invocation_id, AGAIN_MOST_S)
+        for said_id in said.invocations if self._timers else ():
+            invocation = self._ledger.invocation(invocation_of(said_id))
+            if invocation is None or invocation.proplet_id != proplet_id or said_id != id_of_turn(invocation):
+                continue
+            if invocation.id in self._timers:
+                self._cancel(invocation.id)
+                self._again_in(invocation.id, AGAIN_MOST_S)
 
     async def _send(self, invocation: Invocation) -> None:
         task = self._ledger.task(invocation.task_id)

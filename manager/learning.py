@@ -59,6 +59,16 @@ EXPERIMENT = {
 }
 
 
+UPDATE = {
+    "round_id": "round-1",
+    "proplet_id": "4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10",
+    "base_model_uri": "fl/models/global_model_v0",
+    "num_samples": 12,
+    "metrics": {"loss": 0.4},
+    "update": {"w": [0.1, -0.2, 0.3], "b": 0.05},
+}
+
+
 class RoundCompletion(Message):
     """What the coordinator says, in the wrapper of the existing API."""
 
@@ -132,6 +142,7 @@ class Learning:
                 description="Its proof is the token of the participant's attempt, not the token of this service.",
                 parameters=(TOKEN,),
                 body=Update,
+                body_example=UPDATE,
                 answer=UpdateAnswer,
                 example={"status": "accepted"},
                 errors=(403, 404, 409, 503),

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from manager.placement import Candidate, Requirements
 from manager.proplets import Proplet, Proplets
+from manager.ranking import Ranking
 from manager.records import Attempt, AttemptKey, Task
+from swashplate.messages import Capabilities
 
 SHORT_S = 0.25
 """A proplet whose attempts end within this time on average is given some more than it has slots, so that it never waits
@@ -30,6 +32,20 @@ class _Held:
     full: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _AtHand:
+    """What a proplet ``said`` that it has, as it is compared with."""
+
+    said: Capabilities
+    wasm_features: frozenset[str]
+    datasets: frozenset[str]
+    digests: frozenset[str]
+
+    @classmethod
+    def of(cls, said: Capabilities) -> _AtHand:
+        return cls(said, frozenset(said.wasm_features), frozenset(said.datasets), frozenset(said.digests))
+
+
 def requirements_of(task: Task, attempt: Attempt) -> Requirements:
     spec = task.spec
     return Requirements(
@@ -49,27 +65,32 @@ class Load:
         self._clock = clock
         self._held: dict[str, _Held] = {}
         self._candidates: dict[str, Candidate] = {}
-        self.with_room: set[str] = set()
-        """The ids of those that could be given something now."""
+        self._at_hand: dict[str, _AtHand] = {}
+        self.ranking = Ranking()
+        """Those that could be given something now."""
 
     def refresh(self, proplet_id: str) -> None:
         """Something about this proplet has changed."""
         proplet = self._proplets.known(proplet_id)
         if proplet is None:
             self._candidates.pop(proplet_id, None)
-            self.with_room.discard(proplet_id)
+            self._at_hand.pop(proplet_id, None)
+            self.ranking.drop(proplet_id)
             return
         candidate = self._candidate(proplet)
         self._candidates[proplet_id] = candidate
         if candidate.room > 0 and candidate.alive and not candidate.cordoned:
-            self.with_room.add(proplet_id)
+            self.ranking.put(candidate)
         else:
-            self.with_room.discard(proplet_id)
+            self.ranking.drop(proplet_id)
 
     def _candidate(self, proplet: Proplet) -> Candidate:
         has, held = proplet.capabilities, self._held.get(proplet.id) or _Held()
         ahead = min(has.queue, AHEAD_PER_SLOT * has.slots) if held.turnaround < SHORT_S else 0
         active = len(held.slots) + held.invocations
+        at_hand = self._at_hand.get(proplet.id)
+        if at_hand is None or at_hand.said is not has:
+            at_hand = self._at_hand[proplet.id] = _AtHand.of(has)
         return Candidate(
             proplet_id=proplet.id,
             slots=has.slots,
@@ -78,9 +99,9 @@ class Load:
             labels=has.labels,
             memory_bytes=has.memory_bytes,
             memory_reserved=held.memory,
-            wasm_features=frozenset(has.wasm_features),
-            datasets=frozenset(has.datasets),
-            digests=frozenset(has.digests),
+            wasm_features=at_hand.wasm_features,
+            datasets=at_hand.datasets,
+            digests=at_hand.digests,
             cordoned=proplet.cordoned,
             alive=self._proplets.alive(proplet),
             legacy=proplet.legacy,
@@ -89,10 +110,6 @@ class Load:
 
     def candidates(self) -> Iterable[Candidate]:
         return self._candidates.values()
-
-    def choosable(self) -> list[Candidate]:
-        """Those with room."""
-        return [self._candidates[proplet_id] for proplet_id in self.with_room]
 
     def count(self, proplet_id: str) -> int:
         """How many open attempts it has been given."""

@@ -28,6 +28,8 @@ class Offers:
         self._ledger = ledger
         self._dialect_of = dialect_of
         self._timers: dict[AttemptKey, asyncio.TimerHandle] = {}
+        self._due: list[AttemptKey] = []
+        """What is to go out in this turn of the loop."""
         self._work = Tasks(log)
         self.on_taken: Callable[[str, AttemptKey], Any] = lambda _proplet, _key: None
         """Called when the start is with a proplet that will not say so itself."""
@@ -47,10 +49,11 @@ class Offers:
         self.settle(key)
         wait = AGAIN_S if wait is None else wait
         self._timers[key] = asyncio.get_running_loop().call_later(wait, self._again, key, wait)
-        if (
-            self._bus.connected
-        ):  # otherwise everything goes out once it is; the queue of a bus would bring it late, twice
-            self._work.start(self._send(key), f"start {key.task_id}")
+        if not self._bus.connected:
+            return  # everything goes out once it is; the queue of a bus would bring it late, twice
+        if not self._due:
+            self._work.start(self._send_due(), "starts")
+        self._due.append(key)
 
     def settle(self, key: AttemptKey) -> None:
         """It was answered, or is not wanted any more."""
@@ -71,6 +74,21 @@ class Offers:
     async def _everything_again(self) -> None:
         for key in list(self._timers):
             self.begin(key)
+
+    async def _send_due(self) -> None:
+        due, self._due = self._due, []
+        for key in due:
+            if self._waits(key):
+                self._work.start(self._send(key), f"start {key.task_id}")
+            else:
+                await self._send(key)
+
+    def _waits(self, key: AttemptKey) -> bool:
+        """Does sending it take a while: for what it needs of others, or for the broker?"""
+        task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
+        if task is None or attempt is None or attempt.proplet_id is None:
+            return False
+        return bool(task.spec.depends_on) or not self._dialect_of(attempt.proplet_id).confirms
 
     async def _send(self, key: AttemptKey) -> None:
         task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)

@@ -60,6 +60,10 @@ class Candidate:
     legacy: bool = False
     room: int = 1
 
+    @property
+    def load(self) -> float:
+        return self.active / (self.slots or 1)
+
 
 def choose(
     requirements: Requirements,
@@ -71,37 +75,41 @@ def choose(
     Of those that fit: one that holds the dataset, then the least loaded, then one that has the binary already, then the
     one placed on longest ago, then the smallest id.
     """
+    suitable = (candidate for candidate in candidates if fits(requirements, candidate))
+    chosen = min(suitable, key=lambda candidate: cost(requirements, candidate, strategy), default=None)
+    return None if chosen is None else chosen.proplet_id
+
+
+def fits(requirements: Requirements, candidate: Candidate) -> bool:
+    """May it be given the attempt now?"""
     selector, memory, features, pinned, encrypted = requirements.constraint
+    return (
+        candidate.room > 0
+        and candidate.alive
+        and not candidate.cordoned
+        and (pinned is None or candidate.proplet_id == pinned)
+        and (not memory or candidate.memory_bytes - candidate.memory_reserved >= memory)
+        and (not features or features <= candidate.wasm_features)
+        and (not encrypted or candidate.legacy)
+        and (not selector or _labelled(selector, candidate.labels))
+    )
+
+
+Cost = tuple[bool, float, bool, float, str]
+
+
+def cost(requirements: Requirements, candidate: Candidate, strategy: Strategy = Strategy.LEAST_LOADED) -> Cost:
+    """Whoever has the least is chosen of those that fit."""
+    if strategy is Strategy.ROUND_ROBIN:
+        return False, 0.0, False, candidate.last_placed, candidate.proplet_id
     dataset, digest = requirements.dataset, requirements.digest
-    in_turn = strategy is Strategy.ROUND_ROBIN
-    best: tuple[bool, float, bool, float, str] | None = None
-    for candidate in candidates:
-        if candidate.room <= 0 or not candidate.alive or candidate.cordoned:
-            continue
-        proplet_id = candidate.proplet_id
-        if pinned is not None and proplet_id != pinned:
-            continue
-        if memory and candidate.memory_bytes - candidate.memory_reserved < memory:
-            continue
-        if features and not features <= candidate.wasm_features:
-            continue
-        if encrypted and not candidate.legacy:
-            continue
-        if selector and not _labelled(selector, candidate.labels):
-            continue
-        if in_turn:
-            cost = (False, 0.0, False, candidate.last_placed, proplet_id)
-        else:
-            cost = (
-                dataset != "" and dataset not in candidate.datasets,
-                candidate.active / (candidate.slots or 1),
-                digest is not None and digest not in candidate.digests,
-                candidate.last_placed,
-                proplet_id,
-            )
-        if best is None or cost < best:
-            best = cost
-    return None if best is None else best[-1]
+    return (
+        dataset != "" and dataset not in candidate.datasets,
+        candidate.load,
+        digest is not None and digest not in candidate.digests,
+        candidate.last_placed,
+        candidate.proplet_id,
+    )
 
 
 def _labelled(selector: tuple[tuple[str, str], ...], labels: Mapping[str, str]) -> bool:

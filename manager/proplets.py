@@ -224,6 +224,7 @@ class Proplets:
         """From now on it is known, also after a restart."""
         known = proplet.id in self._known
         self._known[proplet.id] = proplet
+        self._asked.pop(proplet.id, None)
         await self._save(proplet)
         what = "proplet connected" if known else "proplet registered"
         log.info(what, proplet_id=proplet.id, name=proplet.name, legacy=proplet.legacy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from manager import store
 from manager.ledger import Ledger
@@ -42,14 +42,20 @@ class Scheduler:
         self._queue: list[tuple[float, str]] = []
         """A heap; an entry counts only while ``_armed`` says the same."""
         self._timer: asyncio.TimerHandle | None = None
+        self._found: Sequence[tuple[str, float]] = ()
         self._work = Tasks(log)
         tasks.on_specified = self.specified
         tasks.on_erased = self.erased
 
     async def open(self) -> None:
+        """Read what is scheduled."""
+        self._found = await self._database.run(store.scheduled_tasks)
+
+    def recover(self) -> None:
         """Call when everything else is ready: what is due fires at once."""
-        for task_id, when in await self._database.run(store.scheduled_tasks):
+        for task_id, when in self._found:
             self._arm(task_id, when)
+        self._found = ()
 
     async def close(self) -> None:
         if self._timer is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from proxy.manifests import OCI_INDEX, OCI_MANIFEST
+from proxy.manifests import EMPTY_CONFIG, OCI_INDEX, OCI_MANIFEST
 from proxy.registry_store import OciError
 from swashplate.http import Handler, Route, Text, answer
 from swashplate.messages import Message
@@ -32,6 +32,11 @@ ERRORS = {
     },
 }
 BYTES = {"type": "string", "format": "binary"}
+MANIFEST = {
+    "schemaVersion": 2,
+    "config": EMPTY_CONFIG,
+    "layers": [{"mediaType": "application/wasm", "digest": "sha256:" + "0" * 64, "size": 1024}],
+}
 NAME = Text(name="name", text="The repository.", place="path", longest=255, example="fl-client")
 DIGEST = Text(
     name="digest",
@@ -70,7 +75,7 @@ def speaking_oci(handler: Handler) -> Handler:
 def routes(registry: Registry) -> list[Route]:
     """Every operation, with its errors in the specification's shape."""
     found = [
-        Route("GET", "/v2/", registry.version, "Is this a registry?", tag="registry"),
+        Route("GET", "/v2/", registry.version, "Is this a registry?", example={}, tag="registry"),
         *_listing(registry),
         *_of_uploads(registry),
         *_of_content(registry),
@@ -186,7 +191,12 @@ def _of_uploads(registry: Registry) -> list[Route]:
 
 def _of_content(registry: Registry) -> list[Route]:
     blob, manifest = "/v2/{name:.+}/blobs/{digest}", "/v2/{name:.+}/manifests/{reference}"
-    put: dict[str, Any] = {"takes": OCI_MANIFEST, "body_schema": {"type": "object"}, "tag": "manifests"}
+    put: dict[str, Any] = {
+        "takes": OCI_MANIFEST,
+        "body_schema": {"type": "object"},
+        "body_example": MANIFEST,
+        "tag": "manifests",
+    }
     return [
         *(
             Route(

@@ -7,10 +7,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from swashplate import __version__
+from swashplate.commands.groups import Group
 from swashplate.errors import SwashplateError
 
 GROUP = "swashplate.commands"
@@ -20,15 +20,8 @@ def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """A group whose members are found by name and imported late, so that every command starts quickly."""
-
-    def get_params(self, ctx: Any) -> Any:
-        params = super().get_params(ctx)
-        for param in params:  # a flag that is None is checked by pydantic, whose import takes longer than all the rest
-            if param.default is None and getattr(param, "is_flag", False):
-                param.default = False
-        return params
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(_entries())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 EXIT_STATUS = "Exit status: 0 success, 1 the task failed or an error, 2 wrong usage, 130 interrupted."
 SHORT_ID = 8
+BETWEEN = 3
+"""Cells that a column of a table takes besides its text."""
+NARROWEST = 6
 UNBOUNDED = 10_000
 """Columns of a pipe: nothing is cut there."""
 
@@ -90,13 +94,27 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap: Sequen
     if not rows:
         return
     made = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
-    for column in columns:
-        made.add_column(column.upper(), no_wrap=True, overflow="ellipsis" if column in wrap else "fold")
-        if column not in wrap and sys.stdout.isatty():
-            made.columns[-1].min_width = len(column)
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
+    cells = [[cell if isinstance(cell, Text) else Text(" ".join(clean(cell).split())) for cell in row] for row in rows]
+    widths = [max(len(column), *(row[n].cell_len for row in cells)) for n, column in enumerate(columns)]
+    yielding = {n for n, column in enumerate(columns) if column in wrap}
+    to = console()
+    if to.is_terminal:
+        widths = fitting(widths, yielding, to.width - len(columns) * BETWEEN)
+    for column, width in zip(columns, widths, strict=True):
+        made.add_column(column.upper(), no_wrap=True, overflow="ellipsis", min_width=width, max_width=width)
+    for row in cells:
+        made.add_row(*row)
     put(made)
+
+
+def fitting(widths: Sequence[int], yielding: AbstractSet[int], room: int) -> list[int]:
+    """The widths of columns in ``room`` cells: those in ``yielding`` share what the others leave, a narrow one first."""
+    found = list(widths)
+    left = room - sum(width for n, width in enumerate(widths) if n not in yielding)
+    for done, n in enumerate(sorted(yielding, key=lambda n: widths[n])):
+        found[n] = max(NARROWEST, min(widths[n], left // (len(yielding) - done)))
+        left -= found[n]
+    return found
 
 
 def put(what: RenderableType) -> None:

@@ -9,11 +9,12 @@ import typer
 from swashplate.commands import naming, output
 from swashplate.commands.arguments import Limit, Offset, PropletId
 from swashplate.commands.connection import AsJson, ManagerUrl, speak
+from swashplate.commands.groups import Group
 
 if TYPE_CHECKING:
     from swashplate.client import Client, Metric, Page, Proplet
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, epilog=output.EXIT_STATUS)
+app = typer.Typer(cls=Group, add_completion=False, no_args_is_help=True, epilog=output.EXIT_STATUS)
 
 
 @app.callback()

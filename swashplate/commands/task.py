@@ -9,11 +9,12 @@ import typer
 from swashplate.commands import naming, output, task_definition, task_outcome, values
 from swashplate.commands.arguments import Offset, TaskId
 from swashplate.commands.connection import AsJson, ManagerUrl, speak
+from swashplate.commands.groups import Group
 
 if TYPE_CHECKING:
     from swashplate.client import Acknowledged, Client, Page, Started, Task
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, epilog=output.EXIT_STATUS)
+app = typer.Typer(cls=Group, add_completion=False, no_args_is_help=True, epilog=output.EXIT_STATUS)
 
 Status = Annotated[
     str,
@@ -142,7 +143,7 @@ def _fields(task: Task) -> list[tuple[str, Any]]:
         ("kind", " ".join(w for w in (task.kind, task.mode, "daemon" * task.daemon, "latent" * task.latent) if w)),
         ("restart", task.restart if task.daemon else ""),
         ("schedule", f"{task.schedule} {task.timezone}".strip() if task.schedule else ""),
-        ("next run", output.at(task.next_run)),
+        ("next run", f"{output.at(task.next_run)} ({output.ago(task.next_run)})" * bool(task.next_run)),
         ("missed run", task.missed_run if task.schedule else ""),
         ("workflow", task.workflow_id),
         ("job", task.job_id),

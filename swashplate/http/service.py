@@ -42,6 +42,16 @@ class Health(BaseModel):
     status: str
 
 
+class Description(BaseModel):
+    """An OpenAPI document."""
+
+    model_config = ConfigDict(extra="allow")
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+
+
 def _request_id(request: web.Request) -> str:
     """The caller's own, when it can stand in a header and in a log without doing harm."""
     given = request.headers.get("X-Request-Id", "")
@@ -121,7 +131,7 @@ class HttpService:
                 example=self._health_body(),
             ),
             Route("GET", "/metrics", self._metrics, "Counters for Prometheus", gives="text/plain", tag="service"),
-            Route("GET", "/openapi.json", self._openapi, "This description", tag="service"),
+            Route("GET", "/openapi.json", self._openapi, "This description", answer=Description, tag="service"),
             Route("GET", "/docs", self._docs, "This description, for people", gives="text/html", tag="service"),
         ]
 

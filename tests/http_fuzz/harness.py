@@ -26,6 +26,10 @@ CHECKS = (
 )
 
 
+OWN = r"^/(health|metrics|openapi\.json|docs)$"
+"""What every service has alike; asked of one of them."""
+
+
 @dataclass
 class Report:
     """``answers`` counts statuses by operation, ``failures`` says what was wrong and how to ask for it again."""
@@ -48,6 +52,28 @@ class Report:
         return "\n".join((*lines, *self.failures))
 
 
+def undescribed(document: dict[str, Any]) -> list[str]:
+    """What a reader of the description would miss."""
+    missing = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            name = f"{method.upper()} {path}"
+            missing += [f"{name}: {word}" for word in ("summary", "tags", "operationId") if not operation.get(word)]
+            missing += [f"{name}: {p['name']}" for p in operation.get("parameters", []) if not p.get("description")]
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                if not content.get("schema") or not ("example" in content or "format" in str(content["schema"])):
+                    missing.append(f"{name}: an example of the body")
+            for status, response in operation["responses"].items():
+                content = next(iter(response.get("content", {}).values()), None)
+                if int(status) >= 400 and not (content and content.get("schema")):
+                    missing.append(f"{name}: the shape of {status}")
+                if status == "200" and method != "head" and content is None:
+                    missing.append(f"{name}: what {status} brings")
+                if content is not None and "schema" not in content and "example" not in content:
+                    missing.append(f"{name}: what {status} brings")
+    return missing
+
+
 def fuzz(
     url: str,
     *,
@@ -55,11 +81,13 @@ def fuzz(
     headers: dict[str, str] | None = None,
     exclude: str = "",
     known: dict[str, list[str]] | None = None,
+    brief: tuple[str, ...] = (),
     seed: int = SEED,
 ) -> Report:
     """Ask the service at ``url`` all that its own description allows, and much that it does not.
 
     ``known`` maps parameters such as ``path.task_id`` to values that exist; two of three requests take one of them.
+    Paths like ``brief`` are asked at random only: their bodies are those of another path.
     """
     known = known or {}
     config = SchemathesisConfig.from_dict(
@@ -76,12 +104,16 @@ def fuzz(
             "generation": {"max-examples": examples, "database": "none", "no-shrink": True},
             "checks": {"enabled": False, **{name: {"enabled": True} for name in CHECKS}},
             "phases": {"stateful": {"enabled": examples > MANY}},
+            "operations": [
+                {"include-path-regex": briefly, "phases": {"coverage": {"enabled": examples > MANY}}}
+                for briefly in brief
+            ],
         }
     )
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=config, headers=headers or {})
+    report = Report(failures=[f"not described: {what}" for what in undescribed(dict(schema.raw_schema))])
     if exclude:
         schema = schema.exclude(path_regex=exclude)
-    report = Report()
     for event in from_schema(schema).execute():
         if isinstance(event, events.ScenarioFinished):
             _note(event.recorder, report)
@@ -111,6 +143,14 @@ def _note(recorder: Any, report: Report) -> None:
                 report.failures.append(
                     f"{recorder.label}: {check.name}: {failure.title}: {failure.message}\n  {sample}"
                 )
+
+
+def judge(report: Report, *, share: float, without_success: set[str] = frozenset(), most: int = 0) -> None:
+    """``without_success`` are operations that nothing random can make succeed; ``most`` others may not have, by chance."""
+    print(report)
+    assert not report.failures, "\n\n".join(report.failures)
+    assert len(report.never_succeeded() - without_success) <= most
+    assert report.share_of_successes() >= share
 
 
 @contextmanager

@@ -314,7 +314,7 @@ async def test_a_call_that_a_restart_of_its_proplet_cut_off_runs_once_unless_the
         await p1.acknowledged(await p1.invoke_result(cut_off, **lost))
         if retries:
             invoke = await p1.invoked()
-            assert (invoke.invocation_id, invoke.attempt) == (cut_off.invocation_id, 2)
+            assert (invoke.invocation_id, invoke.attempt) == (f"{cut_off.invocation_id}.2", 2)
             await p1.invoke_result(invoke, "again")
         shown = await ended(world, path)
         assert shown["status"] == status
@@ -441,3 +441,20 @@ async def test_a_deleted_task_takes_its_calls_along(world):
 def test_a_caller_that_has_no_inputs_may_say_null():
     request = InvokeRequest.decode('{"inputs": null, "env": null}')
     assert (request.inputs, request.env, request.later) == ([], {}, False)
+
+
+async def test_a_repetition_is_another_call_to_the_proplet_that_ran_it_before(world):
+    """Its journal would answer the same one with what it said before."""
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await latent(world, retries=1)
+        await p1.deployed()
+        path = await submit(world, task)
+        first = await p1.invoked()
+        failed = await p1.invoke_result(first, error="out of luck", code="internal", retryable=True)
+        await p1.acknowledged(failed)
+        second = await p1.invoked()
+        assert second.invocation_id != first.invocation_id
+        await p1.acknowledged(await p1.invoke_result(first, error="out of luck", code="internal", retryable=True))
+        await p1.acknowledged(await p1.invoke_result(second, "42"))
+        shown = await ended(world, path)
+        assert (shown["status"], shown["results"]) == ("completed", "42")

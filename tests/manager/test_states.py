@@ -54,8 +54,8 @@ def test_nothing_happens_to_an_ended_attempt_or_invocation():
     assert not [pair for pair in (*ATTEMPT, *INVOCATION) if pair[0].ended]
 
 
-def test_an_ended_task_can_only_be_started_again_or_reset():
-    assert {event for state, event in TASK if state.ended} == {TaskEvent.START, TaskEvent.RESET}
+def test_an_ended_task_can_only_be_started_again_or_reset_or_be_refused_its_start():
+    assert {event for state, event in TASK if state.ended} == {TaskEvent.START, TaskEvent.RESET, TaskEvent.REFUSED}
 
 
 @given(st.lists(st.sampled_from(AttemptEvent), max_size=12))

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from swashplate.errors import ConflictError, SwashplateError
-from swashplate.messages import TaskCreate
-from tests.simulation.invariants import unwritten
+from swashplate.errors import ConflictError, NotFoundError, SwashplateError
+from swashplate.messages import InvokeRequest, JobCreate, TaskCreate, WorkflowCreate
+from tests.simulation.invariants import uncalled, unwritten
 
 AGAIN_S = 0.5
 ANSWER_S = 5.0
@@ -26,6 +26,10 @@ class Asked:
     created: asyncio.Event = field(default_factory=asyncio.Event)
     starts_confirmed: int = 0
     starts_tried: int = 0
+    deleting: bool = False
+    deleted: bool = False
+    scheduled: tuple[float, float] | None = None
+    """From when to when it was certainly scheduled, in the loop's time."""
     open: int = 0
 
 
@@ -33,33 +37,75 @@ class Clients:
     def __init__(self, world) -> None:
         self.world = world
         self.asked: dict[str, Asked] = {}
+        self.groups = GroupClients(self)
+        self.invocations: list[Any] = []
+        """Those that were confirmed."""
+        self._calls = 0
         self._work: set[asyncio.Task[Any]] = set()
 
     @property
     def busy(self) -> bool:
-        return any(asked.open for asked in self.asked.values())
+        return any(asked.open for asked in self.asked.values()) or self.groups.busy
 
     def create(self, key: str, fields: dict[str, Any]) -> None:
         asked = Asked(key, TaskCreate(name=key, image_url="registry/image:1", **fields))
         self.asked[key] = asked
-        self._begin(asked, self._create(asked))
+        self.begin(asked, self._create(asked))
 
     def start(self, key: str) -> None:
         asked = self.asked[key]
-        self._begin(asked, self._start(asked))
+        self.begin(asked, self._start(asked))
 
     def stop(self, key: str) -> None:
         asked = self.asked[key]
-        self._begin(asked, self._stop(asked))
+        self.begin(asked, self._stop(asked))
 
-    def _begin(self, asked: Asked, work) -> None:
+    def delete(self, key: str) -> None:
+        asked = self.asked[key]
+        self.begin(asked, self._delete(asked))
+
+    def priority(self, key: str, priority: int) -> None:
+        asked = self.asked[key]
+        self.begin(asked, self._priority(asked, priority))
+
+    def invoke(self, key: str, does: str, timeout_s: float) -> None:
+        asked = self.asked[key]
+        self.begin(asked, self._invoke(asked, does, timeout_s))
+
+    def cordon(self, proplet: str, *, cordoned: bool, draining: bool) -> None:
+        operator = self.asked.setdefault("operator", Asked("operator", TaskCreate(name="none")))
+        how = {"cordoned": cordoned, "draining": draining}
+        self.begin(operator, self._cordon(operator, proplet, how))
+
+    def unschedule(self) -> None:
+        for asked in self.asked.values():
+            if asked.spec.schedule:
+                self.begin(asked, self._unschedule(asked))
+
+    async def _unschedule(self, asked: Asked) -> None:
+        await asked.created.wait()
+        if asked.id is None or asked.deleted:
+            return
+        if asked.scheduled is not None:
+            asked.scheduled = asked.scheduled[0], self.world.loop.time()
+        await self.answered(
+            asked, "unschedule", lambda m: m.tasks.update(asked.id, {"schedule": "", "is_recurring": False})
+        )
+
+    def stop_standing(self) -> None:
+        for asked in self.asked.values():
+            if asked.spec.daemon or asked.spec.latent:
+                self.begin(asked, self._stop(asked))
+
+    def begin(self, asked: Asked, work) -> None:
         asked.open += 1
 
         async def counted() -> None:
             try:
                 await work
-            finally:
-                asked.open -= 1
+            except Exception as error:  # noqa: BLE001  # whatever it is, no client may meet it
+                self.world.faults.append(f"a client of {asked.key} met {error!r}")
+            asked.open -= 1
 
         task = self.world.loop.create_task(counted())
         self._work.add(task)
@@ -68,11 +114,13 @@ class Clients:
     async def _create(self, asked: Asked) -> None:
         if asked.spec.start:
             asked.starts_tried += 1  # the key makes a repeated request the same one
-        made = await self._answered(asked, "create", lambda m: m.tasks.create(asked.spec, key=asked.key))
+        made = await self.answered(asked, "create", lambda m: m.tasks.create(asked.spec, key=asked.key))
         if made is not None:
             task, _new = made
             asked.id = task.id
             self._confirmed(task)
+            if asked.spec.schedule:
+                asked.scheduled = self.world.loop.time(), float("inf")
             if asked.spec.start:
                 asked.starts_confirmed += 1
         asked.created.set()
@@ -90,7 +138,7 @@ class Clients:
             asked.starts_tried += 1
             return manager.tasks.start(asked.id)
 
-        started = await self._answered(asked, "start", start)
+        started = await self.answered(asked, "start", start)
         if started is not None:
             self._confirmed(started)
             asked.starts_confirmed += 1
@@ -99,7 +147,7 @@ class Clients:
         await asked.created.wait()
         if asked.id is None:
             return
-        await self._answered(asked, "stop", lambda m: m.tasks.stop(asked.id))
+        await self.answered(asked, "stop", lambda m: m.tasks.stop(asked.id))
         await asyncio.sleep(0)
         manager = self.world.manager
         task = None if manager is None or not manager.ready.is_set() else manager.ledger.task(asked.id)
@@ -114,7 +162,41 @@ class Clients:
         if self.world.plan.proplets_reachable and (left := self.world.running(asked.id, until=task.attempt)):
             self.world.faults.append(f"{asked.key}: {left} runs {STOPPED_WITHIN_S} s after its stop")
 
-    async def _answered(self, asked: Asked, what: str, call):
+    async def _invoke(self, asked: Asked, does: str, timeout_s: float) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+
+        def invoke(manager):
+            # A name of its own for each request: what may have been heard, and is asked again, is another call.
+            self._calls += 1
+            call = f"call-{self._calls}"
+            request = InvokeRequest(env={"CALL": call, "DOES": does}, timeout_s=timeout_s)
+            return manager.made.invocations.invoke(asked.id, request)
+
+        invocation = await self.answered(asked, "invoke", invoke)
+        if invocation is not None:
+            self.invocations.append(invocation)
+            if (fault := uncalled(self.world, invocation.id)) is not None:
+                self.world.faults.append(fault)
+
+    async def _cordon(self, asked: Asked, proplet: str, how: dict[str, bool]) -> None:
+        await self.answered(asked, f"cordon {proplet} {how}", lambda m: m.made.drains.change(proplet, **how))
+
+    async def _delete(self, asked: Asked) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+        asked.deleting = True
+        if await self.answered(asked, "delete", lambda m: done(m.tasks.delete(asked.id))):
+            asked.deleted = True
+
+    async def _priority(self, asked: Asked, priority: int) -> None:
+        await asked.created.wait()
+        if asked.id is not None:
+            await self.answered(asked, "priority", lambda m: m.tasks.update(asked.id, {"priority": priority}))
+
+    async def answered(self, asked: Asked, what: str, call):
         """What the manager answers, asked again until it does; None when it says no for good."""
         loop = self.world.loop
         until = loop.time() + GIVE_UP_S
@@ -133,10 +215,78 @@ class Clients:
                     self.world.tell(f"client: {what} {asked.key}: {error}")
                     if not isinstance(error, SwashplateError):
                         raise error
+                    if isinstance(error, NotFoundError) and (asked.deleting or what.startswith("cordon")):
+                        return None
                     if isinstance(error, ConflictError) and error.code != "proplet_not_alive":
                         return None
             await asyncio.sleep(AGAIN_S)
         return None
+
+
+@dataclass
+class AskedGroup(Asked):
+    kind: str = "workflow"
+    body: JobCreate | WorkflowCreate | None = None
+
+
+class GroupClients:
+    """The same for jobs and workflows."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self.asked: dict[str, AskedGroup] = {}
+
+    @property
+    def busy(self) -> bool:
+        return any(asked.open for asked in self.asked.values())
+
+    def create(self, key: str, how: dict[str, Any]) -> None:
+        mode = how["mode"]
+        body = {
+            "name": key,
+            "tasks": [task | {"image_url": "registry/image:1"} for task in how["tasks"]],
+            "start": how["start"],
+        }
+        asked = AskedGroup(key, TaskCreate(name=key), kind="workflow" if mode == "workflow" else "job")
+        made = WorkflowCreate if mode == "workflow" else JobCreate
+        asked.body = made.model_validate(body if mode == "workflow" else body | {"execution_mode": mode})
+        self.asked[key] = asked
+        self._clients.begin(asked, self._create(asked))
+
+    async def _create(self, asked: AskedGroup) -> None:
+        made = await self._clients.answered(asked, "create", lambda m: m.made.groups.create(asked.body, key=asked.key))
+        if made is not None:
+            asked.id = made[0].group.id
+        asked.created.set()
+
+    def start(self, key: str) -> None:
+        self._change(key, "start")
+
+    def stop(self, key: str) -> None:
+        self._change(key, "stop")
+
+    def delete(self, key: str) -> None:
+        self._change(key, "delete")
+
+    def _change(self, key: str, what: str) -> None:
+        self._clients.begin(self.asked[key], self._changed(self.asked[key], what))
+
+    async def _changed(self, asked: AskedGroup, what: str) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+        if what == "delete":
+            asked.deleting = True
+        yes = await self._clients.answered(
+            asked, what, lambda m: done(getattr(m.made.groups, what)(asked.kind, asked.id))
+        )
+        if yes and what == "delete":
+            asked.deleted = True
+
+
+async def done(work) -> bool:
+    await work
+    return True
 
 
 def _retrieved(answer: asyncio.Task[Any]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from proplet.course import Course
@@ -22,11 +23,18 @@ class Record:
     running: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     deployed: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     runs: int = 0
+    calls: dict[str, list[tuple[str, object]]] = field(default_factory=dict)
+    """The same of each call of a latent task."""
+    called: Counter[str] = field(default_factory=Counter)
     begun: set[tuple[object, str, int]] = field(default_factory=set)
     twice: list[str] = field(default_factory=list)
     """What one life of a proplet ran more than once."""
 
     def begins(self, life: object, start: Start) -> None:
+        if call := start.env.get("CALL"):
+            self.called[call] += 1
+            self.runs += 1
+            return
         key = life, start.id, start.attempt
         if key in self.begun:
             self.twice.append(f"attempt {start.attempt} of {start.name} ran twice")
@@ -62,7 +70,8 @@ class ScriptedGuests:
         script = start.env.get("DOES", "ok:0").split(",")
         kind, _, seconds = script[min(start.attempt, len(script)) - 1].partition(":")
         course.enter("waiting")
-        async with self._slots, self._record.counted(self._record.running, self._key(start)):
+        running = contextlib.nullcontext() if "CALL" in start.env else self._running(start)
+        async with self._slots, running:
             course.enter("running")
             self._record.begins(self, start)
             await asyncio.sleep(1e6 if kind == "hang" else float(seconds))
@@ -75,7 +84,10 @@ class ScriptedGuests:
             case _:
                 outcome = Failure("out of luck", "internal", retryable=True)
         said = outcome.results if isinstance(outcome, Success) else outcome.error
-        self._record.produced.setdefault((start.id, start.attempt), []).append((self._proplet_id, said))
+        if call := start.env.get("CALL"):
+            self._record.calls.setdefault(call, []).append((self._proplet_id, said))
+        else:
+            self._record.produced.setdefault((start.id, start.attempt), []).append((self._proplet_id, said))
         return outcome
 
     @asynccontextmanager
@@ -86,6 +98,9 @@ class ScriptedGuests:
             raise SwashplateError("it does not compile", code="compile_failed")
         async with self._record.counted(self._record.deployed, self._key(start)):
             yield
+
+    def _running(self, start: Start) -> AbstractAsyncContextManager[None]:
+        return self._record.counted(self._record.running, self._key(start))
 
     def _key(self, start: Start) -> tuple[str, str, int]:
         return self._proplet_id, start.id, start.attempt

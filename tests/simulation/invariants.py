@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from itertools import groupby
+from collections import Counter
+from itertools import groupby, pairwise
 from typing import Any
 
-from manager import store
-from manager.records import Attempt, Task
-from manager.states import AttemptState, TaskState
+from manager import invocation_store, store
+from manager.records import Attempt, Group, GroupState, Task
+from manager.states import AttemptState, InvocationState, TaskState
+from swashplate.messages import Start
+from tests.simulation.plan import MINUTE_AT_S
 
 WATCHED = """
 CREATE TABLE twice (what TEXT);
@@ -26,6 +28,7 @@ END;
 """
 """The database itself notes what ends more than once."""
 
+ENDED_BY_ATTEMPT = {TaskState.COMPLETED, TaskState.FAILED, TaskState.INTERRUPTED}
 ENDED_BY_MANAGER = {"stopped", "lease_expired", "proplet_lost", "proxy_unreachable", "registry_unreachable"}
 
 
@@ -58,14 +61,35 @@ def settled(world) -> str | None:
             return f"{proplet_id} is not up"
         if (busy := life.busy()) is not None:
             return f"{proplet_id}: {busy}"
+    for invocation in read(world, invocation_store.open_invocations):
+        return f"invocation {invocation.id} is {invocation.state}"
+    for group in read(world, store.active_groups):
+        return f"{group.kind} {group.name} runs"
+    standing: set[tuple[str, str, int]] = set()
     for task in read(world, store.active_tasks):
-        return f"task {task.spec.name} is {task.state.name}"
+        if not task.standing:
+            return f"task {task.spec.name} is {task.state.name}"
+        attempts = [
+            each for each in read(world, lambda db, task=task: store.attempts_of(db, task.id)) if each.run == task.run
+        ]
+        for attempt in attempts:
+            if attempt.state.held and (task.spec.daemon or attempt.state is AttemptState.READY):
+                standing.add((attempt.proplet_id, task.id, attempt.number))
+            elif not attempt.state.ended:
+                return f"{task.spec.name}: attempt {attempt.number} is {attempt.state}"
+    there = set(world.record.running) | set(world.record.deployed)
+    if there != standing:
+        return f"standing should be {sorted(standing)}, there are {sorted(there)}"
     return None
 
 
 def undurable(world, said_id: str) -> str | None:
     """What is wrong with acknowledging a proplet's message now; None when all of it is on the disk."""
-    task_id, number, *_, what = said_id.split("/")
+    task_id, number, *invocation, what = said_id.split("/")
+    if invocation:
+        row = _invocation(world, invocation[0])
+        known = row is None or InvocationState(row[0]).ended or row[1:] != (int(number), None)
+        return None if known else f"{said_id} was acknowledged while the disk had the invocation as {row[0]}"
     query = "SELECT state, accepted_at FROM attempts WHERE task_id = ? AND number = ?"
     row = world.disks["manager"].connection.execute(query, (task_id, int(number))).fetchone()
     if row is None:
@@ -73,6 +97,20 @@ def undurable(world, said_id: str) -> str | None:
     state, accepted_at = row
     known = AttemptState(state).ended or (what in {"accepted", "ready"} and accepted_at is not None)
     return None if known else f"{said_id} was acknowledged while the disk had the attempt as {state}"
+
+
+def _invocation(world, invocation_id: str) -> Any:
+    query = "SELECT state, number, finished_at FROM invocations WHERE id = ?"
+    return world.disks["manager"].connection.execute(query, (invocation_id,)).fetchone()
+
+
+def uncalled(world, invocation_id: str) -> str | None:
+    """What is wrong with confirming this invocation now; None when it is on the disk."""
+    return (
+        None
+        if _invocation(world, invocation_id)
+        else f"invocation {invocation_id} was confirmed, and is not on the disk"
+    )
 
 
 def unwritten(world, task_id: str, runs: int) -> str | None:
@@ -87,19 +125,131 @@ def check(world) -> None:
     require(again is None, f"it had settled, and now {again}")
     twice = world.disks["manager"].connection.execute("SELECT what FROM twice").fetchall()
     require(not twice, f"ended twice: {twice[0][0] if twice else ''}")
-    require(not world.record.running, f"guests still run: {dict(world.record.running)}")
+    for key, count in (*world.record.running.items(), *world.record.deployed.items()):
+        require(count == 1, f"{key} runs {count} times")
     _, tasks = read(world, lambda db: store.list_tasks(db, 0, 1000))
     known = {task.id: task for task in tasks}
     for asked in world.clients.asked.values():
         if asked.id is not None:
+            if asked.deleting and asked.id not in known:
+                continue
+            require(not asked.deleted, f"the deletion of {asked.key} was confirmed, and it is there")
             require(asked.id in known, f"task {asked.key} was confirmed and is gone")
             task = known[asked.id]
+            if asked.spec.schedule:
+                check_schedule(asked, task)
+                continue
             require(
                 asked.starts_confirmed <= task.run <= asked.starts_tried,
                 f"{asked.key}: {asked.starts_confirmed} starts were confirmed, {asked.starts_tried} tried, {task.run} counted",
             )
+    check_invocations(world, known)
+    check_groups(world)
     for task in tasks:
         check_task(world, task, read(world, lambda db, task=task: store.attempts_of(db, task.id)))
+
+
+def check_schedule(asked, task: Task) -> None:
+    """It fired at its minute, once."""
+    require(task.run <= 1, f"{asked.key} fired {task.run} times in a minute")
+    require(task.next_run is None, f"{asked.key} is scheduled still")
+    certain = (
+        asked.scheduled is not None and asked.scheduled[0] < MINUTE_AT_S and asked.scheduled[1] > MINUTE_AT_S + 1.0
+    )
+    require(task.run == 1 or not certain, f"{asked.key} was scheduled and has not fired")
+
+
+def wrong_parents(world, start: Start) -> str | None:
+    """What is wrong with the results of its parents that a start carries."""
+    query = (
+        "SELECT parent.id, parent.result FROM tasks AS child, tasks AS parent WHERE child.id = ? AND"
+        " child.group_id = parent.group_id AND parent.state = 3 AND instr(child.spec_text, parent.id)"
+    )
+    rows = world.disks["manager"].connection.execute(query, (start.id,)).fetchall()
+    wanted = {parent: json.loads(result) for parent, result in rows}
+    return None if start.parents == wanted else f"{start.name} was given {start.parents}, its parents produced {wanted}"
+
+
+def check_groups(world) -> None:
+    groups = {}
+    for kind in ("job", "workflow"):
+        groups |= {
+            group.id: group for group in read(world, lambda db, kind=kind: store.list_groups(db, kind, 0, 1000)[1])
+        }
+    for asked in world.clients.groups.asked.values():
+        if asked.id is not None and not asked.deleting:
+            require(asked.id in groups, f"{asked.key} was confirmed and is gone")
+        require(
+            not asked.deleted or asked.id not in groups, f"the deletion of {asked.key} was confirmed, and it is there"
+        )
+    for group in groups.values():
+        tasks = read(world, lambda db, group=group: store.tasks_of_groups(db, [group.id]))
+        check_group(world, group, {task.id: task for task in tasks})
+    lost = [row[0] for row in read(world, _members) if row[1] not in groups]
+    require(not lost, f"tasks {lost} belong to nothing")
+
+
+def _members(db) -> Any:
+    return db.exec_driver_sql("SELECT id, group_id FROM tasks WHERE group_id IS NOT NULL").fetchall()
+
+
+def check_group(world, group: Group, tasks: dict[str, Task]) -> None:
+    if group.state is GroupState.PENDING:
+        return
+    ended = [task for task in tasks.values() if task.state.ended]
+    require(len(ended) == len(tasks), f"{group.name} is {group.state.name} and not all of its tasks have ended")
+    spans = []
+    for task in tasks.values():
+        parents = [tasks[parent] for parent in task.spec.depends_on]
+        attempts = [
+            each
+            for each in read(world, lambda db, task=task: store.attempts_of(db, task.id))
+            if each.run == task.run and task.state is not TaskState.SKIPPED and each.offered_at is not None
+        ]
+        if not attempts:
+            continue
+        began = min(each.offered_at for each in attempts)
+        spans.append((began, task.finished_at, task.spec.name))
+        for parent in parents:
+            require(
+                parent.finished_at <= began, f"{group.name}: {task.spec.name} began before {parent.spec.name} ended"
+            )
+        states = {parent.state for parent in parents}
+        if task.spec.run_if == "failure":
+            require(TaskState.FAILED in states, f"{group.name}: {task.spec.name} ran and none of its parents failed")
+        else:
+            require(
+                states <= {TaskState.COMPLETED}, f"{group.name}: {task.spec.name} ran, its parents ended as {states}"
+            )
+    if group.mode == "sequential":
+        for (_, before, first), (after, _, second) in pairwise(sorted(spans)):
+            require(before <= after, f"{group.name}: {second} began before {first} ended")
+    if group.state is GroupState.COMPLETED:
+        bad = [task.spec.name for task in ended if task.state is TaskState.INTERRUPTED]
+        require(not bad, f"{group.name} is completed, {bad} were interrupted")
+
+
+def check_invocations(world, tasks: dict[str, Task]) -> None:
+    rows = {}
+    for task in tasks.values():
+        _, page = read(world, lambda db, task=task: invocation_store.list_invocations(db, task.id, 0, 1000))
+        rows |= {invocation.id: invocation for invocation in page}
+    for confirmed in world.clients.invocations:
+        require(
+            confirmed.id in rows or confirmed.task_id not in tasks,
+            f"invocation {confirmed.id} was confirmed and is gone",
+        )
+    for invocation in rows.values():
+        call = json.loads(invocation.call)["env"]["CALL"]
+        task = tasks[invocation.task_id]
+        times = world.record.called[call]
+        require(times <= 1 + task.spec.retries, f"{call} of {task.spec.name} ran {times} times")
+        if invocation.state is InvocationState.COMPLETED:
+            result = invocation.proplet_id, json.loads(invocation.result or "null")
+            produced = world.record.calls.get(call, [])
+            require(result in produced, f"{call} completed with {result}, its guests produced {produced}")
+        else:
+            require(invocation.code and invocation.error, f"{call} is {invocation.state} without a reason")
 
 
 def check_task(world, task: Task, attempts: list[Attempt]) -> None:
@@ -112,7 +262,7 @@ def check_task(world, task: Task, attempts: list[Attempt]) -> None:
         for target in {attempt.target for attempt in everyone}:
             line = [attempt for attempt in everyone if attempt.target == target]
             check_line(world, task, line)
-            if run == task.run and not task.spec.broadcast:
+            if run == task.run and not task.spec.broadcast and task.state in ENDED_BY_ATTEMPT:
                 last = line[-1]
                 require(task.result == last.result, f"{task.spec.name} has another result than its last attempt")
     for attempt in attempts:
@@ -132,12 +282,15 @@ def check_line(world, task: Task, line: list[Attempt]) -> None:
                 f"{name}: {after.number} began before {before.number} ended",
             )
             replaceable = {AttemptState.DENIED, AttemptState.LOST, AttemptState.FAILED}
+            if task.standing:  # restarted by policy, or moved from a proplet that is drained
+                replaceable |= {AttemptState.COMPLETED, AttemptState.INTERRUPTED}
             require(before.state in replaceable, f"{name}: {after.number} follows a {before.state} attempt")
             counted += before.state is AttemptState.FAILED or (
                 before.state is AttemptState.LOST and before.accepted_at is not None
             )
-        require(after.retry >= counted, f"{name}: attempt {after.number} counts {after.retry} retries, {counted} were")
     if not task.standing:
+        last = line[-1]
+        require(last.retry >= counted, f"{name}: attempt {last.number} counts {last.retry} retries, {counted} were")
         require(counted <= task.spec.retries, f"{name}: {counted} retries, {task.spec.retries} allowed")
 
 
@@ -159,9 +312,16 @@ def check_end(world, task: Task, attempt: Attempt) -> None:
             attempt.state is not AttemptState.LOST,
             f"{name} was given up ({attempt.code}), though its proplet was there",
         )
-    if attempt.state is not AttemptState.COMPLETED:
+    if attempt.state.ended and attempt.state is not AttemptState.COMPLETED:
         require(attempt.code and attempt.error, f"{name} is {attempt.state} without a reason")
 
 
-def names(tasks: Iterable[Task]) -> str:
-    return ", ".join(task.spec.name for task in tasks)
+def seen(world) -> Counter[str]:
+    """How tasks, attempts and invocations ended, and what went wrong on the way."""
+    counted = Counter(f"{step.what}" for step in world.plan.steps)
+    query = "SELECT state || coalesce(' ' || code, '') FROM "
+    for table, what in (("attempts", "attempt"), ("invocations", "invocation")):
+        counted.update(f"{what} {row[0]}" for row in world.disks["manager"].connection.execute(query + table))
+    for row in world.disks["manager"].connection.execute("SELECT state FROM tasks"):
+        counted[f"task {TaskState(row[0]).name.lower()}"] += 1
+    return counted

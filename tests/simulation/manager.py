@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from functools import cache
 from typing import Any
 
@@ -65,25 +66,52 @@ class ManagerLife:
         made.dispatch._give = watched
 
     def memory(self) -> dict[str, Any]:
-        """Whatever it remembers that could be a leak, or that a restart must find again."""
-        ledger, dispatch, attempts = self.ledger, self.made.dispatch, self.made.attempts
-        held = {proplet: each for proplet, each in self.made.load._held.items() if each.attempts or each.memory}
-        return {
-            "tasks": sorted(ledger._tasks),
-            "attempts": sorted(attempt.key for attempt in ledger.open_attempts()),
-            "groups": sorted(ledger._groups),
-            "members": {group: sorted(tasks) for group, tasks in sorted(ledger._members.items())},
-            "doubtful": sorted(ledger._doubtful | ledger._erased),
-            "queue": sorted(entry.key for entry in dispatch._queue),
-            "later": sorted(dispatch._later),
-            "resolving": sorted(dispatch._resolving),
-            "offers": sorted(attempts._offers._timers),
-            "leases": sorted(attempts._leases._timers),
-            "missing": sorted(attempts._leases._missing),
-            "stops": sorted(attempts._stops),
-            "acks": sorted(attempts._acks),
-            "stages": sorted(attempts._stages),
-            "held": {name: (sorted(each.attempts), sorted(each.slots), each.memory) for name, each in held.items()},
-            "waiting": sorted(self.tasks._waiting) + sorted(self.tasks._making),
-            "work": sorted(task.get_name() for task in self.process.tasks if not task.done()),
-        }
+        """Whatever its rooms remember that could be a leak, or that a restart must find again: the keys of all that holds
+        anything, by room and name.
+        """
+        found: dict[str, Any] = {"work": sorted(task.get_name() for task in self.process.tasks if not task.done())}
+        rooms: list[Any] = [self.made]
+        seen: set[int] = set()
+        while rooms:
+            room = rooms.pop()
+            if id(room) in seen:
+                continue
+            seen.add(id(room))
+            for name, value in vars(room).items():
+                where = f"{type(room).__name__}.{name}"
+                if where in FORGETTABLE:
+                    continue
+                if isinstance(value, dict | set | frozenset | deque):
+                    found[where] = sorted(map(str, _kept(value)))
+                elif isinstance(value, tuple) and all(hasattr(each, "__dict__") for each in value):
+                    rooms += value
+                elif type(value).__module__.partition(".")[0] == "manager" and hasattr(value, "__dict__"):
+                    rooms.append(value)
+        return found
+
+
+FORGETTABLE = {
+    "Ledger._recent",  # a cache, bounded
+    "Load._candidates",
+    "Proplets._gone",  # the last life of each proplet
+    "Proplets._alive",
+    "Load.with_room",
+    "Histories._beats",
+    "Attempts.ended",  # counters for metrics
+    "Invocations.ended",
+    "Invocations._unpruned",
+}
+
+
+def _kept(value: Any) -> list[Any]:
+    """The keys; without those of what is empty itself."""
+    if isinstance(value, dict):
+        return [key for key, each in value.items() if not _is_empty(each)]
+    return list(value)
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, dict | set | list):
+        return not value
+    held = getattr(value, "attempts", None)
+    return isinstance(held, set) and not held

@@ -10,6 +10,8 @@ HEARTBEAT_S = 5.0
 SILENCE_S = 20.0
 """After so long a silent proplet's attempts go to another one, where they may."""
 TROUBLE_S = 20.0
+MINUTE_AT_S = 11.0
+"""When the clock on the wall strikes a minute, and what is scheduled fires."""
 """So long clients ask and things break; then nothing breaks any more, and everything must settle."""
 
 
@@ -39,11 +41,22 @@ class Plan:
     slow_commits: float
     restart: bool
     """Whether the manager is restarted at the end, to see that it finds what it had."""
+    keeps_standing: bool
+    """Whether daemons and latent tasks are left running at the end, or are stopped."""
 
     @classmethod
     def of(cls, *steps: Step, proplets: tuple[int, ...] = (1, 1), slow_commits: float = 0.0) -> Plan:
         """These steps and no other trouble."""
-        return cls(proplets, steps, slow=0.0, loss=0.0, duplicate=0.0, slow_commits=slow_commits, restart=True)
+        return cls(
+            proplets,
+            steps,
+            slow=0.0,
+            loss=0.0,
+            duplicate=0.0,
+            slow_commits=slow_commits,
+            restart=True,
+            keeps_standing=True,
+        )
 
     @property
     def proplets_reachable(self) -> bool:
@@ -80,8 +93,24 @@ def spec(chance: random.Random, proplets: int) -> dict[str, Any]:
         "priority": chance.choice((0, 50, 50, 50, 100)),
         "start": chance.random() < 0.7,
     }
-    if chance.random() < 0.2:
-        found["proplet_id"] = f"proplet-{chance.randrange(proplets)}"
+    match chance.choices(("any", "pinned", "broadcast", "daemon", "latent"), (60, 15, 10, 8, 7))[0]:
+        case "pinned":
+            found["proplet_id"] = f"proplet-{chance.randrange(proplets)}"
+        case "broadcast":
+            found["broadcast"] = True
+        case "daemon":
+            found |= {"daemon": True, "restart": chance.choice(("never", "on_failure", "always"))}
+            # Its last life goes on for ever, or it would be restarted for ever.
+            found["env"] = {
+                "DOES": ",".join([*(behaviour(chance).split(",") if chance.random() < 0.5 else []), "hang:0"])
+            }
+            found["broadcast"] = chance.random() < 0.3
+        case "latent":
+            found |= {"latent": True, "retries": 0}
+            found["broadcast"] = chance.random() < 0.3
+            found["env"]["DEPLOYS"] = chance.choice(("at once", "at once", "at once", "never"))
+        case _:
+            pass
     return found
 
 
@@ -96,10 +125,28 @@ def drawn(seed: int) -> Plan:
     burst = when(0, TROUBLE_S / 2)
     for number in range(chance.randint(2, 7)):
         at = when() if chance.random() < 0.5 else round(burst + chance.random() * 0.05, 3)
-        steps.append(Step(at, "create", {"key": f"task-{number}", **spec(chance, len(proplets))}))
+        made = spec(chance, len(proplets))
+        steps.append(Step(at, "create", {"key": f"task-{number}", **made}))
+        more = chance.choice((0, 0, 1, 2))
+        steps += [_later(chance, when(at, min(at + 8, TROUBLE_S)), f"task-{number}") for _ in range(more)]
+        if made.get("latent"):
+            steps += [_call(chance, when(at, TROUBLE_S), f"task-{number}") for _ in range(chance.randint(1, 4))]
+    for number in range(chance.choice((0, 0, 1, 1, 2))):
+        at, key = when(), f"group-{number}"
+        steps.append(Step(at, "group", {"key": key, **_group(chance)}))
         for _ in range(chance.choice((0, 0, 1, 2))):
-            later = when(at, min(at + 8, TROUBLE_S))
-            steps.append(Step(later, chance.choice(("stop", "start", "start")), {"key": f"task-{number}"}))
+            what = chance.choices(("stop_group", "start_group", "delete_group"), (40, 40, 20))[0]
+            steps.append(Step(when(at), what, {"key": key}))
+    for number in range(chance.choice((0, 0, 0, 1))):
+        made = {"env": {"DOES": behaviour(chance)}, "timeout_s": 5.0, "start": False, "schedule": "* * * * *"}
+        made["is_recurring"] = chance.random() < 0.5
+        steps.append(Step(when(), "create", {"key": f"scheduled-{number}", **made}))
+    for _ in range(chance.choice((0, 0, 0, 1))):
+        proplet = f"proplet-{chance.randrange(len(proplets))}"
+        began = when()
+        steps.append(Step(began, chance.choice(("cordon", "drain")), {"proplet": proplet}))
+        if chance.random() < 0.7:
+            steps.append(Step(when(began), "uncordon", {"proplet": proplet}))
     who_fails = chance.choice(("anybody", "anybody", "manager"))
     steps += [Step(when(), *_trouble(chance, len(proplets), who_fails)) for _ in range(chance.choice((0, 1, 2, 4, 6)))]
     return Plan(
@@ -110,7 +157,38 @@ def drawn(seed: int) -> Plan:
         duplicate=chance.choice((0.0, 0.02, 0.3)),
         slow_commits=chance.choice((0.0, 0.05, 0.5)),
         restart=chance.random() < 0.3,
+        keeps_standing=chance.random() < 0.5 and _has_room_for_all(proplets, steps),
     )
+
+
+def _group(chance: random.Random) -> dict[str, Any]:
+    """A workflow or a job: each task may depend on those before it."""
+    tasks: list[dict[str, Any]] = []
+    for number in range(chance.randint(1, 5)):
+        parents = [f"t{other}" for other in range(number) if chance.random() < 0.4]
+        made = {"name": f"t{number}", "env": {"DOES": behaviour(chance)}, "timeout_s": 5.0, "depends_on": parents}
+        if parents and chance.random() < 0.3:
+            made["run_if"] = "failure"
+        tasks.append(made | {"retries": chance.choice((0, 0, 1))})
+    mode = chance.choice(("workflow", "workflow", "parallel", "sequential", "configurable"))
+    return {"mode": mode, "tasks": tasks, "start": chance.random() < 0.8}
+
+
+def _call(chance: random.Random, at: float, key: str) -> Step:
+    does = f"{chance.choice(('ok', 'ok', 'ok', 'fail', 'trap', 'hang'))}:{chance.choice((0.0, 0.01, 0.5, 3.0))}"
+    return Step(at, "invoke", {"key": key, "does": does, "timeout_s": chance.choice((2.0, 10.0, 60.0))})
+
+
+def _later(chance: random.Random, at: float, key: str) -> Step:
+    what = chance.choices(("stop", "start", "delete", "priority"), (30, 50, 10, 10))[0]
+    return Step(at, what, {"key": key} | ({"priority": chance.randrange(101)} if what == "priority" else {}))
+
+
+def _has_room_for_all(proplets: tuple[int, ...], steps: list[Step]) -> bool:
+    """Daemons never give their slot back: somebody must be left for whatever else there is."""
+    made = [step.how for step in steps if step.what == "create"]
+    choosy = any((how.get("proplet_id") or how.get("broadcast")) for how in made)
+    return not choosy and sum(bool(how.get("daemon")) for how in made) < sum(proplets)
 
 
 def _trouble(chance: random.Random, proplets: int, who_fails: str) -> tuple[str, dict[str, Any]]:

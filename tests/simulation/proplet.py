@@ -66,11 +66,12 @@ class PropletLife:
                 await asyncio.Event().wait()
 
     def busy(self) -> str | None:
-        """What it has not finished, None when there is nothing."""
+        """What it has not finished, None when there is nothing; daemons and latent tasks need not finish."""
         if not self.up:
             return "it is not up"
-        if len(self.attempts):
-            return f"it runs {list(self.attempts._open)}"
+        finite = [ref for ref, each in self.attempts._open.items() if not each.start.daemon and not each.start.latent]
+        if finite:
+            return f"it runs {finite}"
         if self.outbox._waiting:
             return f"its outbox has {list(self.outbox._waiting)}"
         return None

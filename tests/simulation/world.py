@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -15,14 +16,24 @@ from manager import tables
 from swashplate.bus import Received
 from swashplate.errors import SwashplateError
 from swashplate.messages import Ack, Resolve, Resolved, Result, Start
-from swashplate.testing import Disk, Faults, FaultyBroker, FaultyBus, Pace, Process, virtual_loop, virtual_machine
+from swashplate.testing import (
+    EPOCH,
+    Disk,
+    Faults,
+    FaultyBroker,
+    FaultyBus,
+    Pace,
+    Process,
+    virtual_loop,
+    virtual_machine,
+)
 from swashplate.topics import Topics
 from tests.simulation import journal
 from tests.simulation.clients import Clients
 from tests.simulation.guests import Record
-from tests.simulation.invariants import WATCHED, BrokenError, check, settled, undurable
+from tests.simulation.invariants import WATCHED, BrokenError, check, seen, settled, undurable, wrong_parents
 from tests.simulation.manager import ManagerLife
-from tests.simulation.plan import Plan, Step, drawn
+from tests.simulation.plan import MINUTE_AT_S, Plan, Step, drawn
 from tests.simulation.proplet import PropletLife
 
 NAMES = Topics("d", "c")
@@ -117,6 +128,8 @@ class World:
             case "start":
                 start = Start.decode(payload)
                 given = self.given.setdefault((start.id, start.attempt), start.proplet_id)
+                if wrong := wrong_parents(self, start):
+                    self.faults.append(wrong)
                 if given != start.proplet_id:
                     self.faults.append(
                         f"attempt {start.attempt} of {start.name} went to {given} and to {start.proplet_id}"
@@ -134,6 +147,36 @@ class World:
 
     def stop(self, key: str) -> None:
         self.clients.stop(key)
+
+    def delete(self, key: str) -> None:
+        self.clients.delete(key)
+
+    def invoke(self, key: str, does: str, timeout_s: float) -> None:
+        self.clients.invoke(key, does, timeout_s)
+
+    def cordon(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=True, draining=False)
+
+    def drain(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=True, draining=True)
+
+    def uncordon(self, proplet: str) -> None:
+        self.clients.cordon(proplet, cordoned=False, draining=False)
+
+    def group(self, key: str, **how: Any) -> None:
+        self.clients.groups.create(key, how)
+
+    def start_group(self, key: str) -> None:
+        self.clients.groups.start(key)
+
+    def stop_group(self, key: str) -> None:
+        self.clients.groups.stop(key)
+
+    def delete_group(self, key: str) -> None:
+        self.clients.groups.delete(key)
+
+    def priority(self, key: str, priority: int) -> None:
+        self.clients.priority(key, priority)
 
     def crash(self, who: str, down_s: float, told_s: float) -> None:
         life = self.manager if who == "manager" else self.proplets.get(who)
@@ -207,6 +250,13 @@ class World:
         self.broker.faults = Faults()
         self._ambushes.clear()
         self.tell("* no more trouble")
+        self.clients.unschedule()
+        if not self.plan.keeps_standing:
+            self.clients.stop_standing()
+        for proplet in dict.fromkeys(
+            step.how["proplet"] for step in self.plan.steps if step.what in {"cordon", "drain"}
+        ):
+            self.uncordon(proplet)
         until = self.loop.time() + PATIENCE_S
         while (unsettled := settled(self)) is not None:
             if self.loop.time() > until:
@@ -224,7 +274,11 @@ class World:
         self.crash("manager", 0.0, 0.0)
         await asyncio.sleep(AFTERWARDS_S)
         after = self.manager.memory()
-        differences = [f"{what}: {before[what]}, then {after[what]}" for what in before if before[what] != after[what]]
+        differences = [
+            f"{what}: {before.get(what)}, then {after.get(what)}"
+            for what in sorted(before.keys() | after.keys())
+            if before.get(what) != after.get(what)
+        ]
         if differences:
             raise BrokenError(f"a restart changes what the manager remembers: {'; '.join(differences)}")
 
@@ -235,6 +289,8 @@ class Outcome:
     broken: str | None
     seconds: float
     """Of virtual time."""
+    seen: Counter[str]
+    """What happened, to see that not only easy things did."""
 
 
 @contextmanager
@@ -248,14 +304,20 @@ def _without_collector():
 
 def simulate(seed: int, *, trace: Callable[[str], None] | None = None, plan: Plan | None = None) -> Outcome:
     """One schedule. What an invariant says is in the outcome; a fault of the simulation itself is raised."""
-    with _without_collector(), virtual_loop() as loop, virtual_machine(loop, random.Random(f"{seed} machine")):
+    with (
+        _without_collector(),
+        virtual_loop() as loop,
+        virtual_machine(loop, random.Random(f"{seed} machine"), epoch=EPOCH - MINUTE_AT_S),
+    ):
 
-        async def main() -> None:
-            await World(seed, plan or drawn(seed), trace).live()
+        async def main() -> Counter[str]:
+            world = World(seed, plan or drawn(seed), trace)
+            await world.live()
+            return seen(world)
 
-        broken = None
+        broken, happened = None, Counter[str]()
         try:
-            loop.run_until_complete(main())
+            happened = loop.run_until_complete(main())
         except BrokenError as error:
             broken = str(error)
-        return Outcome(seed, broken, loop.time())
+        return Outcome(seed, broken, loop.time(), happened)

@@ -92,7 +92,7 @@ async def test_a_start_whose_answer_was_lost_is_not_repeated_behind_the_callers_
 
 
 async def test_a_wait_goes_on_over_a_restart_of_the_manager(world):
-    async with Client(world.url) as client:
+    async with Client(world.url, retry_s=0) as client:
         async with world.manager(), proplet(world) as worker:
             task = await client.launch("registry/image:1")
             waiting = asyncio.create_task(client.tasks.wait(task.id))
@@ -156,9 +156,10 @@ async def test_stopping_what_does_not_run_is_a_conflict(world):
 
 
 async def test_a_manager_that_was_never_there_is_told_at_once_and_one_that_was_is_waited_for(world):
-    async with Client(world.url) as client:
+    async with Client(world.url, retry_s=60) as client:
         with pytest.raises(UnreachableError) as caught:
-            await client.tasks.list()
+            async with asyncio.timeout(10):
+                await client.tasks.list()
         assert caught.value.sentence == f"no answer from the manager at {world.url}: Connection refused"
         assert caught.value.hint
         async with world.manager():

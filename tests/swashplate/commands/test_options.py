@@ -64,7 +64,7 @@ def test_what_cannot_be_read_is_a_wrong_usage_that_shows_it(read, text):
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize("words", [["task", "--help"], ["run", "--help"], ["--help"]])
+@pytest.mark.parametrize("words", [["task", "--help"], ["task", "list", "--help"], ["run", "--help"], ["--help"]])
 def test_help_waits_for_neither_http_nor_pydantic(words):
     """Both take longer to import than everything else together."""
     program = (
