@@ -126,8 +126,7 @@ class TaskService:
             task = self._attempts.begin(task, targets)
         else:
             self._ledger.put(task)
-        await self._ledger.durable()
-        return self._ledger.task(task.id) or task
+        return await self._ledger.confirmed(task)
 
     async def made(self, spec: TaskCreate, key: str | None = None, task_id: str | None = None) -> Task:
         """A new task that nobody knows of yet. Its file is stored, and stays until ``settled`` at least."""
@@ -214,8 +213,7 @@ class TaskService:
         self._ledger.put(self.on_specified(changed))
         if task.state.active and "priority" in named:
             self._attempts.reprioritise(changed)
-        await self._ledger.durable()
-        return self._ledger.task(task_id) or changed
+        return await self._ledger.confirmed(changed)
 
     async def upload(self, task_id: str, content: BlobWriter, size: int) -> Task:
         """Replace what runs by this binary, of ``size`` bytes. What is refused is not kept."""
@@ -274,8 +272,7 @@ class TaskService:
         if (task.state, TaskEvent.START) not in states.TASK:
             raise ConflictError(f"task {task_id} is {task.state.name.lower()} already", code="task_active")
         task = self._attempts.begin(task, self.targets(task))
-        await self._ledger.durable()
-        return self._ledger.task(task_id) or task
+        return await self._ledger.confirmed(task)
 
     def launch(self, task: Task) -> Task:
         """Begin a run that nobody waits for: what cannot be placed yet waits. Raises what makes it impossible."""

@@ -73,6 +73,8 @@ def settled(world) -> str | None:
             each for each in read(world, lambda db, task=task: store.attempts_of(db, task.id)) if each.run == task.run
         ]
         for attempt in attempts:
+            if task.spec.daemon and not attempt.state.ended and not lasts(task, attempt):
+                return f"{task.spec.name} is not in its last life"
             if attempt.state.held and (task.spec.daemon or attempt.state is AttemptState.READY):
                 standing.add((attempt.proplet_id, task.id, attempt.number))
             elif not attempt.state.ended:
@@ -83,12 +85,19 @@ def settled(world) -> str | None:
     return None
 
 
+def lasts(task: Task, attempt: Attempt) -> bool:
+    """Will this life of a daemon go on for ever?"""
+    script = task.spec.env["DOES"].split(",")
+    return script[min(attempt.number, len(script)) - 1].startswith("hang")
+
+
 def undurable(world, said_id: str) -> str | None:
     """What is wrong with acknowledging a proplet's message now; None when all of it is on the disk."""
     task_id, number, *invocation, what = said_id.split("/")
     if invocation:
         row = _invocation(world, invocation[0])
-        known = row is None or InvocationState(row[0]).ended or row[1:] != (int(number), None)
+        # One that was never begun there waits for another turn.
+        known = row is None or row[0] != InvocationState.RUNNING or row[1:] != (int(number), None)
         return None if known else f"{said_id} was acknowledged while the disk had the invocation as {row[0]}"
     query = "SELECT state, accepted_at FROM attempts WHERE task_id = ? AND number = ?"
     row = world.disks["manager"].connection.execute(query, (task_id, int(number))).fetchone()
