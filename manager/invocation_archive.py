@@ -25,6 +25,7 @@ class InvocationArchive:
         self._ledger = ledger
         self._awaited: dict[str, list[asyncio.Future[Invocation]]] = {}
         self._unpruned: dict[str, int] = {}
+        self._pruning: set[str] = set()
         self._work = Tasks(log)
 
     async def close(self) -> None:
@@ -65,9 +66,12 @@ class InvocationArchive:
             if not awaited.done():
                 awaited.set_result(invocation)
         task_id = invocation.task_id
-        unpruned = self._unpruned.get(task_id, PRUNED_EVERY) + 1
-        self._unpruned[task_id] = unpruned % PRUNED_EVERY
-        if unpruned >= PRUNED_EVERY:
+        task = self._ledger.task(task_id)
+        unpruned = self._unpruned.pop(task_id, PRUNED_EVERY) + 1
+        if task is not None and task.state.active:
+            self._unpruned[task_id] = unpruned % PRUNED_EVERY
+        if unpruned >= PRUNED_EVERY and task_id not in self._pruning:
+            self._pruning.add(task_id)
             self._work.start(self._prune(task_id), f"old invocations of {task_id}")
 
     def forget(self, task_id: str) -> None:
@@ -75,4 +79,5 @@ class InvocationArchive:
         self._unpruned.pop(task_id, None)
 
     async def _prune(self, task_id: str) -> None:
+        self._pruning.discard(task_id)  # what ends from now on may be too late for this time
         await self._database.run(lambda db: invocation_store.prune_invocations(db, task_id, KEPT))
