@@ -70,7 +70,7 @@ class Dispatch:
         else:
             self._queue.push(
                 attempt.key,
-                requirements_of(task, attempt),
+                requirements_of(task, attempt.target),
                 priority=task.spec.priority,
                 created_at=attempt.created_at,
             )
@@ -173,4 +173,4 @@ class Dispatch:
         if first.key in self._later:
             left = first.not_before - self._clock()
             return f"the next attempt begins in {max(left, 0):.1f} s"
-        return placement.explain(requirements_of(task, first), self._load.candidates())
+        return placement.explain(requirements_of(task, first.target), self._load.candidates())
