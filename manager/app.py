@@ -100,7 +100,7 @@ class Manager:
             clock=clock,
         )
         learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
-        self.tasks = TaskService(database, self.ledger, self.proplets, self.attempts, blobs, clock=clock)
+        self.tasks = TaskService(database, self.ledger, self.proplets, self.load, self.attempts, blobs, clock=clock)
         self.attempts.observers += [learning, self.tasks]
         deployments = Deployments(self.proplets, self.load, clock)
         calls, archive = (

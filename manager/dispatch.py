@@ -74,7 +74,7 @@ class Dispatch:
         else:
             self._queue.push(
                 attempt.key,
-                requirements_of(task, attempt),
+                requirements_of(task, attempt.target),
                 priority=task.spec.priority,
                 created_at=attempt.created_at,
             )
@@ -177,7 +177,7 @@ class Dispatch:
         if first.key in self._later:
             left = first.not_before - self._clock()
             return f"the next attempt begins in {max(left, 0):.1f} s"
-        return self._explained(requirements_of(task, first))
+        return self._explained(requirements_of(task, first.target))
 
     def _explained(self, requirements: Requirements) -> str:
         """Of a large fleet what was true up to a second ago: a page of waiting tasks must not look at it for each of them."""
