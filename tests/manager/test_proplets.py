@@ -48,6 +48,14 @@ async def test_a_cordon_survives_the_manager_and_a_connect_of_the_proplet(world)
             assert (shown["cordoned"], shown["draining"]) == (True, True)
 
 
+async def test_an_endless_name_is_cut_where_it_is_shown(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        create = PropletCreate(proplet_id="p1", instance="i", metadata={"name": "n" * 5000})
+        await p1.bus.publish(NAMES.proplet("p1", "create"), create.encode())
+        shown = await world.until(lambda shown: shown["name"] != "proplet-p1", "/proplets/p1")
+        assert shown["name"] == "n" * 64
+
+
 @pytest.mark.parametrize("what", [{"daemon": True}, {"daemon": True, "restart": "never"}, {"latent": True}])
 async def test_a_drained_proplet_hands_its_standing_tasks_on(world, what):
     async with world.manager(), world.proplet("p1") as p1:
