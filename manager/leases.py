@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from sqlalchemy import Connection
@@ -36,6 +37,8 @@ STRANGE_S = 1.0
 our acknowledgement of it."""
 OVERDUE = Outcome(AttemptEvent.EXPIRED, None, "the lease ended without a result", "lease_expired", retryable=True)
 SILENT = Outcome(AttemptEvent.EXPIRED, None, "its proplet is not heard of any more", "proplet_lost", retryable=True)
+GONE = Outcome(AttemptEvent.FAILED, None, "its proplet is not heard of any more", "proplet_lost")
+"""A broadcast would wait for ever for somebody who never comes back."""
 UNTAKEN = Outcome(
     AttemptEvent.EXPIRED, None, "its proplet went offline before it took it", "proplet_lost", retryable=True, free=True
 )
@@ -120,11 +123,14 @@ class Leases:
             await asyncio.sleep(LOOK_AGAIN_S)
             if self._deaf() > 0:
                 continue
-            now = self._clock()
-            for proplet in self._proplets.list():
-                heard = max(proplet.last_seen, self._hearing_since)
-                if now - heard > max(self._silence_s, self._proplets.patience(proplet)):
-                    self._silent(proplet)
+            silent = [proplet for proplet in self._proplets.list() if self._is_silent(proplet)]
+            for proplet in silent:
+                self._silent(proplet)
+            self._nobody_comes({proplet.id for proplet in silent})
+
+    def _is_silent(self, proplet: Proplet) -> bool:
+        heard = max(proplet.last_seen, self._hearing_since)
+        return self._clock() - heard > max(self._silence_s, self._proplets.patience(proplet))
 
     def _silent(self, proplet: Proplet) -> None:
         for key in self._load.held_by(proplet.id):
@@ -133,6 +139,17 @@ class Leases:
                 outcome = when_silent(task, attempt)
                 if outcome is not None:
                     self.on_over(key, outcome)
+
+    def _nobody_comes(self, silent: AbstractSet[str]) -> None:
+        """Broadcasts end without those that were deleted, or are silent, before they were given it."""
+        for attempt in self._ledger.open_attempts():
+            target = attempt.target
+            if attempt.state is not AttemptState.QUEUED or target is None:
+                continue
+            task = self._ledger.task(attempt.task_id)
+            known = self._proplets.known(target) is not None
+            if task is not None and task.spec.broadcast and not task.standing and (not known or target in silent):
+                self.on_over(attempt.key, GONE)
 
     # What heartbeats say.
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from manager import states, store
 from manager.attempts import Attempts
 from manager.ledger import Ledger
+from manager.load import Load
 from manager.proplets import Proplets
 from manager.records import Attempt, Task, spec_text
 from manager.states import TaskEvent, TaskState
@@ -28,7 +29,6 @@ from swashplate.errors import (
     InvalidRequestError,
     NotFoundError,
     SwashplateError,
-    UnavailableError,
     from_validation,
 )
 from swashplate.messages import TaskCreate
@@ -58,6 +58,7 @@ class TaskService:
         database: Database,
         ledger: Ledger,
         proplets: Proplets,
+        load: Load,
         attempts: Attempts,
         blobs: BlobStore,
         *,
@@ -66,6 +67,7 @@ class TaskService:
         self._database = database
         self._ledger = ledger
         self._proplets = proplets
+        self._load = load
         self._attempts = attempts
         self._blobs = blobs
         self._clock = clock
@@ -295,10 +297,7 @@ class TaskService:
                 f"task {task.id} has no binary", code="no_binary", hint="name an image_url, or upload a file"
             )
         if spec.broadcast:
-            alive = [p.id for p in self._proplets.list() if self._proplets.alive(p) and not p.cordoned]
-            if not alive:
-                raise UnavailableError("no proplet is alive", code="no_proplet", hint="GET /proplets shows them")
-            return list(alive)
+            return list[str | None](self._load.takers(task))
         if spec.proplet_id is not None and not patient:
             proplet = self._proplets.get(spec.proplet_id)
             if not self._proplets.alive(proplet):

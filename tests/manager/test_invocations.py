@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from manager import invocations
+from manager import invocation_archive, invocations, invoke_sender
 from swashplate.messages import InvokeRequest, InvokeResult
 
 
@@ -200,7 +200,7 @@ async def test_a_broadcast_one_is_deployed_everywhere_and_the_least_busy_is_call
 
 
 async def test_a_call_is_sent_again_until_it_is_answered(world, monkeypatch):
-    monkeypatch.setattr(invocations, "AGAIN_S", 0.02)
+    monkeypatch.setattr(invoke_sender, "AGAIN_S", 0.02)
     async with world.manager(), world.proplet("p1") as p1:
         task = await latent(world)
         await p1.deployed()
@@ -410,8 +410,8 @@ async def test_only_the_proplet_that_was_called_may_answer(world):
 
 
 async def test_the_newest_ended_calls_of_a_task_are_kept(world, monkeypatch):
-    monkeypatch.setattr(invocations, "KEPT", 3)
-    monkeypatch.setattr(invocations, "PRUNED_EVERY", 2)
+    monkeypatch.setattr(invocation_archive, "KEPT", 3)
+    monkeypatch.setattr(invocation_archive, "PRUNED_EVERY", 2)
     async with world.manager(), world.proplet("p1", slots=1) as p1:
         task = await latent(world)
         await p1.deployed()

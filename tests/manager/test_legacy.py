@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from manager import histories, invocations, legacy, proplets, tables
+from manager import histories, invoke_sender, legacy, proplets, tables
 from manager.dialects import Parents
 from manager.ledger import Ledger
 from manager.records import Attempt, Task
@@ -240,7 +240,7 @@ async def test_a_call_that_came_before_the_compiler_had_finished_is_made_again(w
 
 
 async def test_a_call_on_the_shared_topics_is_made_once_also_by_a_restarted_manager(world, monkeypatch):
-    monkeypatch.setattr(invocations, "AGAIN_S", 0.01)
+    monkeypatch.setattr(invoke_sender, "AGAIN_S", 0.01)
     async with legacy_proplet(world) as old:
         heard, invoked = await hears(world, old, "invoke", LegacyInvoke)
         async with world.manager():
