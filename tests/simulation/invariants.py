@@ -55,7 +55,7 @@ def settled(world) -> str | None:
         return "the manager is not up"
     if world.clients.busy:
         return "a client still asks"
-    for proplet_id in world.proplet_ids:
+    for proplet_id in [each for each in world.proplet_ids if each not in world.lost]:
         life = world.proplets.get(proplet_id)
         if life is None:
             return f"{proplet_id} is not up"
@@ -253,6 +253,10 @@ def check_invocations(world, tasks: dict[str, Task]) -> None:
         task = tasks[invocation.task_id]
         times = world.record.called[call]
         require(times <= 1 + task.spec.retries, f"{call} of {task.spec.name} ran {times} times")
+        if world.plan.proplets_reachable and invocation.code in {None, "internal", "guest_trap"}:
+            require(
+                times == 1 + invocation.retry, f"{call} counts {invocation.retry} repetitions and ran {times} times"
+            )
         if invocation.state is InvocationState.COMPLETED:
             result = invocation.proplet_id, json.loads(invocation.result or "null")
             produced = world.record.calls.get(call, [])

@@ -100,6 +100,7 @@ class World:
         self.manager: ManagerLife | None = None
         self.proplets: dict[str, PropletLife] = {}
         self.clients = Clients(self)
+        self.lost: set[str] = set()
         self._ambushes: list[dict[str, Any]] = []
         self.faults: list[str] = []
         """What must never happen and did."""
@@ -195,6 +196,12 @@ class World:
             self.record.forget(who)
         self.loop.call_later(down_s, self.boot, who)
 
+    def lose(self, who: str) -> None:
+        """It dies and never comes back."""
+        self.lost.add(who)
+        if who in self.proplets:
+            self.crash(who, 0.0, 6.0)
+
     def ambush(self, **how: Any) -> None:
         """A crash just after the next event of a kind: in the middle of what that makes others do."""
         self._ambushes.append(how)
@@ -221,6 +228,8 @@ class World:
     # Its life.
 
     def boot(self, who: str) -> None:
+        if who in self.lost:
+            return
         self.tell(f"{who} starts")
         if who == "manager":
             self.manager = ManagerLife(self)
