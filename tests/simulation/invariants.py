@@ -20,7 +20,7 @@ CREATE TRIGGER attempts_end_once BEFORE UPDATE ON attempts WHEN OLD.finished_at 
     OR NEW.finished_at IS NOT OLD.finished_at OR NEW.proplet_id IS NOT OLD.proplet_id)
 BEGIN INSERT INTO twice VALUES ('attempt ' || OLD.number || ' of ' || OLD.task_id || ' as ' || OLD.state || ' and as ' || NEW.state);
 END;
-CREATE TRIGGER runs_end_once BEFORE UPDATE ON tasks WHEN OLD.finished_at IS NOT NULL AND NEW.run = OLD.run AND NEW.state <> 0 AND (
+CREATE TRIGGER runs_end_once BEFORE UPDATE ON tasks WHEN OLD.finished_at IS NOT NULL AND NEW.run = OLD.run AND NEW.state NOT IN (0, 5) AND (
     NEW.state IS NOT OLD.state OR NEW.result IS NOT OLD.result OR NEW.error IS NOT OLD.error
     OR NEW.finished_at IS NOT OLD.finished_at)
 BEGIN INSERT INTO twice VALUES ('run ' || OLD.run || ' of ' || OLD.id || ' as ' || OLD.state || ' and as ' || NEW.state);

@@ -93,6 +93,8 @@ class ManagerLife:
 FORGETTABLE = {
     "Ledger._recent",  # a cache, bounded
     "Load._candidates",
+    "Ranking._candidates",
+    "Leases._strange",  # what each proplet's last report said
     "Proplets._gone",  # the last life of each proplet
     "Proplets._alive",
     "Load.with_room",

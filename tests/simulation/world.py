@@ -262,6 +262,8 @@ class World:
         self.broker.faults = Faults()
         self._ambushes.clear()
         self.tell("* no more trouble")
+        while self.clients.busy:  # what they still ask for must not come after the following
+            await asyncio.sleep(0.5)
         self.clients.unschedule()
         if not self.plan.keeps_standing:
             self.clients.stop_standing()
