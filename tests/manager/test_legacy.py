@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
 
-from manager import histories, invocations, legacy, proplets
+from manager import histories, invocations, legacy, proplets, store
 from swashplate.bus import MemoryBus, Received
 from swashplate.errors import InvalidRequestError
 from swashplate.messages.legacy import (
@@ -393,3 +394,49 @@ async def test_what_the_parents_gave_is_in_the_start_and_in_the_guests_environme
         second = await old.started()
         assert second.parent_results == {first.id: {"x": 1}}
         assert second.env == {"A": "b", "PARENT_RESULTS": json.dumps({first.id: {"x": 1}})}
+
+
+async def test_a_manager_that_was_cut_off_does_not_hold_it_against_the_proplets(world, monkeypatch):
+    world.heartbeat_s = "0.1"
+    monkeypatch.setattr(proplets, "LEGACY_REPORT_S", 0.1)
+    monkeypatch.setattr(legacy, "LOOK_AGAIN_S", 0.01)
+    async with world.manager(), legacy_proplet(world) as old:
+
+        async def report():
+            while True:
+                await old.say("alive", LegacyAlive(proplet_id="old"))
+                await asyncio.sleep(0.02)
+
+        reporting = asyncio.create_task(report())
+        task = await running(world, old)
+        manager = world.broker._online["manager"]
+        manager.drop()
+        await world.until(lambda shown: not shown["alive"], "/proplets/old")
+        for _ in range(10):  # it has been looked at meanwhile
+            await world.call("GET", "/proplets")
+        await manager.reconnect()
+        await world.until(lambda shown: shown["alive"], "/proplets/old")
+        reporting.cancel()
+        await old.say("results", LegacyResult(task_id=task["id"], proplet_id="old", results="7"))
+        assert (await world.ended(task["id"]))["results"] == "7"
+
+
+async def test_the_broker_may_forget_a_result_only_when_it_is_durable(world, monkeypatch):
+    go_on, write = threading.Event(), store.write
+
+    def slowly(*args):
+        go_on.wait(10)
+        write(*args)
+
+    async with world.manager(), legacy_proplet(world) as old:
+        task = await running(world, old)
+        monkeypatch.setattr(store, "write", slowly)
+        settled = asyncio.Event()
+        said = LegacyResult(task_id=task["id"], proplet_id="old", results="7").encode()
+        bus = world.broker._online["manager"]
+        bus._dispatch(Received(NAMES.shared_from_proplets("results"), said), settled.set)
+        await world.until(lambda _: True, "/proplets")
+        assert not settled.is_set()
+        go_on.set()
+        await asyncio.wait_for(settled.wait(), PATIENCE)
+        assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["results"] == "7"
