@@ -84,7 +84,9 @@ class Manager:
         self.load = Load(self.proplets, clock)
         offers = Offers(bus, self.ledger, dialect_of)
         self.dispatch = Dispatch(self.ledger, images, self.load, offers, strategy=settings.placement, clock=clock)
-        leases = Leases(bus, database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock)
+        self.leases = Leases(
+            bus, database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock
+        )
         acks = Acks(bus, names, self.ledger)
         self.attempts = Attempts(
             bus,
@@ -94,7 +96,7 @@ class Manager:
             self.load,
             self.dispatch,
             offers,
-            leases,
+            self.leases,
             dialect_of,
             acks,
             clock=clock,
@@ -132,6 +134,7 @@ class Manager:
             self.invocations,
             histories,
             self.ledger,
+            self.leases,
             slots=settings.legacy_slots,
             clock=clock,
         )
@@ -156,7 +159,7 @@ class Manager:
             images,
             offers,
             *called,
-            leases,
+            self.leases,
             histories,
             learning,
             legacy,
@@ -165,7 +168,7 @@ class Manager:
         self._closed = (
             self.scheduler,
             legacy,
-            leases,
+            self.leases,
             offers,
             self.dispatch,
             self.attempts,
@@ -183,7 +186,7 @@ class Manager:
         for room in self._opened:
             await room.open()
         since = self._clock() - TOLD_AGAIN_S
-        self.attempts.recover(await self._database.run(lambda db: store.ended_since(db, since)))
+        self.attempts.recover(await self._database.run(lambda db: store.learning_ended_since(db, since)))
         self.invocations.recover()
         self.drains.recover()
         self.progress.recover()

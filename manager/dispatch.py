@@ -16,6 +16,7 @@ from manager.offers import Offers
 from manager.placement import Constraint, Requirements, Strategy
 from manager.queue import WaitingQueue
 from manager.records import Attempt, AttemptKey, Task
+from manager.runs import RESTART_MOST_S
 from manager.states import AttemptEvent, AttemptState, next_attempt
 from swashplate import logging
 from swashplate.errors import SwashplateError
@@ -64,7 +65,7 @@ class Dispatch:
 
     def enqueue(self, task: Task, attempt: Attempt) -> None:
         """``attempt`` waits for whatever it needs next; ``place`` then gives it to somebody."""
-        wait = attempt.not_before - self._clock()
+        wait = min(attempt.not_before - self._clock(), RESTART_MOST_S)
         if wait > 0:
             later = asyncio.get_running_loop().call_later(wait, self._in_time, attempt.key)
             self._later[attempt.key] = later
@@ -118,11 +119,11 @@ class Dispatch:
         if current is None or not current.state.active:
             return
         waiting = [each for each in self._ledger.attempts_of(task.id) if each.state is AttemptState.QUEUED]
-        if failure is not None:
+        if failure is not None and current.run == task.run:
             for attempt in waiting:
                 self.on_impossible(attempt.key, failure)
             return
-        if current.run == task.run:
+        if failure is None and current.run == task.run:
             self._ledger.put(current.changed(digest=binary.digest, size=binary.size))
         for attempt in waiting:
             self._enqueue_again(attempt.key)

@@ -94,6 +94,9 @@ class Groups:
         return Whole(group, [task.changed(group_id=group_id, position=i) for i, task in enumerate(made)])
 
     async def _known(self, kind: str, key: str, mark: bytes) -> Whole | None:
+        if any(task.idempotency_key == _key(kind, key) for task in self._ledger.unwritten_tasks()):
+            await self._ledger.durable()
+
         def read(db: Connection) -> Whole | None:
             first = store.task_by_key(db, task_key(kind, key))
             if first is None or first.group_id is None:
@@ -134,9 +137,10 @@ class Groups:
                         f"task {position} ({spec.name!r}): {error.sentence}", code=error.code, hint=error.hint
                     ) from error
             yield made
-        finally:
-            for task in made:
-                self._tasks.settled(task)
+        except BaseException:
+            await self._tasks.settled(made, made=False)
+            raise
+        await self._tasks.settled(made, made=True)
 
     # Starting and stopping.
 

@@ -32,6 +32,8 @@ HEARING_S = 5.0
 """How long after a connect what was said meanwhile may still be on its way. Until then nobody is held to be silent or late:
 it is the manager that could not hear.
 """
+STEP_S = 1.0
+"""A machine's clock that went further than time did was set, or the machine slept: nothing follows from that."""
 STRANGE_S = 1.0
 """How long a proplet may go on naming what it does not hold, before that is looked into: its result may be on the way, or
 our acknowledgement of it."""
@@ -64,6 +66,8 @@ class Leases:
         self._silence_s = silence_s
         self._clock = clock
         self._hearing_since = clock()
+        self._ahead = clock() - asyncio.get_running_loop().time()
+        """How far the machine's clock is ahead of one that is never set."""
         self._timers: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._missing: dict[AttemptKey, int] = {}
         """How many heartbeats in a row did not list an attempt that was accepted."""
@@ -92,13 +96,16 @@ class Leases:
 
     def _deaf(self) -> float:
         """Seconds for which nothing can be concluded from not having heard something."""
+        self._notice_steps()
         if not self._bus.connected:
             return HEARING_S
         return self._hearing_since + HEARING_S - self._clock()
 
     def begin(self, attempt: Attempt) -> None:
         if attempt.deadline is not None:
-            left = max(0.0, attempt.deadline - self._clock())
+            assert attempt.offered_at is not None
+            # Not longer than all of it, should the machine's clock have been set back.
+            left = min(max(0.0, attempt.deadline - self._clock()), attempt.deadline - attempt.offered_at)
             self._timers[attempt.key] = asyncio.get_running_loop().call_later(left, self._overdue, attempt.key)
 
     def settle(self, key: AttemptKey) -> None:
@@ -108,10 +115,7 @@ class Leases:
         self._missing.pop(key, None)
 
     def _overdue(self, key: AttemptKey) -> None:
-        attempt = self._ledger.attempt(key)
-        if attempt is not None and attempt.deadline is not None and attempt.deadline > self._clock():
-            self.begin(attempt)  # the clock of the machine was set back
-        elif (deaf := self._deaf()) > 0:
+        if (deaf := self._deaf()) > 0:
             self._timers[key] = asyncio.get_running_loop().call_later(deaf, self._overdue, key)
         else:
             self.on_over(key, OVERDUE)
@@ -129,8 +133,18 @@ class Leases:
             self._nobody_comes({proplet.id for proplet in silent})
 
     def _is_silent(self, proplet: Proplet) -> bool:
-        heard = max(proplet.last_seen, self._hearing_since)
-        return self._clock() - heard > max(self._silence_s, self._proplets.patience(proplet))
+        return self.silent_for(proplet) > max(self._silence_s, self._proplets.patience(proplet))
+
+    def silent_for(self, proplet: Proplet) -> float:
+        """Seconds since it was heard last, of those in which it could have been heard."""
+        self._notice_steps()
+        return self._clock() - max(proplet.last_seen, self._hearing_since) if self._bus.connected else 0.0
+
+    def _notice_steps(self) -> None:
+        ahead = self._clock() - asyncio.get_running_loop().time()
+        if abs(ahead - self._ahead) > STEP_S:
+            self._hearing_since = self._clock()
+        self._ahead = ahead
 
     def _silent(self, proplet: Proplet) -> None:
         for key in self._load.held_by(proplet.id):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -166,6 +166,12 @@ class Ledger:
             return self._recent.get(task_id)
         unwritten = any((Task, task_id) in batch.records for batch in (self._open, self._writing) if batch)
         return None if unwritten else task
+
+    def unwritten_tasks(self) -> Iterator[Task]:
+        """As the database does not know them yet."""
+        for batch in (self._open, self._writing):
+            if batch is not None:
+                yield from (record for record in batch.records.values() if isinstance(record, Task))
 
     async def fetch_group(self, group_id: str) -> tuple[Group, list[Task]]:
         """A job or workflow with its tasks, as ``fetch`` does."""

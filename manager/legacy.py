@@ -18,6 +18,7 @@ from manager.calls import Answer
 from manager.dialects import ParentsOf
 from manager.histories import Histories
 from manager.invocations import Invocations
+from manager.leases import Leases
 from manager.ledger import Ledger
 from manager.proplets import Proplet, Proplets
 from manager.records import Attempt, Invocation, Task
@@ -160,6 +161,7 @@ class LegacyProplets:
         invocations: Invocations,
         histories: Histories,
         ledger: Ledger,
+        leases: Leases,
         *,
         slots: int,
         clock: Callable[[], float] = time.time,
@@ -173,8 +175,8 @@ class LegacyProplets:
         self._proplets = proplets
         self._attempts = attempts
         self._ledger = ledger
+        self._leases = leases
         self._work = Tasks(log)
-        self._awake_since = clock()
 
     async def open(self) -> None:
         """Declare the subscription; call before the bus connects."""
@@ -195,9 +197,11 @@ class LegacyProplets:
             case "alive":
                 await self._reported(LegacyAlive.decode(message.payload))
             case "results":
-                await self._finished(LegacyResult.decode(message.payload))
+                self._finished(LegacyResult.decode(message.payload))
+                await self._ledger.durable()  # it is sent once, and the broker forgets it when this returns
             case "invoke_results":
                 self._called(LegacyInvokeResult.decode(message.payload))
+                await self._ledger.durable()
             case "metrics":
                 self._measured(LegacyMetrics.decode(message.payload))
             case "task_metrics":
@@ -247,7 +251,7 @@ class LegacyProplets:
         if known is not None and known.legacy and not known.offline:
             await self._proplets.lost(known)
 
-    async def _finished(self, said: LegacyResult) -> None:
+    def _finished(self, said: LegacyResult) -> None:
         """No attempt is named: it is the result of the task's current one, when that is with the sender."""
         sender = said.sender
         if not self._proplets.is_legacy(sender):
@@ -304,8 +308,7 @@ class LegacyProplets:
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
             for proplet in self._proplets.list():
-                heard = max(proplet.last_seen, self._awake_since)
-                if proplet.legacy and self._clock() - heard > self._proplets.patience(proplet):
+                if proplet.legacy and self._leases.silent_for(proplet) > self._proplets.patience(proplet):
                     self._lost(proplet.id, "the proplet's heartbeats stopped", "lease_expired")
 
     async def _switched(self, proplet_id: str) -> None:

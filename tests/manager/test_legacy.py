@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
 
-from manager import histories, invoke_sender, legacy, proplets, tables
+from manager import histories, invoke_sender, legacy, proplets, store, tables
 from manager.dialects import Parents
 from manager.ledger import Ledger
 from manager.records import Attempt, Task
@@ -431,3 +432,49 @@ async def test_a_stop_waits_until_nobody_else_runs_the_task(tmp_path):
 
 async def no_parents(_task: Task) -> Parents:
     return Parents()
+
+
+async def test_a_manager_that_was_cut_off_does_not_hold_it_against_the_proplets(world, monkeypatch):
+    world.heartbeat_s = "0.1"
+    monkeypatch.setattr(proplets, "LEGACY_REPORT_S", 0.1)
+    monkeypatch.setattr(legacy, "LOOK_AGAIN_S", 0.01)
+    async with world.manager(), legacy_proplet(world) as old:
+
+        async def report():
+            while True:
+                await old.say("alive", LegacyAlive(proplet_id="old"))
+                await asyncio.sleep(0.02)
+
+        reporting = asyncio.create_task(report())
+        task = await running(world, old)
+        manager = world.broker._online["manager"]
+        manager.drop()
+        await world.until(lambda shown: not shown["alive"], "/proplets/old")
+        for _ in range(10):  # it has been looked at meanwhile
+            await world.call("GET", "/proplets")
+        await manager.reconnect()
+        await world.until(lambda shown: shown["alive"], "/proplets/old")
+        reporting.cancel()
+        await old.say("results", LegacyResult(task_id=task["id"], proplet_id="old", results="7"))
+        assert (await world.ended(task["id"]))["results"] == "7"
+
+
+async def test_the_broker_may_forget_a_result_only_when_it_is_durable(world, monkeypatch):
+    go_on, write = threading.Event(), store.write
+
+    def slowly(*args):
+        go_on.wait(10)
+        write(*args)
+
+    async with world.manager(), legacy_proplet(world) as old:
+        task = await running(world, old)
+        monkeypatch.setattr(store, "write", slowly)
+        settled = asyncio.Event()
+        said = LegacyResult(task_id=task["id"], proplet_id="old", results="7").encode()
+        bus = world.broker._online["manager"]
+        bus._dispatch(Received(NAMES.shared_from_proplets("results"), said), settled.set)
+        await world.until(lambda _: True, "/proplets")
+        assert not settled.is_set()
+        go_on.set()
+        await asyncio.wait_for(settled.wait(), PATIENCE)
+        assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["results"] == "7"

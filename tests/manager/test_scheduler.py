@@ -209,3 +209,14 @@ async def test_a_wrong_schedule_is_a_400_and_leaves_nothing(world, fields, code,
         assert (status, body["code"], names in body["error"]) == (400, code, True), body
         _, page = await world.call("GET", "/tasks")
         assert page["total"] == 0
+
+
+async def test_a_change_of_something_else_leaves_out_no_run_that_is_due(world):
+    async with world.manager():
+        path, task = await made(world)
+        world.ahead_s += 62  # nobody has looked yet
+        await world.call("PUT", path, {"priority": 60, "schedule": MINUTE["schedule"]})
+        _, changed = await world.call("GET", path)
+        assert changed["next_run"] == task["next_run"]
+        _, changed = await world.call("PUT", path, {"timezone": "Asia/Kolkata"})
+        assert changed["next_run"] > task["next_run"]
