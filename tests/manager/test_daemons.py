@@ -135,7 +135,7 @@ async def test_what_was_stopped_while_its_proplet_restarted_was_interrupted(worl
         task = await world.launch(**fields)
         start = await accepted(p1)
         await world.call("POST", f"/tasks/{task['id']}/stop")
-        assert (await p1.stopped()).id == task["id"]
+        assert (await p1.stops.get()).id == task["id"]
         await p1.result(start, error="the proplet restarted", code="proplet_restarted", retryable=True)
         assert (await world.ended(task["id"]))["status"] == "interrupted"
         assert p1.starts.empty()
