@@ -349,6 +349,8 @@ class Attempts:
         if (attempt.state, outcome.event) not in states.ATTEMPT:
             log.info("attempt had already ended", task_id=key.task_id, attempt=key.number, state=str(attempt.state))
             return
+        if task.stopping and outcome.code == "proplet_restarted":
+            outcome = stopped()  # what was asked for: it runs no more, and never said how it would have ended
         now = self._clock()
         if sender is not None and attempt.accepted_at is None and outcome.event is not AttemptEvent.DENIED:
             # What ends at once is not said to have been accepted before.

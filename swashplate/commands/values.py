@@ -9,7 +9,17 @@ from typing import Any
 
 import typer
 
-_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+_UNITS = {
+    "": 1,
+    "k": 1000,
+    "m": 1000**2,
+    "g": 1000**3,
+    "t": 1000**4,
+    "ki": 1 << 10,
+    "mi": 1 << 20,
+    "gi": 1 << 30,
+    "ti": 1 << 40,
+}
 
 
 def duration(text: str | float) -> float:
@@ -27,7 +37,7 @@ def duration(text: str | float) -> float:
 
 def size(text: str | int) -> int:
     """Bytes out of ``1048576``, ``64MiB``, ``64M``."""
-    found = re.fullmatch(r"([0-9]+)\s*([kmg]?i?)b?", str(text).strip().lower())
+    found = re.fullmatch(r"([0-9]+)\s*([kmgt]?i?)b?", str(text).strip().lower())
     if found is None or found[2] not in _UNITS:
         raise typer.BadParameter(f"{text!r} is not a size such as 1048576, 64MiB or 1G")
     return int(found[1]) * _UNITS[found[2]]

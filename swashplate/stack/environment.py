@@ -86,8 +86,11 @@ class Environment:
         return found
 
     def proplet(self, number: int) -> dict[str, str]:
+        """What one proplet has besides what all share: ``PROPLET_2_LABELS`` is ``PROPLET_LABELS`` of the second alone."""
         prefix = "PROPLET" if number == 1 else f"PROPLET_{number}"
+        numbered = f"PROPLET_{number}"
         return {
+            **{f"PROPLET{name.removeprefix(numbered)}": value for name, value in self.own(numbered).items()},
             "PROPLET_CLIENT_ID": self._values.get(f"{prefix}_CLIENT_ID", ""),
             "PROPLET_CLIENT_KEY": self._values.get(f"{prefix}_CLIENT_KEY", ""),
         }

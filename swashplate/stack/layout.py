@@ -210,8 +210,8 @@ class Layout:
         env = {
             **self._env.own("PROPLET"),
             **self._env.tokens("proplet"),
-            **own,
             "PROPLET_NAME": name,
+            **own,
             "PROPLET_MQTT_ADDRESS": self._addresses["PROPLET_MQTT_ADDRESS"],
             "PROPLET_METRICS_PORT": str(PROPLET_METRICS_PORT + self._options.port_offset),
             "PROPLET_STATE_DIR": str(self._state / name),

@@ -127,3 +127,15 @@ async def test_a_daemon_on_every_proplet_restarts_where_it_ended(world):
         stops = await asyncio.gather(p1.stopped(), p2.stopped())
         assert [stop.attempt for stop in stops] == [3, 2]
         assert (await world.ended(task["id"]))["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("fields", [{"daemon": True, "restart": "always"}, {}])
+async def test_what_was_stopped_while_its_proplet_restarted_was_interrupted(world, fields):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(**fields)
+        start = await accepted(p1)
+        await world.call("POST", f"/tasks/{task['id']}/stop")
+        assert (await p1.stops.get()).id == task["id"]
+        await p1.result(start, error="the proplet restarted", code="proplet_restarted", retryable=True)
+        assert (await world.ended(task["id"]))["status"] == "interrupted"
+        assert p1.starts.empty()

@@ -178,3 +178,14 @@ def test_what_cannot_be_an_env_file_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "fifo", tmp_path / "file" / "env"):
         with pytest.raises(ConfigurationError, match=str(path)):
             read_env(path)
+
+
+def test_a_setting_with_a_proplets_number_is_that_proplets_alone():
+    file = {**FILE, "PROPLET_LABELS": "site=north", "PROPLET_2_LABELS": "gpu=true", "PROPLET_1_SLOTS": "4"}
+    found = children({}, file=file)
+    assert found["proplet-1"].env["PROPLET_LABELS"] == "site=north"
+    assert found["proplet-2"].env["PROPLET_LABELS"] == "gpu=true"
+    assert found["proplet-1"].env["PROPLET_SLOTS"] == "4"
+    assert "PROPLET_SLOTS" not in found["proplet-2"].env
+    assert found["proplet-2"].env["PROPLET_NAME"] == "proplet-2"
+    assert not [name for name in found["proplet-2"].env if name.startswith("PROPLET_2")]
