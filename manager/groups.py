@@ -94,7 +94,7 @@ class Groups:
         return Whole(group, [task.changed(group_id=group_id, position=i) for i, task in enumerate(made)])
 
     async def _known(self, kind: str, key: str, mark: bytes) -> Whole | None:
-        if any(task.idempotency_key == _key(kind, key) for task in self._ledger.unwritten_tasks()):
+        if any(task.idempotency_key == task_key(kind, key) for task in self._ledger.unwritten_tasks()):
             await self._ledger.durable()
 
         def read(db: Connection) -> Whole | None:
