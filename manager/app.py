@@ -21,7 +21,9 @@ from manager.groups import Groups
 from manager.histories import Histories
 from manager.images import Images
 from manager.invocation_api import InvocationApi
+from manager.invocation_archive import InvocationArchive
 from manager.invocations import Invocations
+from manager.invoke_sender import InvokeSender
 from manager.learning import Learning
 from manager.leases import Leases
 from manager.ledger import Ledger
@@ -103,14 +105,18 @@ class Manager:
         self.tasks = TaskService(database, self.ledger, self.proplets, self.load, self.attempts, blobs, clock=clock)
         self.attempts.observers += [learning, self.tasks]
         deployments = Deployments(self.proplets, self.load, clock)
+        calls, archive = (
+            InvokeSender(bus, self.ledger, self.proplets, dialect_of),
+            InvocationArchive(database, self.ledger),
+        )
         self.invocations = Invocations(
             bus,
             names,
-            database,
             self.ledger,
             self.proplets,
             deployments,
-            dialect_of,
+            calls,
+            archive,
             acks,
             self.dispatch.waiting_for,
             clock=clock,
@@ -139,14 +145,14 @@ class Manager:
         apis = (
             api,
             GroupApi(self.groups, api.shown),
-            InvocationApi(self.invocations),
+            InvocationApi(self.invocations, archive),
             PropletApi(self.proplets, self.load, self.drains, histories),
         )
         self.routes = [route for api in (*apis, learning) for route in api.routes()]
         self.metrics = ManagerMetrics(
             self.ledger, self.proplets, self.load, self.dispatch, self.attempts, self.invocations
         )
-        called = (self.attempts, self.invocations, self.drains)
+        called = (self.attempts, self.invocations, calls, self.drains)
         self._opened = (
             self.ledger,
             self.proplets,
@@ -167,6 +173,8 @@ class Manager:
             self.dispatch,
             self.attempts,
             self.invocations,
+            calls,
+            archive,
             self.proplets,
             learning,
             histories,

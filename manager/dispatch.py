@@ -13,7 +13,7 @@ from manager.images import Images
 from manager.ledger import Ledger
 from manager.load import Load, requirements_of
 from manager.offers import Offers
-from manager.placement import Strategy
+from manager.placement import Constraint, Requirements, Strategy
 from manager.queue import WaitingQueue
 from manager.records import Attempt, AttemptKey, Task
 from manager.runs import RESTART_MOST_S
@@ -24,6 +24,8 @@ from swashplate.service import Tasks
 
 log = logging.get("dispatch")
 
+SMALL_FLEET = 100
+FRESH_S = 1.0
 AWAY_S = 15.0
 """How long a registry that does not answer is waited for, before it costs an attempt."""
 
@@ -49,6 +51,8 @@ class Dispatch:
         self._resolving: dict[str, asyncio.Task[None]] = {}
         self._later: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._work = Tasks(log)
+        self._reasons: dict[Constraint, str] = {}
+        self._explained_at = 0.0
         self.on_offered: Callable[[Attempt], Any] = lambda _attempt: None
         """Called when an attempt was given to a proplet: its lease begins."""
         self.on_impossible: Callable[[AttemptKey, SwashplateError], Any] = lambda _key, _error: None
@@ -174,4 +178,16 @@ class Dispatch:
         if first.key in self._later:
             left = first.not_before - self._clock()
             return f"the next attempt begins in {max(left, 0):.1f} s"
-        return placement.explain(requirements_of(task, first.target), self._load.candidates())
+        return self._explained(requirements_of(task, first.target))
+
+    def _explained(self, requirements: Requirements) -> str:
+        """Of a large fleet what was true up to a second ago: a page of waiting tasks must not look at it for each of them."""
+        candidates = self._load.candidates()
+        if len(candidates) <= SMALL_FLEET:
+            return placement.explain(requirements, candidates)
+        if not 0 <= self._clock() - self._explained_at < FRESH_S:
+            self._reasons, self._explained_at = {}, self._clock()
+        found = self._reasons.get(requirements.constraint)
+        if found is None:
+            found = self._reasons[requirements.constraint] = placement.explain(requirements, candidates)
+        return found

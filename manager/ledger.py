@@ -261,6 +261,12 @@ class Ledger:
                 f"{reason}; what was asked for may still be carried out", code="database_unavailable"
             ) from None
 
+    async def confirmed(self, task: Task) -> Task:
+        """``task`` as it is now, or later, once that is durable; raises ``UnavailableError`` when that takes too long."""
+        now = self._tasks.get(task.id, task)
+        await self.durable()
+        return self.on_disk(task.id) or now
+
     async def _written(self) -> None:
         latest = self._open or self._writing
         if latest is not None:

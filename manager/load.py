@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from manager.placement import Candidate, Requirements, could_take, explain
@@ -122,7 +122,7 @@ class Load:
             )
         return found
 
-    def candidates(self) -> Iterable[Candidate]:
+    def candidates(self) -> Collection[Candidate]:
         return self._candidates.values()
 
     def count(self, proplet_id: str) -> int:

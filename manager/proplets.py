@@ -27,6 +27,8 @@ LOOK_AGAIN_S = 1.0
 STRANGER_S = 60.0
 HISTORY = 100
 """How many times of its last reports are kept of each proplet."""
+MAX_NAME = 64
+"""Characters of a name that are shown; a proplet may say what it likes."""
 LEGACY_REPORT_S = 10.0
 """How often a legacy proplet reports unless it is told otherwise, which only its own settings can."""
 
@@ -51,7 +53,7 @@ class Proplet:
 
     @property
     def name(self) -> str:
-        return str(self.metadata.get("name") or f"proplet-{self.id[:8]}")
+        return str(self.metadata.get("name") or f"proplet-{self.id[:8]}")[:MAX_NAME]
 
     def described(self) -> dict[str, Any]:
         """What survives a restart."""

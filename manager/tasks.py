@@ -134,8 +134,7 @@ class TaskService:
             task = self._attempts.begin(task, targets)
         else:
             self._ledger.put(task)
-        await self._ledger.durable()
-        return self._ledger.on_disk(task.id) or task
+        return await self._ledger.confirmed(task)
 
     async def made(self, spec: TaskCreate, key: str | None = None, task_id: str | None = None) -> Task:
         """A new task that nobody knows of yet. Its file is stored, and stays until ``settled`` at least."""
@@ -233,9 +232,9 @@ class TaskService:
         self._ledger.put(changed)
         if task.state.active and "priority" in named:
             self._attempts.reprioritise(changed)
-        await self._ledger.durable()
+        confirmed = await self._ledger.confirmed(changed)
         await self._remove_unused({task.spec.file} - {spec.file})
-        return self._ledger.on_disk(task_id) or changed
+        return confirmed
 
     async def upload(self, task_id: str, content: BlobWriter, size: int) -> Task:
         """Replace what runs by this binary, of ``size`` bytes. What is refused is not kept."""
@@ -310,8 +309,7 @@ class TaskService:
         if (task.state, TaskEvent.START) not in states.TASK:
             raise ConflictError(f"task {task_id} is {task.state.name.lower()} already", code="task_active")
         task = self._attempts.begin(task, self.targets(task))
-        await self._ledger.durable()
-        return self._ledger.on_disk(task_id) or task
+        return await self._ledger.confirmed(task)
 
     def launch(self, task: Task) -> Task:
         """Begin a run that nobody waits for: what cannot be placed yet waits. Raises what makes it impossible."""

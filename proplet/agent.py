@@ -193,7 +193,7 @@ class Agent:
             proplet_id=self._id,
             instance=self._instance,
             namespace=self._settings.namespace,
-            metadata=described(),
+            metadata=described(self._settings.name),
             capabilities=capabilities(
                 slots=self._settings.slots,
                 queue=self._settings.queue,

@@ -51,9 +51,10 @@ def capabilities(
 
 
 @cache
-def described() -> dict[str, Any]:
+def described(name: str = "") -> dict[str, Any]:
     """The metadata that the existing API shows of a proplet."""
     return {
+        **({"name": name} if name else {}),
         "environment": "docker" if Path("/.dockerenv").exists() else "binary",
         "os": platform.system().lower(),
         "hostname": socket.gethostname(),

@@ -151,7 +151,8 @@ class LegacyAgent:
             await self._bus.unsubscribe(self._topics.shared_to_proplets(kind))
 
     async def _register(self) -> None:
-        create = LegacyCreate(proplet_id=self._id, namespace=self._settings.namespace, metadata=described())
+        said = described(self._settings.name)
+        create = LegacyCreate(proplet_id=self._id, namespace=self._settings.namespace, metadata=said)
         await self._say("create", create.encode(), timeout=10)
 
     async def _beat(self) -> None:

@@ -88,6 +88,7 @@ class PropletSettings(MqttSettings, HttpSettings):
     monitoring: bool = setting(
         True, "PROPLET_ENABLE_MONITORING", help="Whether what the proplet and its tasks use is measured and reported."
     )
+    name: str = setting("", "PROPLET_NAME", help="What people see it as; otherwise made from its id.")
     namespace: str = setting("default", "PROPLET_NAMESPACE", "PROPLET_MANAGER_K8S_NAMESPACE", help="Told to managers.")
     labels: str = setting("", "PROPLET_LABELS", help="What placement can ask for: site=berlin,gpu=none.")
 

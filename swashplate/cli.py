@@ -15,6 +15,14 @@ from swashplate.errors import SwashplateError
 
 GROUP = "swashplate.commands"
 
+WORK, STACK, LEARNING, SERVICES = "Work", "A stack on this machine", "Images, learning, setup", "Single services"
+PANELS = {
+    **dict.fromkeys(("run", "task", "job", "workflow", "proplet"), WORK),
+    **dict.fromkeys(("up", "status", "ps", "logs", "start", "stop", "restart", "down"), STACK),
+    **dict.fromkeys(("push", "image", "demo", "provision", "completion"), LEARNING),
+}
+"""Where ``swashplate --help`` shows a command; the services that ``up`` runs come last."""
+
 
 def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -24,7 +32,9 @@ class Commands(Group):
     """A group whose members are found by name and imported late, so that every command starts quickly."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(_entries())
+        """What people use most comes first, the services that a stack starts by itself last."""
+        order = {name: place for place, name in enumerate(PANELS)}
+        return sorted(_entries(), key=lambda name: (order.get(name, len(order)), name))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         entry = _entries().get(cmd_name)
@@ -35,8 +45,9 @@ class Commands(Group):
             app = typer.Typer(add_completion=False)
             app.command(cmd_name)(loaded)
             loaded = app
-        command = get_command(loaded)
+        command: Any = get_command(loaded)
         command.name = cmd_name
+        command.rich_help_panel = PANELS.get(cmd_name, SERVICES)
         return command
 
 

@@ -1,4 +1,4 @@
-"""Full ids from what people type: a beginning that only one has, or a name."""
+"""Full ids from what people type: a name, or a beginning that only one has."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ N = TypeVar("N", bound=Named)
 
 
 def chosen(given: str, known: list[tuple[str, str]], noun: str) -> str:
-    """The id among ``known`` (ids and names) that ``given`` means: itself, its beginning, or its name.
+    """The id among ``known`` (ids and names) that ``given`` means: itself, its name, or its beginning.
 
-    Raises ``InvalidRequestError`` naming the candidates when it could mean several.
+    A whole name goes before the beginning of an id: names such as ``add`` are hexadecimal, too. Raises
+    ``InvalidRequestError`` naming the candidates when it could mean several.
     """
     if any(identity == given for identity, _ in known):
         return given
-    found = [pair for pair in known if pair[0].startswith(given)] or [pair for pair in known if pair[1] == given]
+    found = [pair for pair in known if pair[1] == given] or [pair for pair in known if pair[0].startswith(given)]
     if len(found) == 1:
         return found[0][0]
     if not found:
+        many = len(known) >= SEARCHED
         raise NotFoundError(
             f"there is no {noun} whose id begins with {given!r} and none of that name"
-            + (f", among the newest {SEARCHED}" if len(known) >= SEARCHED else ""),
+            + (f", among the newest {SEARCHED}" if many else ""),
             code=f"{noun}_not_found",
-            hint=f"swashplate {noun} list shows them",
+            hint=f"swashplate {noun} list shows them" + ("; of an older one type the whole id" if many else ""),
         )
     candidates = ", ".join(f"{identity} ({name})" if name else identity for identity, name in found[:NAMED])
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
@@ -66,6 +68,11 @@ async def _full(given: str, every: AsyncIterator[N], noun: str) -> str:
 
 
 async def task(client: Client, given: str) -> str:
+    if given and not _UUID.fullmatch(given):
+        # The manager finds a name among all tasks, however many are newer.
+        named = await client.tasks.list(name=given, limit=NAMED + 1)
+        if named.items:
+            return chosen(given, [(each.id, each.name) for each in named.items], "task")
     return await _full(given, client.tasks.every(), "task")
 
 

@@ -102,13 +102,13 @@ def attempts(task: TaskId, manager: ManagerUrl = "", as_json: AsJson = False) ->
             str(each.run or ""),
             output.coloured(each.status + (f" ({each.stage})" if each.stage and not each.finish_time else "")),
             output.short(each.proplet_id),
-            output.at(each.created_at),
+            output.at(each.offered_at),
             output.took(each.accepted_at or each.created_at, each.finish_time),
             each.error or output.brief(each.results),
         )
         for each in page.items
     ]
-    output.table(("attempt", "run", "status", "proplet", "created", "took", "outcome"), rows, wrap=("outcome",))
+    output.table(("attempt", "run", "status", "proplet", "placed", "took", "outcome"), rows, wrap=("outcome",))
     output.more(0, len(page.items), page.total, "attempt")
 
 

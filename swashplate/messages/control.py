@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from swashplate.messages.base import Digest, Identifier, Json, JsonObject, Message
 from swashplate.messages.tasks import MonitoringProfile
@@ -52,6 +52,18 @@ class PropletCreate(Message):
     metadata: JsonObject = {}
     capabilities: Capabilities = Capabilities()
 
+
+MAX_REASON = 16 * 1024
+MAX_CODE = 128
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+Reason = Annotated[str, AfterValidator(lambda text: _shortened(text, MAX_REASON))]
+"""For people. A longer one is cut: it is shown with its task, a hundred on a page."""
+Code = Annotated[str, AfterValidator(lambda text: _shortened(text, MAX_CODE))]
 
 AttemptNumber = Annotated[int, Field(ge=1, lt=2**31)]
 
@@ -134,8 +146,8 @@ class AttemptStatus(Message):
     proplet_id: Identifier
     status: Literal["accepted", "ready", "denied", "progress"]
     stage: Stage = ""
-    code: str = ""
-    reason: str = ""
+    code: Code = ""
+    reason: Reason = ""
 
 
 class Result(Message):
@@ -146,8 +158,8 @@ class Result(Message):
     attempt: AttemptNumber
     proplet_id: Identifier
     results: Json = None
-    error: str | None = None
-    code: str = ""
+    error: Reason | None = None
+    code: Code = ""
     retryable: bool = False
 
 
@@ -160,8 +172,8 @@ class InvokeResult(Message):
     attempt: AttemptNumber
     proplet_id: Identifier
     results: Json = None
-    error: str | None = None
-    code: str = ""
+    error: Reason | None = None
+    code: Code = ""
     retryable: bool = False
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from swashplate.messages.base import Identifier, JsonObject, Message
 
@@ -17,19 +18,30 @@ MAX_START_BYTES = 192 * 1024
 
 def _text_of_number(value: object) -> object:
     """Inputs may be strings or numbers; they travel as strings."""
-    if isinstance(value, bool):
+    if isinstance(value, str):
         return value
-    return str(value) if isinstance(value, int | float) else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError("numbers must be finite")
+        return str(value)
+    raise ValueError("an input is a string or a number")
 
 
 Input = Annotated[str, BeforeValidator(_text_of_number)]
 
 
-def _no_nul(value: dict[str, str]) -> dict[str, str]:
+def _as_environment(value: dict[str, str]) -> dict[str, str]:
     for key, text in value.items():
-        if not key or "=" in key or "\0" in key or "\0" in text:
-            raise ValueError(f"{key!r} is not a usable environment entry")
+        if not key:
+            raise ValueError("the name of a variable must not be empty")
+        if "=" in key:
+            raise ValueError(f"the name of a variable must not contain '=': {key!r}")
+        if "\0" in key or "\0" in text:
+            raise ValueError(f"variable {key!r} must not contain NUL")
     return value
+
+
+Environment = Annotated[dict[str, str], AfterValidator(_as_environment)]
 
 
 class MonitoringProfile(Message):
@@ -69,7 +81,7 @@ class TaskCreate(Message):
     file: str = ""
     inputs: list[Input] = Field(default=[], max_length=1024)
     cli_args: list[str] | None = None
-    env: dict[str, str] = {}
+    env: Environment = {}
     proplet_id: Identifier | None = None
     broadcast: bool = False
     daemon: bool = False
@@ -107,7 +119,6 @@ class TaskCreate(Message):
             raise ValueError("broadcast and proplet_id exclude each other")
         if self.daemon and self.latent:
             raise ValueError("daemon and latent exclude each other")
-        _no_nul(self.env)
         if any("\0" in text for text in (self.name, *self.inputs, *(self.cli_args or ()))):
             raise ValueError("name, inputs and cli_args must not contain NUL")
         if len(self.model_dump_json(include={"metadata"}).encode()) > MAX_METADATA_BYTES:
@@ -128,7 +139,7 @@ class InvokeRequest(Message):
     """
 
     inputs: list[Input] = Field(default=[], max_length=1024)
-    env: dict[str, str] = {}
+    env: Environment = {}
     timeout_s: float = Field(default=300, gt=0, le=300)
     later: bool = Field(default=False, alias="async")
 
@@ -142,7 +153,6 @@ class InvokeRequest(Message):
 
     @model_validator(mode="after")
     def _sendable(self) -> Self:
-        _no_nul(self.env)
         if any("\0" in text for text in self.inputs):
             raise ValueError("inputs must not contain NUL")
         if (size := len(self.model_dump_json().encode())) > MAX_START_BYTES:

@@ -175,4 +175,7 @@ def _in_background(context: typer.Context, options: Any) -> None:
         daemon.detach(options, daemon.tell)
     description = described(options.state_dir)
     _table(description, _all_well(description))
-    print("running in the background; swashplate down stops everything")
+    elsewhere = "" if options.state_dir == Path(".swashplate").resolve() else f" --state-dir {options.state_dir}"
+    print(f"running in the background; swashplate down{elsewhere} stops everything")
+    if elsewhere:
+        print(f"commands find it with: export SWASHPLATE_MANAGER_URL={description['urls']['manager']}")

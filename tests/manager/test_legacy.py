@@ -9,9 +9,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from manager import histories, invocations, legacy, proplets, store
-from swashplate.bus import MemoryBus, Received
+from manager import histories, invoke_sender, legacy, proplets, store, tables
+from manager.dialects import Parents
+from manager.ledger import Ledger
+from manager.records import Attempt, Task
+from manager.states import AttemptState, TaskState
+from swashplate.blobs import BlobStore
+from swashplate.bus import MemoryBroker, MemoryBus, Received
+from swashplate.database import Database, sqlite_url
 from swashplate.errors import InvalidRequestError
+from swashplate.messages import Announce, TaskCreate
 from swashplate.messages.legacy import (
     LegacyAlive,
     LegacyCreate,
@@ -234,7 +241,7 @@ async def test_a_call_that_came_before_the_compiler_had_finished_is_made_again(w
 
 
 async def test_a_call_on_the_shared_topics_is_made_once_also_by_a_restarted_manager(world, monkeypatch):
-    monkeypatch.setattr(invocations, "AGAIN_S", 0.01)
+    monkeypatch.setattr(invoke_sender, "AGAIN_S", 0.01)
     async with legacy_proplet(world) as old:
         heard, invoked = await hears(world, old, "invoke", LegacyInvoke)
         async with world.manager():
@@ -440,3 +447,34 @@ async def test_the_broker_may_forget_a_result_only_when_it_is_durable(world, mon
         go_on.set()
         await asyncio.wait_for(settled.wait(), PATIENCE)
         assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["results"] == "7"
+
+
+async def test_a_stop_waits_until_nobody_else_runs_the_task(tmp_path):
+    spec = TaskCreate(name="t", image_url="i", broadcast=True)
+    task = Task("id", 1, spec, "{}", TaskState.RUNNING, 1.0, 1.0, run=1)
+    one, other = (Attempt("id", number, 1, AttemptState.ACCEPTED, 1.0, proplet_id=f"p{number}") for number in (1, 2))
+    async with (
+        Database(sqlite_url(tmp_path / "manager.db"), tables.SCHEMA) as database,
+        MemoryBus(MemoryBroker(), client_id="manager") as bus,
+    ):
+        ledger, known = Ledger(database), proplets.Proplets(bus, database, NAMES, Announce(heartbeat_s=5))
+        for number in (1, 2):
+            await known.register(proplets.Proplet(f"p{number}", legacy=True))
+        ledger.put(task, one, other)
+        shared = legacy.SharedTopics(bus, NAMES, BlobStore(tmp_path / "blobs"), ledger, known, no_parents)
+        said: asyncio.Queue[LegacyStop] = asyncio.Queue()
+
+        async def hear(message: Received) -> None:
+            said.put_nowait(LegacyStop.decode(message.payload))
+
+        await bus.subscribe(NAMES.shared_to_proplets("stop"), hear)
+        await shared.stop(one)
+        ledger.put(one.changed(state=AttemptState.LOST))
+        await shared.stop(other)
+        async with asyncio.timeout(PATIENCE):
+            assert (await said.get()).proplet_id == "p2"
+        assert said.empty()
+
+
+async def no_parents(_task: Task) -> Parents:
+    return Parents()

@@ -48,6 +48,14 @@ async def test_a_cordon_survives_the_manager_and_a_connect_of_the_proplet(world)
             assert (shown["cordoned"], shown["draining"]) == (True, True)
 
 
+async def test_an_endless_name_is_cut_where_it_is_shown(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        create = PropletCreate(proplet_id="p1", instance="i", metadata={"name": "n" * 5000})
+        await p1.bus.publish(NAMES.proplet("p1", "create"), create.encode())
+        shown = await world.until(lambda shown: shown["name"] != "proplet-p1", "/proplets/p1")
+        assert shown["name"] == "n" * 64
+
+
 @pytest.mark.parametrize("what", [{"daemon": True}, {"daemon": True, "restart": "never"}, {"latent": True}])
 async def test_a_drained_proplet_hands_its_standing_tasks_on(world, what):
     async with world.manager(), world.proplet("p1") as p1:
@@ -100,11 +108,19 @@ async def test_a_drain_goes_on_after_a_restart_of_the_manager(world):
             await asyncio.wait_for(p1.stops.get(), 10)  # and it does not obey
         async with world.manager():
             await p1.register()
-            await p1.alive(start)
             await p2.register()
+            reporting = asyncio.create_task(report(p1, start))
             await p1.stopped()
+            reporting.cancel()
             again = await p2.started()
             assert (again.id, again.attempt) == (task["id"], 2)
+
+
+async def report(proplet, *running):
+    """As often as a heartbeat of 20 ms makes it."""
+    while True:
+        await proplet.alive(*running)
+        await asyncio.sleep(0.02)
 
 
 async def test_a_drain_waits_for_the_calls_that_run_and_new_ones_go_elsewhere(world):

@@ -177,7 +177,7 @@ class Clients:
         invocation = await self.answered(asked, "invoke", invoke)
         if invocation is not None:
             self.invocations.append(invocation)
-            if (fault := uncalled(self.world, invocation.id)) is not None:
+            if (fault := uncalled(self.world, invocation)) is not None:
                 self.world.faults.append(fault)
 
     async def _cordon(self, asked: Asked, proplet: str, how: dict[str, bool]) -> None:

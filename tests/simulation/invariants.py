@@ -7,8 +7,8 @@ from collections import Counter
 from itertools import groupby, pairwise
 from typing import Any
 
-from manager import invocation_store, store
-from manager.records import Attempt, Group, GroupState, Task
+from manager import calls, invocation_store, store
+from manager.records import Attempt, Group, GroupState, Invocation, Task
 from manager.states import AttemptState, InvocationState, TaskState
 from swashplate.messages import Start
 from tests.simulation.plan import MINUTE_AT_S
@@ -55,7 +55,7 @@ def settled(world) -> str | None:
         return "the manager is not up"
     if world.clients.busy:
         return "a client still asks"
-    for proplet_id in world.proplet_ids:
+    for proplet_id in [each for each in world.proplet_ids if each not in world.lost]:
         life = world.proplets.get(proplet_id)
         if life is None:
             return f"{proplet_id} is not up"
@@ -73,6 +73,8 @@ def settled(world) -> str | None:
             each for each in read(world, lambda db, task=task: store.attempts_of(db, task.id)) if each.run == task.run
         ]
         for attempt in attempts:
+            if task.spec.daemon and not attempt.state.ended and not lasts(task, attempt):
+                return f"{task.spec.name} is not in its last life"
             if attempt.state.held and (task.spec.daemon or attempt.state is AttemptState.READY):
                 standing.add((attempt.proplet_id, task.id, attempt.number))
             elif not attempt.state.ended:
@@ -83,12 +85,19 @@ def settled(world) -> str | None:
     return None
 
 
+def lasts(task: Task, attempt: Attempt) -> bool:
+    """Will this life of a daemon go on for ever?"""
+    script = task.spec.env["DOES"].split(",")
+    return script[min(attempt.number, len(script)) - 1].startswith("hang")
+
+
 def undurable(world, said_id: str) -> str | None:
     """What is wrong with acknowledging a proplet's message now; None when all of it is on the disk."""
     task_id, number, *invocation, what = said_id.split("/")
     if invocation:
-        row = _invocation(world, invocation[0])
-        known = row is None or InvocationState(row[0]).ended or row[1:] != (int(number), None)
+        row = _invocation(world, calls.invocation_of(invocation[0]))
+        turn = int(invocation[0].partition(".")[2] or 1)
+        known = row is None or row[0] != InvocationState.RUNNING or row[1] != turn
         return None if known else f"{said_id} was acknowledged while the disk had the invocation as {row[0]}"
     query = "SELECT state, accepted_at FROM attempts WHERE task_id = ? AND number = ?"
     row = world.disks["manager"].connection.execute(query, (task_id, int(number))).fetchone()
@@ -100,17 +109,17 @@ def undurable(world, said_id: str) -> str | None:
 
 
 def _invocation(world, invocation_id: str) -> Any:
-    query = "SELECT state, number, finished_at FROM invocations WHERE id = ?"
+    query = "SELECT state, turn FROM invocations WHERE id = ?"
     return world.disks["manager"].connection.execute(query, (invocation_id,)).fetchone()
 
 
-def uncalled(world, invocation_id: str) -> str | None:
-    """What is wrong with confirming this invocation now; None when it is on the disk."""
-    return (
-        None
-        if _invocation(world, invocation_id)
-        else f"invocation {invocation_id} was confirmed, and is not on the disk"
-    )
+def uncalled(world, invocation: Invocation) -> str | None:
+    """What is wrong with confirming this invocation now; None when it is on the disk, or gone with its task."""
+    query = "SELECT 1 FROM tasks WHERE id = ?"
+    deleted = world.disks["manager"].connection.execute(query, (invocation.task_id,)).fetchone() is None
+    if deleted or _invocation(world, invocation.id):
+        return None
+    return f"invocation {invocation.id} was confirmed, and is not on the disk"
 
 
 def unwritten(world, task_id: str, runs: int) -> str | None:
@@ -244,6 +253,10 @@ def check_invocations(world, tasks: dict[str, Task]) -> None:
         task = tasks[invocation.task_id]
         times = world.record.called[call]
         require(times <= 1 + task.spec.retries, f"{call} of {task.spec.name} ran {times} times")
+        if world.plan.proplets_reachable and invocation.code in {None, "internal", "guest_trap"}:
+            require(
+                times == 1 + invocation.retry, f"{call} counts {invocation.retry} repetitions and ran {times} times"
+            )
         if invocation.state is InvocationState.COMPLETED:
             result = invocation.proplet_id, json.loads(invocation.result or "null")
             produced = world.record.calls.get(call, [])

@@ -99,7 +99,7 @@ FORGETTABLE = {
     "Histories._beats",
     "Attempts.ended",  # counters for metrics
     "Invocations.ended",
-    "Invocations._unpruned",
+    "InvocationArchive._unpruned",
 }
 
 

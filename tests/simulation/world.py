@@ -40,6 +40,8 @@ NAMES = Topics("d", "c")
 DIGEST = "sha256:" + "ab" * 32
 PATIENCE_S = 400.0
 """After the last trouble everything must be over by then."""
+TIE_S = 1e-6
+"""Between two steps of the same time, which keep their order."""
 AFTERWARDS_S = 6.0
 """And still be so by then."""
 
@@ -98,6 +100,7 @@ class World:
         self.manager: ManagerLife | None = None
         self.proplets: dict[str, PropletLife] = {}
         self.clients = Clients(self)
+        self.lost: set[str] = set()
         self._ambushes: list[dict[str, Any]] = []
         self.faults: list[str] = []
         """What must never happen and did."""
@@ -193,6 +196,12 @@ class World:
             self.record.forget(who)
         self.loop.call_later(down_s, self.boot, who)
 
+    def lose(self, who: str) -> None:
+        """It dies and never comes back."""
+        self.lost.add(who)
+        if who in self.proplets:
+            self.crash(who, 0.0, 6.0)
+
     def ambush(self, **how: Any) -> None:
         """A crash just after the next event of a kind: in the middle of what that makes others do."""
         self._ambushes.append(how)
@@ -219,6 +228,8 @@ class World:
     # Its life.
 
     def boot(self, who: str) -> None:
+        if who in self.lost:
+            return
         self.tell(f"{who} starts")
         if who == "manager":
             self.manager = ManagerLife(self)
@@ -244,9 +255,10 @@ class World:
         registry.start(Registry(self.broker).live())
         for who in ("manager", *self.proplet_ids):
             self.boot(who)
-        for step in self.plan.steps:
-            self.loop.call_at(1.0 + step.at, self.do, step)
-        await asyncio.sleep(1.0 + self.plan.quiet_at)
+        self.loop.set_exception_handler(self._caught)
+        for number, step in enumerate(self.plan.steps):
+            self.loop.call_at(1.0 + step.at + number * TIE_S, self.do, step)
+        await asyncio.sleep(1.1 + self.plan.quiet_at)
         self.broker.faults = Faults()
         self._ambushes.clear()
         self.tell("* no more trouble")
@@ -267,6 +279,12 @@ class World:
         check(self)
         if self.plan.restart:
             await self._restart()
+
+    def _caught(self, _loop: Any, context: dict[str, Any]) -> None:
+        """An exception that nobody waits for."""
+        error = context.get("exception")
+        if not isinstance(error, SwashplateError):
+            self.faults.append(f"{context['message']}: {error!r}")
 
     async def _restart(self) -> None:
         """A manager that just started remembers what one that was there all the time does."""

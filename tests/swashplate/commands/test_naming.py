@@ -5,11 +5,12 @@ import pytest
 from swashplate.commands.naming import chosen
 from swashplate.errors import InvalidRequestError, NotFoundError
 
-KNOWN = [("3f2a-1", "add"), ("3f2b-2", "add"), ("91bc-3", "hello"), ("91", "short")]
+KNOWN = [("3f2a-1", "add"), ("3f2b-2", "add"), ("91bc-3", "hello"), ("91", "short"), ("d1d1-4", "x"), ("77-5", "d1")]
 
 
 @pytest.mark.parametrize(
-    ("given", "full"), [("3f2a", "3f2a-1"), ("9", None), ("91", "91"), ("91b", "91bc-3"), ("hello", "91bc-3")]
+    ("given", "full"),
+    [("3f2a", "3f2a-1"), ("9", None), ("91", "91"), ("91b", "91bc-3"), ("hello", "91bc-3"), ("d1", "77-5")],
 )
 def test_a_beginning_that_one_id_has_a_whole_id_and_a_name_are_enough(given, full):
     if full is None:
