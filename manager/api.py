@@ -313,7 +313,8 @@ class Api:
 
     async def _attempts_of(self, request: web.Request) -> web.Response:
         found = await self._tasks.attempts(request.match_info["task_id"])
-        return answer({"total": len(found), "attempts": [attempt_json(attempt) for attempt in found]})
+        shown = [attempt_json(each, "" if each.state.ended else self._attempts.stage(each.key)) for each in found]
+        return answer({"total": len(found), "attempts": shown})
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:
         digest = DIGEST.of(request)

@@ -232,9 +232,9 @@ class TaskService:
         self._ledger.put(changed)
         if task.state.active and "priority" in named:
             self._attempts.reprioritise(changed)
-        told = await self._ledger.confirmed(changed)
+        confirmed = await self._ledger.confirmed(changed)
         await self._remove_unused({task.spec.file} - {spec.file})
-        return told
+        return confirmed
 
     async def upload(self, task_id: str, content: BlobWriter, size: int) -> Task:
         """Replace what runs by this binary, of ``size`` bytes. What is refused is not kept."""

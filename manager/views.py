@@ -233,12 +233,13 @@ def task_json(task: Task, blobs: BlobStore) -> dict[str, Any]:
     return {**shown, **{name: value for name, value in optional.items() if value}}
 
 
-def attempt_json(attempt: Attempt) -> dict[str, Any]:
+def attempt_json(attempt: Attempt, stage: str = "") -> dict[str, Any]:
     return {
         "attempt": attempt.number,
         "run": attempt.run,
         "proplet_id": attempt.proplet_id,
         "status": str(attempt.state),
+        **({"stage": stage} if stage else {}),
         "created_at": timestamp(attempt.created_at),
         "offered_at": timestamp(attempt.offered_at),
         "accepted_at": timestamp(attempt.accepted_at),

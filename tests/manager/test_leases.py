@@ -273,8 +273,9 @@ async def test_a_broadcast_does_not_wait_for_a_proplet_that_went_before_it_was_g
             await p1.acknowledged(await p1.result(start, "1"))
             await p2.acknowledged(await p2.result(first, "0"))
             second = await p2.started()
-            await p2.acknowledged(await p2.status(second, "denied", code="no_slot", reason="full"))
             await world.ended(busy["id"])
+            await p2.acknowledged(await p2.status(second, "denied", code="no_slot", reason="full"))
+            p2.bus.drop()  # before it is offered to it again
         if deleted:
             await world.until(lambda shown: not shown["alive"], "/proplets/p2")
             assert (await world.call("DELETE", "/proplets/p2"))[0] == 204

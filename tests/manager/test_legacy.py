@@ -403,37 +403,6 @@ async def test_what_the_parents_gave_is_in_the_start_and_in_the_guests_environme
         assert second.env == {"A": "b", "PARENT_RESULTS": json.dumps({first.id: {"x": 1}})}
 
 
-async def test_a_stop_waits_until_nobody_else_runs_the_task(tmp_path):
-    spec = TaskCreate(name="t", image_url="i", broadcast=True)
-    task = Task("id", 1, spec, "{}", TaskState.RUNNING, 1.0, 1.0, run=1)
-    one, other = (Attempt("id", number, 1, AttemptState.ACCEPTED, 1.0, proplet_id=f"p{number}") for number in (1, 2))
-    async with (
-        Database(sqlite_url(tmp_path / "manager.db"), tables.SCHEMA) as database,
-        MemoryBus(MemoryBroker(), client_id="manager") as bus,
-    ):
-        ledger, known = Ledger(database), proplets.Proplets(bus, database, NAMES, Announce(heartbeat_s=5))
-        for number in (1, 2):
-            await known.register(proplets.Proplet(f"p{number}", legacy=True))
-        ledger.put(task, one, other)
-        shared = legacy.SharedTopics(bus, NAMES, BlobStore(tmp_path / "blobs"), ledger, known, no_parents)
-        said: asyncio.Queue[LegacyStop] = asyncio.Queue()
-
-        async def hear(message: Received) -> None:
-            said.put_nowait(LegacyStop.decode(message.payload))
-
-        await bus.subscribe(NAMES.shared_to_proplets("stop"), hear)
-        await shared.stop(one)
-        ledger.put(one.changed(state=AttemptState.LOST))
-        await shared.stop(other)
-        async with asyncio.timeout(PATIENCE):
-            assert (await said.get()).proplet_id == "p2"
-        assert said.empty()
-
-
-async def no_parents(_task: Task) -> Parents:
-    return Parents()
-
-
 async def test_a_manager_that_was_cut_off_does_not_hold_it_against_the_proplets(world, monkeypatch):
     world.heartbeat_s = "0.1"
     monkeypatch.setattr(proplets, "LEGACY_REPORT_S", 0.1)
@@ -478,3 +447,34 @@ async def test_the_broker_may_forget_a_result_only_when_it_is_durable(world, mon
         go_on.set()
         await asyncio.wait_for(settled.wait(), PATIENCE)
         assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["results"] == "7"
+
+
+async def test_a_stop_waits_until_nobody_else_runs_the_task(tmp_path):
+    spec = TaskCreate(name="t", image_url="i", broadcast=True)
+    task = Task("id", 1, spec, "{}", TaskState.RUNNING, 1.0, 1.0, run=1)
+    one, other = (Attempt("id", number, 1, AttemptState.ACCEPTED, 1.0, proplet_id=f"p{number}") for number in (1, 2))
+    async with (
+        Database(sqlite_url(tmp_path / "manager.db"), tables.SCHEMA) as database,
+        MemoryBus(MemoryBroker(), client_id="manager") as bus,
+    ):
+        ledger, known = Ledger(database), proplets.Proplets(bus, database, NAMES, Announce(heartbeat_s=5))
+        for number in (1, 2):
+            await known.register(proplets.Proplet(f"p{number}", legacy=True))
+        ledger.put(task, one, other)
+        shared = legacy.SharedTopics(bus, NAMES, BlobStore(tmp_path / "blobs"), ledger, known, no_parents)
+        said: asyncio.Queue[LegacyStop] = asyncio.Queue()
+
+        async def hear(message: Received) -> None:
+            said.put_nowait(LegacyStop.decode(message.payload))
+
+        await bus.subscribe(NAMES.shared_to_proplets("stop"), hear)
+        await shared.stop(one)
+        ledger.put(one.changed(state=AttemptState.LOST))
+        await shared.stop(other)
+        async with asyncio.timeout(PATIENCE):
+            assert (await said.get()).proplet_id == "p2"
+        assert said.empty()
+
+
+async def no_parents(_task: Task) -> Parents:
+    return Parents()

@@ -558,3 +558,16 @@ async def test_a_new_run_does_not_end_with_what_went_wrong_with_the_image_of_the
         world.proxy.registry_away = False
         await p1.result(await p1.started(), "done")
         assert (await world.ended(task["id"]))["status"] == "completed"
+
+
+async def test_the_attempt_that_runs_shows_its_stage(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch()
+        start = await p1.started()
+        await p1.acknowledged(await p1.status(start, "accepted"))
+        await p1.status(start, "progress", stage="fetching")
+        path = f"/tasks/{task['id']}/attempts"
+        shown = await world.until(lambda found: "stage" in found["attempts"][0], path)
+        assert shown["attempts"][0]["stage"] == "fetching"
+        await p1.acknowledged(await p1.result(start, "done"))
+        await world.until(lambda found: "stage" not in found["attempts"][0], path)
