@@ -21,7 +21,9 @@ from manager.groups import Groups
 from manager.histories import Histories
 from manager.images import Images
 from manager.invocation_api import InvocationApi
+from manager.invocation_archive import InvocationArchive
 from manager.invocations import Invocations
+from manager.invoke_sender import InvokeSender
 from manager.learning import Learning
 from manager.leases import Leases
 from manager.ledger import Ledger
@@ -74,7 +76,7 @@ class Manager:
         images = Images(bus, names, timeout=settings.image_timeout)
         results = ParentResults(self.ledger, blobs)
         own = OwnTopics(bus, names, results.of, clock)
-        shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets)
+        shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets, results.of)
 
         def dialect_of(proplet_id: str) -> Dialect:
             return shared if self.proplets.is_legacy(proplet_id) else own
@@ -82,7 +84,9 @@ class Manager:
         self.load = Load(self.proplets, clock)
         offers = Offers(bus, self.ledger, dialect_of)
         self.dispatch = Dispatch(self.ledger, images, self.load, offers, strategy=settings.placement, clock=clock)
-        leases = Leases(bus, database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock)
+        self.leases = Leases(
+            bus, database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock
+        )
         acks = Acks(bus, names, self.ledger)
         self.attempts = Attempts(
             bus,
@@ -92,23 +96,27 @@ class Manager:
             self.load,
             self.dispatch,
             offers,
-            leases,
+            self.leases,
             dialect_of,
             acks,
             clock=clock,
         )
         learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
-        self.tasks = TaskService(database, self.ledger, self.proplets, self.attempts, blobs, clock=clock)
+        self.tasks = TaskService(database, self.ledger, self.proplets, self.load, self.attempts, blobs, clock=clock)
         self.attempts.observers += [learning, self.tasks]
         deployments = Deployments(self.proplets, self.load, clock)
+        calls, archive = (
+            InvokeSender(bus, self.ledger, self.proplets, dialect_of),
+            InvocationArchive(database, self.ledger),
+        )
         self.invocations = Invocations(
             bus,
             names,
-            database,
             self.ledger,
             self.proplets,
             deployments,
-            dialect_of,
+            calls,
+            archive,
             acks,
             self.dispatch.waiting_for,
             clock=clock,
@@ -126,6 +134,7 @@ class Manager:
             self.invocations,
             histories,
             self.ledger,
+            self.leases,
             slots=settings.legacy_slots,
             clock=clock,
         )
@@ -136,21 +145,21 @@ class Manager:
         apis = (
             api,
             GroupApi(self.groups, api.shown),
-            InvocationApi(self.invocations),
+            InvocationApi(self.invocations, archive),
             PropletApi(self.proplets, self.load, self.drains, histories),
         )
         self.routes = [route for api in (*apis, learning) for route in api.routes()]
         self.metrics = ManagerMetrics(
             self.ledger, self.proplets, self.load, self.dispatch, self.attempts, self.invocations
         )
-        called = (self.attempts, self.invocations, self.drains)
+        called = (self.attempts, self.invocations, calls, self.drains)
         self._opened = (
             self.ledger,
             self.proplets,
             images,
             offers,
             *called,
-            leases,
+            self.leases,
             histories,
             learning,
             legacy,
@@ -159,11 +168,13 @@ class Manager:
         self._closed = (
             self.scheduler,
             legacy,
-            leases,
+            self.leases,
             offers,
             self.dispatch,
             self.attempts,
             self.invocations,
+            calls,
+            archive,
             self.proplets,
             learning,
             histories,
@@ -175,7 +186,7 @@ class Manager:
         for room in self._opened:
             await room.open()
         since = self._clock() - TOLD_AGAIN_S
-        self.attempts.recover(await self._database.run(lambda db: store.ended_since(db, since)))
+        self.attempts.recover(await self._database.run(lambda db: store.learning_ended_since(db, since)))
         self.invocations.recover()
         self.drains.recover()
         self.progress.recover()

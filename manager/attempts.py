@@ -215,7 +215,7 @@ class Attempts:
             return
         self._tell_to_stop(attempt)
         assert attempt.stop_at is not None
-        left = max(0.0, attempt.stop_at + STOP_S - self._clock())
+        left = min(max(0.0, attempt.stop_at + STOP_S - self._clock()), STOP_S)
         outcome = stopped("stopped; its proplet has not confirmed that")
         self._stopped_waiting(attempt.key)
         self._stops[attempt.key] = asyncio.get_running_loop().call_later(left, self.finish, attempt.key, outcome)

@@ -50,10 +50,20 @@ def choose(deployments: Iterable[Deployment]) -> Deployment | None:
 def given(invocation: Invocation, deployment: Deployment, now: float) -> Invocation:
     return invocation.changed(
         state=next_invocation(invocation.state, InvocationEvent.GIVEN),
+        turn=invocation.turn + 1,
         number=deployment.key.number,
         proplet_id=deployment.proplet_id,
         started_at=now,
     )
+
+
+def id_of_turn(invocation: Invocation) -> str:
+    """What a proplet knows it by. One that comes back to a proplet must not be answered with what it said before."""
+    return invocation.id if invocation.turn <= 1 else f"{invocation.id}.{invocation.turn}"
+
+
+def invocation_of(id_of_turn: str) -> str:
+    return id_of_turn.partition(".")[0]
 
 
 def after(invocation: Invocation, answer: Answer, retries: int, now: float) -> Invocation:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from manager.calls import id_of_turn
 from manager.records import Attempt, Invocation, Task
 from swashplate.bus import Bus
 from swashplate.messages import Invoke, Start, Stop
@@ -74,7 +75,7 @@ class OwnTopics:
         assert invocation.proplet_id is not None
         assert invocation.number is not None
         message = Invoke(
-            invocation_id=invocation.id,
+            invocation_id=id_of_turn(invocation),
             task_id=invocation.task_id,
             attempt=invocation.number,
             proplet_id=invocation.proplet_id,

@@ -13,9 +13,10 @@ from manager.images import Images
 from manager.ledger import Ledger
 from manager.load import Load, requirements_of
 from manager.offers import Offers
-from manager.placement import Strategy
+from manager.placement import Constraint, Requirements, Strategy
 from manager.queue import WaitingQueue
 from manager.records import Attempt, AttemptKey, Task
+from manager.runs import RESTART_MOST_S
 from manager.states import AttemptEvent, AttemptState, next_attempt
 from swashplate import logging
 from swashplate.errors import SwashplateError
@@ -23,6 +24,8 @@ from swashplate.service import Tasks
 
 log = logging.get("dispatch")
 
+SMALL_FLEET = 100
+FRESH_S = 1.0
 AWAY_S = 15.0
 """How long a registry that does not answer is waited for, before it costs an attempt."""
 
@@ -48,6 +51,8 @@ class Dispatch:
         self._resolving: dict[str, asyncio.Task[None]] = {}
         self._later: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._work = Tasks(log)
+        self._reasons: dict[Constraint, str] = {}
+        self._explained_at = 0.0
         self.on_offered: Callable[[Attempt], Any] = lambda _attempt: None
         """Called when an attempt was given to a proplet: its lease begins."""
         self.on_impossible: Callable[[AttemptKey, SwashplateError], Any] = lambda _key, _error: None
@@ -60,7 +65,7 @@ class Dispatch:
 
     def enqueue(self, task: Task, attempt: Attempt) -> None:
         """``attempt`` waits for whatever it needs next; ``place`` then gives it to somebody."""
-        wait = attempt.not_before - self._clock()
+        wait = min(attempt.not_before - self._clock(), RESTART_MOST_S)
         if wait > 0:
             later = asyncio.get_running_loop().call_later(wait, self._in_time, attempt.key)
             self._later[attempt.key] = later
@@ -70,7 +75,7 @@ class Dispatch:
         else:
             self._queue.push(
                 attempt.key,
-                requirements_of(task, attempt),
+                requirements_of(task, attempt.target),
                 priority=task.spec.priority,
                 created_at=attempt.created_at,
             )
@@ -114,11 +119,11 @@ class Dispatch:
         if current is None or not current.state.active:
             return
         waiting = [each for each in self._ledger.attempts_of(task.id) if each.state is AttemptState.QUEUED]
-        if failure is not None:
+        if failure is not None and current.run == task.run:
             for attempt in waiting:
                 self.on_impossible(attempt.key, failure)
             return
-        if current.run == task.run:
+        if failure is None and current.run == task.run:
             self._ledger.put(current.changed(digest=binary.digest, size=binary.size))
         for attempt in waiting:
             self._enqueue_again(attempt.key)
@@ -173,4 +178,16 @@ class Dispatch:
         if first.key in self._later:
             left = first.not_before - self._clock()
             return f"the next attempt begins in {max(left, 0):.1f} s"
-        return placement.explain(requirements_of(task, first), self._load.candidates())
+        return self._explained(requirements_of(task, first.target))
+
+    def _explained(self, requirements: Requirements) -> str:
+        """Of a large fleet what was true up to a second ago: a page of waiting tasks must not look at it for each of them."""
+        candidates = self._load.candidates()
+        if len(candidates) <= SMALL_FLEET:
+            return placement.explain(requirements, candidates)
+        if not 0 <= self._clock() - self._explained_at < FRESH_S:
+            self._reasons, self._explained_at = {}, self._clock()
+        found = self._reasons.get(requirements.constraint)
+        if found is None:
+            found = self._reasons[requirements.constraint] = placement.explain(requirements, candidates)
+        return found

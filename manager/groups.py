@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from manager import store
-from manager.dag import Declared, resolve
+from manager.declarations import declared, placed, task_key
 from manager.ledger import Ledger
 from manager.parents import ParentResults
 from manager.progress import Progress
@@ -21,8 +21,8 @@ from manager.records import Group, GroupState, Task
 from manager.states import TaskState
 from manager.tasks import TaskService
 from swashplate.database import Database
-from swashplate.errors import ConflictError, InvalidRequestError, NotFoundError, SwashplateError
-from swashplate.messages import GroupTask, JobCreate, TaskCreate, WorkflowCreate
+from swashplate.errors import ConflictError, NotFoundError, SwashplateError
+from swashplate.messages import JobCreate, TaskCreate, WorkflowCreate
 
 
 class Whole(NamedTuple):
@@ -64,7 +64,7 @@ class Groups:
         It becomes durable as a whole, with ``body.start`` together with the first attempts.
         """
         kind = "job" if isinstance(body, JobCreate) else "workflow"
-        specs, group_id = _specs(body, kind)
+        specs, group_id = declared(body, kind)
         named = key is not None or group_id is not None or any(task.id for task in body.tasks)
         # Two that name the same would both find that there is none yet.
         async with self._one_at_a_time if named else nullcontext():
@@ -74,10 +74,10 @@ class Groups:
             await self._refuse_taken(kind, group_id, [task.id for task in body.tasks if task.id])
             self._ledger.check()
             group_id = group_id or str(uuid.uuid4())
-            async with self._made([_placed(spec, kind, group_id) for spec in specs]) as made:
+            async with self._made([placed(spec, kind, group_id) for spec in specs]) as made:
                 group, tasks = self._formed(body, kind, group_id, made)
                 if key is not None:
-                    tasks[0] = tasks[0].changed(idempotency_key=_key(kind, key), fingerprint=mark)
+                    tasks[0] = tasks[0].changed(idempotency_key=task_key(kind, key), fingerprint=mark)
                 if body.start:
                     self._refuse_unstartable(tasks)
                     self._progress.begin(group, tasks)
@@ -94,8 +94,11 @@ class Groups:
         return Whole(group, [task.changed(group_id=group_id, position=i) for i, task in enumerate(made)])
 
     async def _known(self, kind: str, key: str, mark: bytes) -> Whole | None:
+        if any(task.idempotency_key == task_key(kind, key) for task in self._ledger.unwritten_tasks()):
+            await self._ledger.durable()
+
         def read(db: Connection) -> Whole | None:
-            first = store.task_by_key(db, _key(kind, key))
+            first = store.task_by_key(db, task_key(kind, key))
             if first is None or first.group_id is None:
                 return None
             if first.fingerprint != mark:
@@ -134,9 +137,10 @@ class Groups:
                         f"task {position} ({spec.name!r}): {error.sentence}", code=error.code, hint=error.hint
                     ) from error
             yield made
-        finally:
-            for task in made:
-                self._tasks.settled(task)
+        except BaseException:
+            await self._tasks.settled(made, made=False)
+            raise
+        await self._tasks.settled(made, made=True)
 
     # Starting and stopping.
 
@@ -175,8 +179,7 @@ class Groups:
         if group.mode == "sequential" and group.state is GroupState.RUNNING:
             raise ConflictError(f"task {task_id} waits for its turn", code="unmet_dependencies")
         task = self._progress.begin_with(group, task)
-        await self._ledger.durable()
-        return self._ledger.task(task_id) or task
+        return await self._ledger.confirmed(task)
 
     async def stop(self, kind: str, group_id: str) -> Group:
         """Answered once it is durable that all of it is to stop."""
@@ -266,54 +269,3 @@ def _read(db: Connection, kind: str, group_id: str) -> Whole:
 
 def _not_found(kind: str, group_id: str) -> NotFoundError:
     return NotFoundError(f"there is no {kind} {group_id}", code="group_not_found")
-
-
-def _key(kind: str, key: str) -> str:
-    """Kept with the first task. A header has no line break, so no task made alone has such a key."""
-    return f"{kind}\n{key}"
-
-
-def _specs(body: JobCreate | WorkflowCreate, kind: str) -> tuple[list[tuple[TaskCreate, str]], str | None]:
-    """Each task with its id and its parents' ids, and the id that the whole is to have when the tasks name one."""
-    ids = [task.id or str(uuid.uuid4()) for task in body.tasks]
-    # An id may be written in several ways.
-    spelt = {said: given for task in body.tasks for said in task.depends_on if (given := said.lower()) in ids}
-    parents = resolve(
-        [
-            Declared(
-                task_id,
-                task.name,
-                tuple(spelt.get(said, said) for said in task.depends_on),
-                task.run_if,
-                task.daemon or task.latent,
-            )
-            for task_id, task in zip(ids, body.tasks, strict=True)
-        ]
-    )
-    specs = []
-    for position, (task_id, task) in enumerate(zip(ids, body.tasks, strict=True)):
-        for name, wrong in (("schedule", task.schedule), ("start", task.start)):
-            if wrong:
-                raise InvalidRequestError(
-                    f"field tasks.{position}.{name}: a task of a {kind} runs when its {kind} does"
-                )
-        spec = TaskCreate.model_construct(
-            task.model_fields_set - {"id"}, **{name: getattr(task, name) for name in TaskCreate.model_fields}
-        )
-        specs.append((spec.model_copy(update={"depends_on": list(parents[task_id])}), task_id))
-    return specs, _given_id(body.tasks, kind)
-
-
-def _given_id(tasks: Sequence[GroupTask], kind: str) -> str | None:
-    own, other = ("job_id", "workflow_id") if kind == "job" else ("workflow_id", "job_id")
-    if any(getattr(task, other) for task in tasks):
-        raise InvalidRequestError(f"field tasks: a task of a {kind} has no {other}")
-    given = {getattr(task, own) for task in tasks} - {""}
-    if len(given) > 1:
-        raise InvalidRequestError(f"field tasks: the tasks name several {kind}s: {', '.join(sorted(given))}")
-    return next(iter(given), None)
-
-
-def _placed(entry: tuple[TaskCreate, str], kind: str, group_id: str) -> tuple[TaskCreate, str]:
-    spec, task_id = entry
-    return spec.model_copy(update={f"{kind}_id": group_id}), task_id

@@ -18,6 +18,8 @@ ASK_AGAIN_S = 2.0
 AWAY = frozenset({"registry_unreachable", "proxy_unreachable"})
 """The codes of a peer that does not answer, which may be back in a moment."""
 AWAY_AGAIN_S, AWAY_AGAIN_MOST_S = 0.25, 2.0
+MOST_BYTES = 2**31 - 1
+"""What the database's whole numbers hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ class Images:
             raise ImageError(found.error, code=found.code, retryable=found.retryable)
         if found.size < 1:
             raise ImageError(f"the binary of {image} is empty", code="not_wasm")
+        if found.size > MOST_BYTES:
+            raise ImageError(f"the binary of {image} has {found.size} bytes, at most {MOST_BYTES}", code="too_large")
         return Binary(found.digest, found.size)
 
     async def _answered(self, message: Received) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import Field
 
+from manager.invocation_archive import InvocationArchive
 from manager.invocations import Invocations
 from manager.records import Invocation
 from manager.states import InvocationState
@@ -64,8 +65,9 @@ def invocation_json(invocation: Invocation) -> dict[str, Any]:
 
 
 class InvocationApi:
-    def __init__(self, invocations: Invocations) -> None:
+    def __init__(self, invocations: Invocations, archive: InvocationArchive) -> None:
         self._invocations = invocations
+        self._archive = archive
 
     def routes(self) -> list[Route]:
         return [
@@ -128,12 +130,12 @@ class InvocationApi:
 
     async def _list(self, request: web.Request) -> web.Response:
         offset, limit = OFFSET.of(request), LIMIT.of(request)
-        total, page = await self._invocations.list(request.match_info["task_id"], offset, limit)
+        total, page = await self._archive.list(request.match_info["task_id"], offset, limit)
         shown = [invocation_json(each) for each in page]
         return answer({"offset": offset, "limit": limit, "total": total, "invocations": shown})
 
     async def _get(self, request: web.Request) -> web.Response:
-        found = await self._invocations.get(
+        found = await self._archive.get(
             request.match_info["task_id"], request.match_info["invocation_id"], WAIT.of(request)
         )
         return answer(invocation_json(found))

@@ -17,30 +17,26 @@ from typing import Any
 
 from sortedcontainers import SortedList
 
-from manager import calls, invocation_store, states
+from manager import calls, states
 from manager.acks import Acks
 from manager.calls import Answer
 from manager.deployments import Deployments
-from manager.dialects import LEASE_GRACE_S, Dialect
+from manager.dialects import LEASE_GRACE_S
+from manager.invocation_archive import InvocationArchive
+from manager.invoke_sender import InvokeSender
 from manager.ledger import Ledger
 from manager.proplets import Proplets
 from manager.records import Attempt, AttemptKey, Invocation, Task
 from manager.runs import retry_delay
 from manager.states import InvocationEvent, InvocationState
 from swashplate import logging
-from swashplate.bus import Bus, BusError, Received
-from swashplate.database import Database
-from swashplate.errors import ConflictError, NotFoundError, SwashplateError, UnavailableError
-from swashplate.messages import Alive, InvokeRequest, InvokeResult
-from swashplate.service import Tasks
+from swashplate.bus import Bus, Received
+from swashplate.errors import ConflictError, SwashplateError, UnavailableError
+from swashplate.messages import InvokeRequest, InvokeResult
 from swashplate.topics import Topics
 
 log = logging.get("invocations")
 
-AGAIN_S, AGAIN_MOST_S = 2.0, 30.0
-KEPT = 1000
-"""How many ended ones of a task can still be looked at, at least; older ones go, a hundred at a time."""
-PRUNED_EVERY = 100
 MOST_WAITING = 10_000
 REFUSED_MOST_S = 2.0
 
@@ -52,11 +48,11 @@ class Invocations:
         self,
         bus: Bus,
         names: Topics,
-        database: Database,
         ledger: Ledger,
         proplets: Proplets,
         deployments: Deployments,
-        dialect_of: Callable[[str], Dialect],
+        sender: InvokeSender,
+        archive: InvocationArchive,
         acks: Acks,
         why_waiting: Callable[[Task], str],
         *,
@@ -64,25 +60,19 @@ class Invocations:
     ) -> None:
         self._bus = bus
         self._topics = names
-        self._database = database
         self._ledger = ledger
         self._proplets = proplets
         self._deployments = deployments
-        self._dialect_of = dialect_of
+        self._sender = sender
+        self._archive = archive
         self._acks = acks
         self._why_waiting = why_waiting
         self._clock = clock
         self._queues: dict[str, SortedList] = {}
         """By task: ``(seq, id)`` of those that wait."""
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
-        self._resends: dict[str, asyncio.TimerHandle] = {}
         self._later: set[asyncio.TimerHandle] = set()
-        self._unsent: set[str] = set()
-        """Those that run according to us and have certainly not left."""
         self._refusals: dict[str, int] = {}
-        self._awaited: dict[str, list[asyncio.Future[Invocation]]] = {}
-        self._unpruned: dict[str, int] = {}
-        self._work = Tasks(log)
         self.ended: Counter[str] = Counter()
         """How many ended, by outcome: ``completed`` or the code of the failure."""
         self.on_idle: Callable[[str], Any] = lambda _proplet: None
@@ -91,15 +81,13 @@ class Invocations:
     async def open(self) -> None:
         """Declare the subscription; call before the bus connects."""
         await self._bus.subscribe(self._topics.every_proplet("invoke_results"), self._said_result)
-        self._bus.on_connect(self._everything_again)
-        self._proplets.on_join(self._joined)
-        self._proplets.on_report(self._reported)
+        self._proplets.on_join(self._changed)
         self._proplets.on_change(self._changed)
+        self._sender.on_impossible = self._impossible
 
     async def close(self) -> None:
-        for timer in (*self._deadlines.values(), *self._resends.values(), *self._later):
+        for timer in (*self._deadlines.values(), *self._later):
             timer.cancel()
-        await self._work.close()
 
     def recover(self) -> None:
         """Take up what had no answer when the process ended; call when it is known where tasks are ready."""
@@ -111,9 +99,7 @@ class Invocations:
             assert invocation.deployment is not None
             if self._deployments.is_ready(invocation.deployment):
                 self._deployments.take(invocation.deployment, invocation.id)
-                # One who cannot tell a call from its repetition would run it twice.
-                if self._dialect(invocation).confirms:
-                    self._send_again(invocation.id, AGAIN_S)
+                self._sender.begin(invocation.id)
             else:
                 self._answer(invocation, Answer(None, "its deployment has ended", "proplet_lost", retryable=True))
         for task_id in list(self._queues):
@@ -152,38 +138,8 @@ class Invocations:
 
     async def wait(self, invocation: Invocation) -> Invocation:
         """How one that was just asked for ended: soon after its deadline at the latest."""
-        return await self.get(
-            invocation.task_id, invocation.id, invocation.deadline - self._clock() + 2 * LEASE_GRACE_S
-        )
-
-    async def get(self, task_id: str, invocation_id: str, wait: float = 0.0) -> Invocation:
-        """One invocation, once it has ended or as it is after ``wait`` seconds. Raises ``NotFoundError``."""
-        ended: asyncio.Future[Invocation] = asyncio.get_running_loop().create_future()
-        awaited = self._awaited.setdefault(invocation_id, [])
-        awaited.append(ended)  # before it is read: it may end while it is
-        try:
-            found = await self._read(task_id, invocation_id)
-            if found.state.ended or wait <= 0:
-                return found
-            await asyncio.wait([ended], timeout=wait)
-        finally:
-            awaited.remove(ended)
-            if not awaited and self._awaited.get(invocation_id) is awaited:
-                del self._awaited[invocation_id]
-        return ended.result() if ended.done() else await self._read(task_id, invocation_id)
-
-    async def _read(self, task_id: str, invocation_id: str) -> Invocation:
-        found = await self._database.run(lambda db: invocation_store.get_invocation(db, task_id, invocation_id))
-        if found is None:
-            raise NotFoundError(f"task {task_id} has no invocation {invocation_id}", code="invocation_not_found")
-        return found
-
-    async def list(self, task_id: str, offset: int, limit: int) -> tuple[int, list[Invocation]]:
-        """The total, and one page, newest first. Raises ``NotFoundError``."""
-        total, page = await self._database.run(lambda db: invocation_store.list_invocations(db, task_id, offset, limit))
-        if not total:
-            await self._ledger.fetch(task_id)
-        return total, page
+        patience = invocation.deadline - self._clock() + 2 * LEASE_GRACE_S
+        return await self._archive.get(invocation.task_id, invocation.id, patience)
 
     # Waiting for a turn.
 
@@ -237,8 +193,8 @@ class Invocations:
             self._dequeue(invocation)
             self._ledger.put(calls.given(invocation, deployment, self._clock()))
             self._deployments.take(deployment.key, invocation.id)
-            self._unsent.add(invocation.id)
-            self._ledger.then(partial(self._send_again, invocation.id, AGAIN_S))
+            self._sender.expect(invocation.id)
+            self._ledger.then(partial(self._sender.begin, invocation.id))
 
     def ready(self, task: Task, attempt: Attempt) -> None:
         """The task can be invoked where ``attempt`` is."""
@@ -253,7 +209,7 @@ class Invocations:
         for invocation_id in sorted(self._deployments.gone(attempt.key)):
             invocation = self._ledger.invocation(invocation_id)
             if invocation is not None and not invocation.state.ended:
-                began = invocation_id not in self._unsent
+                began = not self._sender.is_unsent(invocation_id)
                 retryable = attempt.code != "stopped"
                 self._answer(invocation, Answer(None, reason, attempt.code or "proplet_lost", retryable, began))
         now = self._ledger.task(task.id)
@@ -263,71 +219,17 @@ class Invocations:
                 waiting = self._ledger.invocation(invocation_id)
                 if waiting is not None:
                     self._end(waiting, over)
-            self._unpruned.pop(task.id, None)
+            self._archive.forget(task.id)
         if attempt.proplet_id is not None:
             self.on_idle(attempt.proplet_id)
-
-    # Sending.
-
-    def _dialect(self, invocation: Invocation) -> Dialect:
-        assert invocation.proplet_id is not None
-        return self._dialect_of(invocation.proplet_id)
-
-    def _send_again(self, invocation_id: str, wait: float) -> None:
-        """Now, and after ``wait`` seconds, doubling, until there is an answer."""
-        self._settle_resend(invocation_id)
-        invocation = self._ledger.invocation(invocation_id)
-        if invocation is None or invocation.state is not InvocationState.RUNNING:
-            return
-        if invocation_id not in self._unsent and not self._dialect(invocation).confirms:
-            return
-        following = min(2 * wait, AGAIN_MOST_S)
-        timer = asyncio.get_running_loop().call_later(wait, self._send_again, invocation_id, following)
-        self._resends[invocation_id] = timer
-        if self._bus.connected:
-            self._work.start(self._send(invocation), f"invoke {invocation.task_id}")
-
-    def _settle_resend(self, invocation_id: str) -> None:
-        timer = self._resends.pop(invocation_id, None)
-        if timer is not None:
-            timer.cancel()
-
-    async def _send(self, invocation: Invocation) -> None:
-        task = self._ledger.task(invocation.task_id)
-        if task is None or self._ledger.invocation(invocation.id) is not invocation:
-            return
-        self._unsent.discard(invocation.id)
-        try:
-            await self._dialect(invocation).invoke(task, invocation)
-        except (BusError, UnavailableError) as error:
-            log.warning("invocation not published, trying again", task_id=task.id, error=error.sentence)
-        except SwashplateError as error:
-            self._answer(invocation, Answer(None, error.sentence, error.code, began=False))
-
-    async def _everything_again(self) -> None:
-        for invocation in self._ledger.open_invocations():
-            self._send_again(invocation.id, AGAIN_S)
-
-    async def _joined(self, proplet_id: str) -> None:
-        for key in self._deployments.at(proplet_id):
-            for invocation_id in self._deployments.running(key):
-                self._send_again(invocation_id, AGAIN_S)
-            self._place(key.task_id)
 
     async def _changed(self, proplet_id: str) -> None:
         for key in self._deployments.at(proplet_id):
             self._place(key.task_id)
 
-    async def _reported(self, proplet_id: str, said: Alive) -> None:
-        """What it says that it has needs no repetition for a while."""
-        for invocation_id in said.invocations if self._resends else ():
-            invocation = self._ledger.invocation(invocation_id)
-            if invocation_id in self._resends and invocation is not None and invocation.proplet_id == proplet_id:
-                self._settle_resend(invocation_id)
-                timer = asyncio.get_running_loop().call_later(
-                    AGAIN_MOST_S, self._send_again, invocation_id, AGAIN_MOST_S
-                )
-                self._resends[invocation_id] = timer
+    def _impossible(self, invocation: Invocation, error: SwashplateError) -> None:
+        if self._ledger.invocation(invocation.id) is invocation:
+            self._end(invocation, Answer(None, error.sentence, error.code))
 
     # Answers.
 
@@ -339,7 +241,12 @@ class Invocations:
             answer = Answer(json.dumps(said.results), said.error, code, said.retryable, code not in calls.NEVER_RAN)
         else:
             answer = Answer(json.dumps(said.results))
-        self.answered(sender, said.invocation_id, AttemptKey(said.task_id, said.attempt), answer)
+        invocation_id = calls.invocation_of(said.invocation_id)
+        invocation = self._ledger.invocation(invocation_id)
+        if invocation is None or said.invocation_id == calls.id_of_turn(invocation):
+            self.answered(sender, invocation_id, AttemptKey(said.task_id, said.attempt), answer)
+        else:
+            log.debug("result of an earlier turn", invocation_id=said.invocation_id, proplet_id=sender)
         self._acks.acknowledge(sender, said.id)
 
     def answered(self, sender: str, invocation_id: str, key: AttemptKey | None, answer: Answer) -> None:
@@ -387,8 +294,7 @@ class Invocations:
         self._later.add(timer)
 
     def _release(self, invocation: Invocation) -> None:
-        self._settle_resend(invocation.id)
-        self._unsent.discard(invocation.id)
+        self._sender.settle(invocation.id)
         if invocation.state is InvocationState.RUNNING and invocation.deployment is not None:
             self._deployments.give_back(invocation.deployment, invocation.id)
 
@@ -418,16 +324,7 @@ class Invocations:
             status=str(invocation.state),
             error=invocation.error,
         )
-        for awaited in self._awaited.get(invocation.id, ()):
-            if not awaited.done():
-                awaited.set_result(invocation)
-        unpruned = self._unpruned.get(invocation.task_id, PRUNED_EVERY) + 1
-        self._unpruned[invocation.task_id] = unpruned % PRUNED_EVERY
-        if unpruned >= PRUNED_EVERY:
-            self._work.start(self._prune(invocation.task_id), f"old invocations of {invocation.task_id}")
-
-    async def _prune(self, task_id: str) -> None:
-        await self._database.run(lambda db: invocation_store.prune_invocations(db, task_id, KEPT))
+        self._archive.ended(invocation)
 
 
 def _check_invocable(task: Task) -> None:

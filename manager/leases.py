@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from sqlalchemy import Connection
@@ -31,11 +32,15 @@ HEARING_S = 5.0
 """How long after a connect what was said meanwhile may still be on its way. Until then nobody is held to be silent or late:
 it is the manager that could not hear.
 """
+STEP_S = 1.0
+"""A machine's clock that went further than time did was set, or the machine slept: nothing follows from that."""
 STRANGE_S = 1.0
 """How long a proplet may go on naming what it does not hold, before that is looked into: its result may be on the way, or
 our acknowledgement of it."""
 OVERDUE = Outcome(AttemptEvent.EXPIRED, None, "the lease ended without a result", "lease_expired", retryable=True)
 SILENT = Outcome(AttemptEvent.EXPIRED, None, "its proplet is not heard of any more", "proplet_lost", retryable=True)
+GONE = Outcome(AttemptEvent.FAILED, None, "its proplet is not heard of any more", "proplet_lost")
+"""A broadcast would wait for ever for somebody who never comes back."""
 UNTAKEN = Outcome(
     AttemptEvent.EXPIRED, None, "its proplet went offline before it took it", "proplet_lost", retryable=True, free=True
 )
@@ -61,6 +66,8 @@ class Leases:
         self._silence_s = silence_s
         self._clock = clock
         self._hearing_since = clock()
+        self._ahead = clock() - asyncio.get_running_loop().time()
+        """How far the machine's clock is ahead of one that is never set."""
         self._timers: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._missing: dict[AttemptKey, int] = {}
         """How many heartbeats in a row did not list an attempt that was accepted."""
@@ -89,13 +96,16 @@ class Leases:
 
     def _deaf(self) -> float:
         """Seconds for which nothing can be concluded from not having heard something."""
+        self._notice_steps()
         if not self._bus.connected:
             return HEARING_S
         return self._hearing_since + HEARING_S - self._clock()
 
     def begin(self, attempt: Attempt) -> None:
         if attempt.deadline is not None:
-            left = max(0.0, attempt.deadline - self._clock())
+            assert attempt.offered_at is not None
+            # Not longer than all of it, should the machine's clock have been set back.
+            left = min(max(0.0, attempt.deadline - self._clock()), attempt.deadline - attempt.offered_at)
             self._timers[attempt.key] = asyncio.get_running_loop().call_later(left, self._overdue, attempt.key)
 
     def settle(self, key: AttemptKey) -> None:
@@ -105,10 +115,7 @@ class Leases:
         self._missing.pop(key, None)
 
     def _overdue(self, key: AttemptKey) -> None:
-        attempt = self._ledger.attempt(key)
-        if attempt is not None and attempt.deadline is not None and attempt.deadline > self._clock():
-            self.begin(attempt)  # the clock of the machine was set back
-        elif (deaf := self._deaf()) > 0:
+        if (deaf := self._deaf()) > 0:
             self._timers[key] = asyncio.get_running_loop().call_later(deaf, self._overdue, key)
         else:
             self.on_over(key, OVERDUE)
@@ -120,11 +127,24 @@ class Leases:
             await asyncio.sleep(LOOK_AGAIN_S)
             if self._deaf() > 0:
                 continue
-            now = self._clock()
-            for proplet in self._proplets.list():
-                heard = max(proplet.last_seen, self._hearing_since)
-                if now - heard > max(self._silence_s, self._proplets.patience(proplet)):
-                    self._silent(proplet)
+            silent = [proplet for proplet in self._proplets.list() if self._is_silent(proplet)]
+            for proplet in silent:
+                self._silent(proplet)
+            self._nobody_comes({proplet.id for proplet in silent})
+
+    def _is_silent(self, proplet: Proplet) -> bool:
+        return self.silent_for(proplet) > max(self._silence_s, self._proplets.patience(proplet))
+
+    def silent_for(self, proplet: Proplet) -> float:
+        """Seconds since it was heard last, of those in which it could have been heard."""
+        self._notice_steps()
+        return self._clock() - max(proplet.last_seen, self._hearing_since) if self._bus.connected else 0.0
+
+    def _notice_steps(self) -> None:
+        ahead = self._clock() - asyncio.get_running_loop().time()
+        if abs(ahead - self._ahead) > STEP_S:
+            self._hearing_since = self._clock()
+        self._ahead = ahead
 
     def _silent(self, proplet: Proplet) -> None:
         for key in self._load.held_by(proplet.id):
@@ -133,6 +153,17 @@ class Leases:
                 outcome = when_silent(task, attempt)
                 if outcome is not None:
                     self.on_over(key, outcome)
+
+    def _nobody_comes(self, silent: AbstractSet[str]) -> None:
+        """Broadcasts end without those that were deleted, or are silent, before they were given it."""
+        for attempt in self._ledger.open_attempts():
+            target = attempt.target
+            if attempt.state is not AttemptState.QUEUED or target is None:
+                continue
+            task = self._ledger.task(attempt.task_id)
+            known = self._proplets.known(target) is not None
+            if task is not None and task.spec.broadcast and not task.standing and (not known or target in silent):
+                self.on_over(attempt.key, GONE)
 
     # What heartbeats say.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -167,6 +167,12 @@ class Ledger:
         unwritten = any((Task, task_id) in batch.records for batch in (self._open, self._writing) if batch)
         return None if unwritten else task
 
+    def unwritten_tasks(self) -> Iterator[Task]:
+        """As the database does not know them yet."""
+        for batch in (self._open, self._writing):
+            if batch is not None:
+                yield from (record for record in batch.records.values() if isinstance(record, Task))
+
     async def fetch_group(self, group_id: str) -> tuple[Group, list[Task]]:
         """A job or workflow with its tasks, as ``fetch`` does."""
         known = self._groups.get(group_id)
@@ -254,6 +260,12 @@ class Ledger:
             raise UnavailableError(
                 f"{reason}; what was asked for may still be carried out", code="database_unavailable"
             ) from None
+
+    async def confirmed(self, task: Task) -> Task:
+        """``task`` as it is now, or later, once that is durable; raises ``UnavailableError`` when that takes too long."""
+        now = self._tasks.get(task.id, task)
+        await self.durable()
+        return self.on_disk(task.id) or now
 
     async def _written(self) -> None:
         latest = self._open or self._writing

@@ -15,8 +15,10 @@ from typing import Any
 
 from manager.attempts import Attempts
 from manager.calls import Answer
+from manager.dialects import ParentsOf
 from manager.histories import Histories
 from manager.invocations import Invocations
+from manager.leases import Leases
 from manager.ledger import Ledger
 from manager.proplets import Proplet, Proplets
 from manager.records import Attempt, Invocation, Task
@@ -46,6 +48,8 @@ from swashplate.topics import SHARED_QOS, Topics, last_level
 log = logging.get("legacy")
 
 LOOK_AGAIN_S = 1.0
+MOST_IN_ENV = 64 * 1024
+"""Bytes: Linux starts no process with an entry above 128 KiB."""
 
 
 class SharedTopics:
@@ -53,7 +57,10 @@ class SharedTopics:
 
     confirms = False
 
-    def __init__(self, bus: Bus, names: Topics, blobs: BlobStore, ledger: Ledger, proplets: Proplets) -> None:
+    def __init__(
+        self, bus: Bus, names: Topics, blobs: BlobStore, ledger: Ledger, proplets: Proplets, parents: ParentsOf
+    ) -> None:
+        self._parents = parents
         self._bus = bus
         self._topics = names
         self._blobs = blobs
@@ -62,6 +69,7 @@ class SharedTopics:
 
     async def start(self, task: Task, attempt: Attempt) -> None:
         assert attempt.proplet_id is not None
+        parents = await self._parents_of(task)
         message = LegacyStart(
             id=task.id,
             name=task.spec.name,
@@ -69,7 +77,8 @@ class SharedTopics:
             file=await self._file(task),
             inputs=task.spec.inputs,
             cli_args=task.spec.cli_args or [],
-            env=task.spec.env,
+            env=_with_parents(task.spec.env, parents),
+            parent_results=parents,
             daemon=task.spec.daemon,
             latent=task.spec.latent,
             encrypted=task.spec.encrypted,
@@ -114,6 +123,14 @@ class SharedTopics:
         )
         await self._bus.publish(self._topics.shared_to_proplets("invoke"), message.encode(), qos=SHARED_QOS)
 
+    async def _parents_of(self, task: Task) -> dict[str, Any]:
+        found = await self._parents(task)
+        if found.digest is None:
+            return found.results
+        self._refuse_too_large(task, found.size)
+        content = await asyncio.to_thread(self._blobs.read, found.digest)
+        return dict(json.loads(content))
+
     async def _file(self, task: Task) -> str:
         """An uploaded file travels in the start: such a proplet knows no other way."""
         if not task.spec.file:
@@ -125,7 +142,7 @@ class SharedTopics:
     def _refuse_too_large(self, task: Task, size: int) -> None:
         if size > self._bus.max_payload:
             raise TooLargeError(
-                f"the start of {task.id} would have {size} bytes with its file in base64,"
+                f"the start of {task.id} would have {size} bytes with its file and its parents' results,"
                 f" the broker takes at most {self._bus.max_payload}",
                 code="file_too_large",
                 hint="push the binary to a registry and name it by image_url, or use a proplet that is not legacy",
@@ -144,6 +161,7 @@ class LegacyProplets:
         invocations: Invocations,
         histories: Histories,
         ledger: Ledger,
+        leases: Leases,
         *,
         slots: int,
         clock: Callable[[], float] = time.time,
@@ -157,8 +175,8 @@ class LegacyProplets:
         self._proplets = proplets
         self._attempts = attempts
         self._ledger = ledger
+        self._leases = leases
         self._work = Tasks(log)
-        self._awake_since = clock()
 
     async def open(self) -> None:
         """Declare the subscription; call before the bus connects."""
@@ -179,9 +197,11 @@ class LegacyProplets:
             case "alive":
                 await self._reported(LegacyAlive.decode(message.payload))
             case "results":
-                await self._finished(LegacyResult.decode(message.payload))
+                self._finished(LegacyResult.decode(message.payload))
+                await self._ledger.durable()  # it is sent once, and the broker forgets it when this returns
             case "invoke_results":
                 self._called(LegacyInvokeResult.decode(message.payload))
+                await self._ledger.durable()
             case "metrics":
                 self._measured(LegacyMetrics.decode(message.payload))
             case "task_metrics":
@@ -231,7 +251,7 @@ class LegacyProplets:
         if known is not None and known.legacy and not known.offline:
             await self._proplets.lost(known)
 
-    async def _finished(self, said: LegacyResult) -> None:
+    def _finished(self, said: LegacyResult) -> None:
         """No attempt is named: it is the result of the task's current one, when that is with the sender."""
         sender = said.sender
         if not self._proplets.is_legacy(sender):
@@ -288,8 +308,7 @@ class LegacyProplets:
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
             for proplet in self._proplets.list():
-                heard = max(proplet.last_seen, self._awake_since)
-                if proplet.legacy and self._clock() - heard > self._proplets.patience(proplet):
+                if proplet.legacy and self._leases.silent_for(proplet) > self._proplets.patience(proplet):
                     self._lost(proplet.id, "the proplet's heartbeats stopped", "lease_expired")
 
     async def _switched(self, proplet_id: str) -> None:
@@ -308,6 +327,12 @@ def _capabilities(said: LegacyCreate, slots: int) -> Capabilities:
         memory_bytes=int(memory) if isinstance(memory, int | float) else 0,
         slots=slots,
     )
+
+
+def _with_parents(env: dict[str, str], parents: dict[str, Any]) -> dict[str, str]:
+    """Such a proplet does not read the field for them, so the guest reads them here, where they are small enough for that."""
+    text = json.dumps(parents)
+    return {**env, "PARENT_RESULTS": text} if parents and len(text) <= MOST_IN_ENV else env
 
 
 def _profile(task: Task) -> dict[str, Any]:

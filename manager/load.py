@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from manager.placement import Candidate, Requirements
+from manager.placement import Candidate, Requirements, could_take, explain
 from manager.proplets import Proplet, Proplets
 from manager.ranking import Ranking
 from manager.records import Attempt, AttemptKey, Task
+from swashplate.errors import UnavailableError
 from swashplate.messages import Capabilities
 
 SHORT_S = 0.25
@@ -46,14 +47,14 @@ class _AtHand:
         return cls(said, frozenset(said.wasm_features), frozenset(said.datasets), frozenset(said.digests))
 
 
-def requirements_of(task: Task, attempt: Attempt) -> Requirements:
+def requirements_of(task: Task, target: str | None) -> Requirements:
     spec = task.spec
     return Requirements(
         selector=tuple(sorted(spec.selector.items())),
         memory_bytes=spec.memory_bytes,
         wasm_features=frozenset(spec.wasm_features),
         dataset=spec.dataset,
-        pinned=attempt.target,
+        pinned=target,
         digest=task.digest,
         encrypted=spec.encrypted,
     )
@@ -108,7 +109,20 @@ class Load:
             room=0 if held.full else has.slots + ahead - active,
         )
 
-    def candidates(self) -> Iterable[Candidate]:
+    def takers(self, task: Task) -> list[str]:
+        """Everyone who could be given ``task``, at the latest when there is room. Raises ``UnavailableError``."""
+        wanted = requirements_of(task, None)
+        known = [self._candidate(proplet) for proplet in self._proplets.list()]
+        found = [each.proplet_id for each in known if could_take(wanted, each)]
+        if not found:
+            raise UnavailableError(
+                f"no proplet can take it: {explain(wanted, known)}",
+                code="no_proplet",
+                hint="GET /proplets shows them",
+            )
+        return found
+
+    def candidates(self) -> Collection[Candidate]:
         return self._candidates.values()
 
     def count(self, proplet_id: str) -> int:

@@ -95,6 +95,12 @@ def fits(requirements: Requirements, candidate: Candidate) -> bool:
     )
 
 
+def could_take(requirements: Requirements, candidate: Candidate) -> bool:
+    """Will it be given the attempt, as soon as it has room?"""
+    reason = _reason(requirements, candidate)
+    return reason is None or reason[0] in {_Why.MEMORY, _Why.SLOTS}
+
+
 Cost = tuple[bool, float, bool, float, str]
 
 

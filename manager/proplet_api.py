@@ -16,6 +16,7 @@ from manager.proplet_views import (
     PropletPage,
     PropletSamples,
     PropletView,
+    Sdf,
     TaskSamples,
 )
 from manager.proplets import Proplet, Proplets
@@ -86,6 +87,7 @@ class PropletApi:
                 "Its description as a thing",
                 description="In the Semantic Definition Format (RFC 9880).",
                 parameters=(PROPLET_ID,),
+                answer=Sdf,
                 errors=(404,),
                 tag="proplets",
             ),

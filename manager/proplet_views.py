@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from manager.views import Time
 from swashplate.messages import Capabilities, Message
@@ -78,3 +78,11 @@ class TaskSample(Message):
 
 class TaskSamples(Page):
     metrics: list[TaskSample]
+
+
+class Sdf(Message):
+    """A document of the Semantic Definition Format."""
+
+    model_config = ConfigDict(extra="allow")
+
+    info: dict[str, Any]

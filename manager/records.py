@@ -140,7 +140,8 @@ class Invocation:
 
     ``call`` is what it is called with, as JSON: ``inputs`` and ``env``. ``deadline`` is when its result is too late.
     ``number`` is the attempt that deployed the task where this runs, ``proplet_id`` that attempt's proplet; both stay what
-    they were last while it waits again. ``retry`` counts the runs that failed before and that the task's policy counts.
+    they were last while it waits again. ``turn`` counts how often it was given to a proplet, ``retry`` the runs that failed
+    before and that the task's policy counts.
     """
 
     id: str
@@ -152,6 +153,7 @@ class Invocation:
     deadline: float
     number: int | None = None
     proplet_id: str | None = None
+    turn: int = 0
     retry: int = 0
     started_at: float | None = None
     finished_at: float | None = None

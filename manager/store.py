@@ -26,7 +26,11 @@ _ACTIVE = [int(TaskState.SCHEDULED), int(TaskState.RUNNING)]
 
 
 def _plain(record: Record) -> dict[str, Any]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    row = {field.name: getattr(record, field.name) for field in fields(record)}
+    if row.get("error"):
+        # A guest may put it there; PostgreSQL would refuse it, and the whole batch with it, for ever.
+        row["error"] = row["error"].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return row
 
 
 def _task_row(task: Task) -> dict[str, Any]:
@@ -75,7 +79,11 @@ _TASK = select(tasks).where(tasks.c.id == bindparam("wanted"))
 _TASK_BY_KEY = select(tasks).where(tasks.c.idempotency_key == bindparam("wanted"))
 _LAST_SEQ = select(func.coalesce(func.max(tasks.c.seq), 0))
 _ACTIVE_TASKS = select(tasks).where(tasks.c.state.in_(_ACTIVE))
-_ENDED_TASKS = select(tasks).where(tasks.c.finished_at >= bindparam("since")).order_by(tasks.c.finished_at)
+_ENDED_LEARNING = (
+    select(tasks)
+    .where(tasks.c.finished_at >= bindparam("since"), tasks.c.spec_text.contains('"kind":"federated"'))
+    .order_by(tasks.c.finished_at)
+)
 _ATTEMPTS = select(attempts).where(attempts.c.task_id == bindparam("wanted")).order_by(attempts.c.number)
 _ATTEMPT = select(attempts).where(attempts.c.task_id == bindparam("wanted"), attempts.c.number == bindparam("attempt"))
 _ACTIVE_ATTEMPTS = (
@@ -171,9 +179,9 @@ def attempts_of_active(db: Connection) -> list[Attempt]:
     return [_attempt(row) for row in db.execute(_ACTIVE_ATTEMPTS)]
 
 
-def ended_since(db: Connection, since: float) -> list[Task]:
-    """Oldest first."""
-    rows = db.execute(_ENDED_TASKS, {"since": since})
+def learning_ended_since(db: Connection, since: float) -> list[Task]:
+    """Those of rounds, oldest first. Of all there may be hundreds of thousands, and nobody else asks."""
+    rows = db.execute(_ENDED_LEARNING, {"since": since})
     return [_task(row) for row in rows]
 
 

@@ -92,6 +92,7 @@ invocations = Table(
     Column("deadline", Float, nullable=False),
     Column("number", Integer),
     Column("proplet_id", String),
+    Column("turn", Integer, nullable=False),
     Column("retry", Integer, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),

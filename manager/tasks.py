@@ -8,7 +8,8 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from sqlalchemy import Connection
 from manager import states, store
 from manager.attempts import Attempts
 from manager.ledger import Ledger
+from manager.load import Load
 from manager.proplets import Proplets
 from manager.records import Attempt, Task, spec_text
 from manager.states import TaskEvent, TaskState
@@ -28,7 +30,6 @@ from swashplate.errors import (
     InvalidRequestError,
     NotFoundError,
     SwashplateError,
-    UnavailableError,
     from_validation,
 )
 from swashplate.messages import TaskCreate
@@ -58,6 +59,7 @@ class TaskService:
         database: Database,
         ledger: Ledger,
         proplets: Proplets,
+        load: Load,
         attempts: Attempts,
         blobs: BlobStore,
         *,
@@ -66,6 +68,7 @@ class TaskService:
         self._database = database
         self._ledger = ledger
         self._proplets = proplets
+        self._load = load
         self._attempts = attempts
         self._blobs = blobs
         self._clock = clock
@@ -98,6 +101,8 @@ class TaskService:
         making: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._making[key] = making
         try:
+            if any(task.idempotency_key == key for task in self._ledger.unwritten_tasks()):
+                await self._ledger.durable()
             known = await self._database.run(lambda db: store.task_by_key(db, key))
             if known is not None:
                 return self._same(known, spec), False
@@ -109,10 +114,13 @@ class TaskService:
     async def _create(self, spec: TaskCreate, key: str | None) -> Task:
         self._ledger.check()
         task = await self.made(spec, key)
+        created = False
         try:
-            return await self._created(task)
+            task = await self._created(task)
+            created = True
         finally:
-            self.settled(task)
+            await self.settled([task], made=created)
+        return task
 
     async def _created(self, task: Task) -> Task:
         spec = task.spec
@@ -126,15 +134,14 @@ class TaskService:
             task = self._attempts.begin(task, targets)
         else:
             self._ledger.put(task)
-        await self._ledger.durable()
-        return self._ledger.task(task.id) or task
+        return await self._ledger.confirmed(task)
 
     async def made(self, spec: TaskCreate, key: str | None = None, task_id: str | None = None) -> Task:
         """A new task that nobody knows of yet. Its file is stored, and stays until ``settled`` at least."""
         now = self._clock()
         digest, size = None, None
         if spec.file:
-            digest, size = await self._keep_file(spec.file, use=True)
+            digest, size = await self._keep_file(spec.file)
             spec = spec.model_copy(update={"file": digest})
         task = Task(
             id=task_id or str(uuid.uuid4()),
@@ -152,13 +159,15 @@ class TaskService:
         try:
             return self.on_specified(task)
         except SwashplateError:
-            self.settled(task)
+            await self.settled([task], made=False)
             raise
 
-    def settled(self, task: Task) -> None:
-        """A made task is durable, or will never be."""
-        if task.spec.file:
-            self._in_use[task.spec.file] -= 1
+    async def settled(self, tasks: Sequence[Task], *, made: bool) -> None:
+        """Tasks that were ``made`` are durable, or will never be: then their files go."""
+        files = [task.spec.file for task in tasks if task.spec.file]
+        self._in_use.subtract(files)
+        if not made:
+            await self._remove_unused(files)
 
     @staticmethod
     def _same(known: Task, spec: TaskCreate) -> Task:
@@ -172,29 +181,35 @@ class TaskService:
             )
         return known
 
-    async def _keep_file(self, text: str, *, use: bool = False) -> tuple[str, int]:
-        """An uploaded file becomes a blob; only its digest travels. In ``use`` it stays, whatever else is deleted."""
+    async def _keep_file(self, text: str) -> tuple[str, int]:
+        """An uploaded file becomes a blob; only its digest travels. It is in use, and stays whatever else is deleted."""
         small = len(text) <= SMALL_FILE
         content = _wasm(text) if small else await asyncio.to_thread(_wasm, text)
         digest = sha256_digest(content) if small else await asyncio.to_thread(sha256_digest, content)
-        self._in_use[digest] += use
+        self._in_use[digest] += 1
         try:
             if not small or not self._blobs.holds(content):
                 await asyncio.to_thread(self._blobs.put, content)
         except BaseException:
-            self._in_use[digest] -= use
+            self._in_use[digest] -= 1
             raise
         return digest, len(content)
 
     async def update(self, task_id: str, changes: Mapping[str, Any]) -> Task:
         """Change what is named, and nothing else. Fields that cannot be changed are ignored, as the existing API does."""
         named = {name: value for name, value in changes.items() if name in CHANGEABLE and value is not None}
-        digest, size = None, None
         if named.get("file"):
             digest, size = await self._keep_file(named["file"])
-            named |= {"file": digest, "image_url": ""}
-        elif named.get("image_url"):
+            try:
+                return await self._update(task_id, named | {"file": digest, "image_url": ""}, digest, size)
+            finally:
+                self._in_use[digest] -= 1
+                await self._remove_unused([digest])
+        if named.get("image_url"):
             named["file"] = ""
+        return await self._update(task_id, named, None, None)
+
+    async def _update(self, task_id: str, named: Mapping[str, Any], digest: str | None, size: int | None) -> Task:
         task = await self._ledger.fetch(task_id)
         self._ledger.check()
         frozen = set(named) - CHANGEABLE_WHILE_ACTIVE
@@ -205,29 +220,43 @@ class TaskService:
                 hint="stop it first, or wait for its end",
             )
         try:
-            spec = TaskCreate.model_validate_json(json.dumps(task.spec.model_dump(mode="json") | named))
+            spec = TaskCreate.model_validate_json(json.dumps({**task.spec.model_dump(mode="json"), **named}))
         except ValidationError as error:
             raise from_validation(error) from error
         changed = task.specified(spec).changed(updated_at=self._clock())
         if {"file", "image_url"} & named.keys():
             changed = changed.changed(digest=digest, size=size)
-        self._ledger.put(self.on_specified(changed))
+        if (spec.schedule, spec.timezone) != (task.spec.schedule, task.spec.timezone):
+            # Otherwise it stays what it was: a run that is just due would be left out.
+            changed = self.on_specified(changed)
+        self._ledger.put(changed)
         if task.state.active and "priority" in named:
             self._attempts.reprioritise(changed)
-        await self._ledger.durable()
-        return self._ledger.task(task_id) or changed
+        told = await self._ledger.confirmed(changed)
+        await self._remove_unused({task.spec.file} - {spec.file})
+        return told
 
     async def upload(self, task_id: str, content: BlobWriter, size: int) -> Task:
         """Replace what runs by this binary, of ``size`` bytes. What is refused is not kept."""
         self._may_change(await self._ledger.fetch(task_id))
-        digest = await asyncio.to_thread(content.commit)
+        digest = content.digest
+        self._in_use[digest] += 1
+        try:
+            await asyncio.to_thread(content.commit)
+            return await self._uploaded(task_id, digest, size)
+        finally:
+            self._in_use[digest] -= 1
+            await self._remove_unused([digest])
+
+    async def _uploaded(self, task_id: str, digest: str, size: int) -> Task:
         task = await self._ledger.fetch(task_id)
         self._may_change(task)
         spec = task.spec.model_copy(update={"file": digest, "image_url": ""})
-        task = task.specified(spec).changed(digest=digest, size=size, updated_at=self._clock())
-        self._ledger.put(task)
+        changed = task.specified(spec).changed(digest=digest, size=size, updated_at=self._clock())
+        self._ledger.put(changed)
         await self._ledger.durable()
-        return task
+        await self._remove_unused({task.spec.file} - {digest})
+        return changed
 
     def _may_change(self, task: Task) -> None:
         self._ledger.check()
@@ -248,18 +277,24 @@ class TaskService:
         await self._ledger.durable()
         await self.erased([task])
 
-    async def erased(self, tasks: Iterable[Task]) -> None:
+    async def erased(self, tasks: Sequence[Task]) -> None:
         """These are no more: nor are their binaries, unless another task has them."""
-        files = set()
         for task in tasks:
             self.on_erased(task)
-            files.add(task.spec.file)
-        for digest in files - {""}:
-            await self._remove_unused(digest)
+        await self._remove_unused({task.spec.file for task in tasks})
 
-    async def _remove_unused(self, digest: str) -> None:
-        if not await self._database.run(lambda db: store.is_used(db, digest)) and not self._in_use[digest]:
-            self._blobs.remove(digest)
+    async def _remove_unused(self, digests: Iterable[str]) -> None:
+        """Remove the files that no task has, nor is about to have; they stay when the database cannot tell."""
+        self._in_use = +self._in_use
+        for digest in set(digests) - {""}:
+            try:
+                used = await self._database.run(partial(store.is_used, digest=digest))
+            except SwashplateError as error:
+                log.warning("a file stays that nobody may need", digest=digest, error=error.sentence)
+                return
+            coming = self._in_use[digest] or any(task.digest == digest for task in self._ledger.unwritten_tasks())
+            if not used and not coming:
+                self._blobs.remove(digest)
 
     # Starting and stopping.
 
@@ -274,8 +309,7 @@ class TaskService:
         if (task.state, TaskEvent.START) not in states.TASK:
             raise ConflictError(f"task {task_id} is {task.state.name.lower()} already", code="task_active")
         task = self._attempts.begin(task, self.targets(task))
-        await self._ledger.durable()
-        return self._ledger.task(task_id) or task
+        return await self._ledger.confirmed(task)
 
     def launch(self, task: Task) -> Task:
         """Begin a run that nobody waits for: what cannot be placed yet waits. Raises what makes it impossible."""
@@ -298,10 +332,7 @@ class TaskService:
                 f"task {task.id} has no binary", code="no_binary", hint="name an image_url, or upload a file"
             )
         if spec.broadcast:
-            alive = [p.id for p in self._proplets.list() if self._proplets.alive(p) and not p.cordoned]
-            if not alive:
-                raise UnavailableError("no proplet is alive", code="no_proplet", hint="GET /proplets shows them")
-            return list(alive)
+            return list[str | None](self._load.takers(task))
         if spec.proplet_id is not None and not patient:
             proplet = self._proplets.get(spec.proplet_id)
             if not self._proplets.alive(proplet):

@@ -28,6 +28,8 @@ class GuestLog:
         *lines, self._partial = (self._partial + content).split(b"\n")
         for line in lines:
             self._line(line)
+        if len(self._partial) > LOGGED_BYTES:  # a daemon may never end its line
+            self.close()
 
     def close(self) -> None:
         self._line(self._partial)

@@ -36,6 +36,7 @@ PROCESSES: list[tuple[str, type[Settings]]] = [
 MACHINES: list[tuple[str, Mapping[Any, Any]]] = [
     ("Task (`manager/states.py`)", manager.states.TASK),
     ("Attempt, as the manager sees it (`manager/states.py`)", manager.states.ATTEMPT),
+    ("Invocation of a latent task (`manager/states.py`)", manager.states.INVOCATION),
     ("Attempt, in the proplet's journal (`proplet/states.py`)", proplet.states.TRANSITIONS),
     ("Round (`coordinator/states.py`)", coordinator.states.ROUND),
     ("Participant of a round (`coordinator/states.py`)", coordinator.states.PARTICIPANT),

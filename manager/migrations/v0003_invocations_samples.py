@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("deadline", sa.Float, nullable=False),
         sa.Column("number", sa.Integer),
         sa.Column("proplet_id", sa.String),
+        sa.Column("turn", sa.Integer, nullable=False),
         sa.Column("retry", sa.Integer, nullable=False),
         sa.Column("started_at", sa.Float),
         sa.Column("finished_at", sa.Float),

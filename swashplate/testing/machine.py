@@ -21,13 +21,13 @@ def _no_sleep(seconds: float) -> NoReturn:
 
 
 @contextlib.contextmanager
-def virtual_machine(loop: VirtualLoop, source: random.Random) -> Iterator[None]:
+def virtual_machine(loop: VirtualLoop, source: random.Random, *, epoch: float = EPOCH) -> Iterator[None]:
     """``time.time``, ``time.monotonic``, ``os.urandom`` (and so ``uuid``, ``secrets``) and ``random`` say what follows from
-    the loop and ``source`` alone. A function taken from its module before (``from time import time``) is not replaced.
+    the loop, ``epoch`` (what the wall clock shows when the loop's time is 0) and ``source`` alone. A function taken from its module before (``from time import time``) is not replaced.
     """
 
     def wall_clock() -> float:
-        return EPOCH + loop.time()
+        return epoch + loop.time()
 
     state = random.getstate()
     replaced: list[Any] = [

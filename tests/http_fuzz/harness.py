@@ -81,11 +81,13 @@ def fuzz(
     headers: dict[str, str] | None = None,
     exclude: str = "",
     known: dict[str, list[str]] | None = None,
+    brief: tuple[str, ...] = (),
     seed: int = SEED,
 ) -> Report:
     """Ask the service at ``url`` all that its own description allows, and much that it does not.
 
     ``known`` maps parameters such as ``path.task_id`` to values that exist; two of three requests take one of them.
+    Paths like ``brief`` are asked at random only: their bodies are those of another path.
     """
     known = known or {}
     config = SchemathesisConfig.from_dict(
@@ -102,6 +104,10 @@ def fuzz(
             "generation": {"max-examples": examples, "database": "none", "no-shrink": True},
             "checks": {"enabled": False, **{name: {"enabled": True} for name in CHECKS}},
             "phases": {"stateful": {"enabled": examples > MANY}},
+            "operations": [
+                {"include-path-regex": briefly, "phases": {"coverage": {"enabled": examples > MANY}}}
+                for briefly in brief
+            ],
         }
     )
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=config, headers=headers or {})
@@ -139,11 +145,11 @@ def _note(recorder: Any, report: Report) -> None:
                 )
 
 
-def judge(report: Report, *, share: float, without_success: set[str] = frozenset()) -> None:
-    """``without_success`` are operations that nothing random can make succeed."""
+def judge(report: Report, *, share: float, without_success: set[str] = frozenset(), most: int = 0) -> None:
+    """``without_success`` are operations that nothing random can make succeed; ``most`` others may not have, by chance."""
     print(report)
     assert not report.failures, "\n\n".join(report.failures)
-    assert report.never_succeeded() <= without_success
+    assert len(report.never_succeeded() - without_success) <= most
     assert report.share_of_successes() >= share
 
 

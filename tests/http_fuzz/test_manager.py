@@ -13,6 +13,8 @@ from tests.manager.conftest import NAMES, World
 
 UPLOAD = "PUT /tasks/{task_id}/upload"
 """A file named .wasm that begins as WASM does is not made by chance."""
+CALLS = "/invoke$"
+"""Answers with 502 to 504 what a guest or its proplet does, and waits for it."""
 START = "POST /tasks/{task_id}/start"
 """By the time it is asked for, others have pinned the tasks to proplets that there are not, and deleted the one there was."""
 
@@ -21,6 +23,7 @@ def test_the_manager(tmp_path, examples):
     """With a proplet that accepts and completes all it is given."""
     tasks: list[str] = []
     invocations: list[str] = []
+    groups: list[str] = []
     learning = tmp_path / "learning"
     learning.mkdir()
 
@@ -39,6 +42,14 @@ def test_the_manager(tmp_path, examples):
                 tasks.append(latent)
                 called = await world.call("POST", f"/tasks/{latent}/invoke", {"async": True})
                 invocations.append(called[1]["invocation_id"])
+                for n in range(12):
+                    for many, one in (("jobs", "job_id"), ("workflows", "workflow_id")):
+                        body = {
+                            "name": "g",
+                            "tasks": [{"name": "t", "image_url": "registry/image:1"}],
+                            "start": n % 2 == 0,
+                        }
+                        groups.append((await world.call("POST", f"/{many}", body))[1][one])
                 calling = asyncio.create_task(answer(proplet))
                 yield world.url
                 working.cancel()
@@ -60,10 +71,11 @@ def test_the_manager(tmp_path, examples):
             "path.task_id": tasks,
             "path.proplet_id": ["p-1"],
             "path.invocation_id": invocations,
+            "path.group_id": groups,
             "path.round_id": ["r-1"],
             "query.round_id": ["r-1"],
         }
-        never = {"POST /tasks/{task_id}/invoke", "GET /tasks/{task_id}/invocations/{invocation_id}"}
+        never = {"GET /tasks/{task_id}/invocations/{invocation_id}"}
         never |= {
             "POST /fl/update",
             "POST /fl/experiments",
@@ -72,6 +84,8 @@ def test_the_manager(tmp_path, examples):
             UPLOAD,
             START,
         }
-        exclude = OWN if examples > MANY else rf"{OWN}|^/fl/(experiments|update)$"  # which the coordinator was asked
-        report = fuzz(url, examples=examples, exclude=exclude, known=known)
-        judge(report, share=0.2, without_success=never)
+        exclude = f"{OWN}|{CALLS}"
+        if examples <= MANY:
+            exclude += "|^/fl/(experiments|update)$"  # which the coordinator was asked
+        report = fuzz(url, examples=examples, exclude=exclude, known=known, brief=("^/(jobs|workflows)$",))
+        judge(report, share=0.2, without_success=never, most=8)

@@ -159,3 +159,10 @@ async def test_the_benchmark_s_store_is_what_the_manager_would_have_written(new_
     async with Database(written, SCHEMA) as database:
         await write(database, *found)
         assert [await database.run(all_of(table)) for table in (tasks, task_metadata, task_counts)] == expected
+
+
+async def test_an_error_with_a_nul_does_not_keep_a_batch_from_being_written(database):
+    failed = task(state=TaskState.FAILED, error="the guest said a\0b")
+    await write(database, failed)
+    (read,) = await database.run(lambda db: store.tasks_with(db, [failed.id]))
+    assert read.error == "the guest said a\N{REPLACEMENT CHARACTER}b"

@@ -128,17 +128,15 @@ async def test_a_recovered_workflow_goes_on_from_what_is_durable(world, kept):
             assert (await has_ended(world, "workflow", whole))["status"] == "completed"
 
 
-async def test_parents_results_are_handed_to_the_start(world):
+async def test_the_results_of_completed_parents_are_handed_to_the_start(world):
     async with world.manager(), world.proplet("p1") as proplet:
-        tasks = [task("a"), task("b"), task("c", depends_on=["a", "b"]), task("d", depends_on=["a"], run_if="failure")]
+        tasks = [task("a"), task("bad"), task("both", depends_on=["a", "bad"], run_if="failure")]
         whole = await made(world, "workflow", tasks, start=True)
         ids = {shown["name"]: shown["id"] for shown in whole["tasks"]}
-        for _ in range(2):
-            start = await proplet.started()
-            await proplet.result(start, {"from": start.name})
+        await proplet.result(await proplet.started(), {"from": "a"})
+        await proplet.result(await proplet.started(), "half of it", error="boom", code="guest_failed")
         last = await proplet.started()
-        assert last.parents == {ids["a"]: {"from": "a"}, ids["b"]: {"from": "b"}}
-        assert last.parents_digest is None
+        assert (last.parents, last.parents_digest) == ({ids["a"]: {"from": "a"}}, None)
         await proplet.result(last, None)
         await has_ended(world, "workflow", whole)
 

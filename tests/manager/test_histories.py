@@ -1,5 +1,7 @@
 """What is measured: kept per proplet and per task, the newest over the oldest, also when the manager is restarted."""
 
+import json
+
 import pytest
 
 from manager import histories, sample_store, tables
@@ -70,8 +72,9 @@ async def test_a_hundred_samples_are_kept_newest_first_over_a_restart(world):
             page = await world.until(lambda page: newest(page) == 130, "/proplets/p1/metrics?limit=2")
             assert (page["total"], len(page["metrics"])) == (100, 2)
     async with Database(sqlite_url(world.folder / "manager.db"), tables.SCHEMA) as database:
-        rows = await database.run(lambda db: len(sample_store.newest(db, sample_store.proplet_subject("p1"), 1000)))
-    assert rows == 100
+        rows = await database.run(lambda db: sample_store.newest(db, sample_store.proplet_subject("p1"), 1000))
+    assert len(rows) == 100
+    assert json.loads(rows[0])["cpu_metrics"] == {"percent": 130}
 
 
 def newest(page):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from manager import invocations
+from manager import invocation_archive, invocations, invoke_sender
 from swashplate.messages import InvokeRequest, InvokeResult
 
 
@@ -200,7 +200,7 @@ async def test_a_broadcast_one_is_deployed_everywhere_and_the_least_busy_is_call
 
 
 async def test_a_call_is_sent_again_until_it_is_answered(world, monkeypatch):
-    monkeypatch.setattr(invocations, "AGAIN_S", 0.02)
+    monkeypatch.setattr(invoke_sender, "AGAIN_S", 0.02)
     async with world.manager(), world.proplet("p1") as p1:
         task = await latent(world)
         await p1.deployed()
@@ -286,6 +286,20 @@ async def test_a_refused_call_goes_to_another_proplet_that_is_ready(world):
         assert (await ended(world, path))["proplet_id"] == "p2"
 
 
+async def test_a_proplet_that_has_refused_is_left_alone_for_a_while(world, monkeypatch):
+    monkeypatch.setattr(invocations, "retry_delay", lambda _count, _most: 3600.0)
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await latent(world)
+        await p1.deployed()
+        path = await submit(world, task)
+        await p1.acknowledged(
+            await p1.invoke_result(await p1.invoked(), error="not here", code="not_deployed", retryable=True)
+        )
+        await submit(world, task)
+        assert (await world.call("GET", path))[1]["status"] == "queued"
+        assert p1.invokes.empty()
+
+
 @pytest.mark.parametrize(("retries", "status"), [(0, "failed"), (1, "completed")])
 async def test_a_call_that_a_restart_of_its_proplet_cut_off_runs_once_unless_there_are_retries(world, retries, status):
     async with world.manager(), world.proplet("p1") as p1:
@@ -300,7 +314,7 @@ async def test_a_call_that_a_restart_of_its_proplet_cut_off_runs_once_unless_the
         await p1.acknowledged(await p1.invoke_result(cut_off, **lost))
         if retries:
             invoke = await p1.invoked()
-            assert (invoke.invocation_id, invoke.attempt) == (cut_off.invocation_id, 2)
+            assert (invoke.invocation_id, invoke.attempt) == (f"{cut_off.invocation_id}.2", 2)
             await p1.invoke_result(invoke, "again")
         shown = await ended(world, path)
         assert shown["status"] == status
@@ -396,8 +410,8 @@ async def test_only_the_proplet_that_was_called_may_answer(world):
 
 
 async def test_the_newest_ended_calls_of_a_task_are_kept(world, monkeypatch):
-    monkeypatch.setattr(invocations, "KEPT", 3)
-    monkeypatch.setattr(invocations, "PRUNED_EVERY", 2)
+    monkeypatch.setattr(invocation_archive, "KEPT", 3)
+    monkeypatch.setattr(invocation_archive, "PRUNED_EVERY", 2)
     async with world.manager(), world.proplet("p1", slots=1) as p1:
         task = await latent(world)
         await p1.deployed()
@@ -427,3 +441,20 @@ async def test_a_deleted_task_takes_its_calls_along(world):
 def test_a_caller_that_has_no_inputs_may_say_null():
     request = InvokeRequest.decode('{"inputs": null, "env": null}')
     assert (request.inputs, request.env, request.later) == ([], {}, False)
+
+
+async def test_a_repetition_is_another_call_to_the_proplet_that_ran_it_before(world):
+    """Its journal would answer the same one with what it said before."""
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await latent(world, retries=1)
+        await p1.deployed()
+        path = await submit(world, task)
+        first = await p1.invoked()
+        failed = await p1.invoke_result(first, error="out of luck", code="internal", retryable=True)
+        await p1.acknowledged(failed)
+        second = await p1.invoked()
+        assert second.invocation_id != first.invocation_id
+        await p1.acknowledged(await p1.invoke_result(first, error="out of luck", code="internal", retryable=True))
+        await p1.acknowledged(await p1.invoke_result(second, "42"))
+        shown = await ended(world, path)
+        assert (shown["status"], shown["results"]) == ("completed", "42")

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -228,3 +229,73 @@ async def _beats(proplet, count: int) -> None:
     for _ in range(count):
         await proplet.alive()
         await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def reporting(proplet):
+    """It says that it lives, and not what it runs."""
+
+    async def report():
+        while True:
+            await proplet.alive()
+            await asyncio.sleep(0.02)
+
+    work = asyncio.create_task(report())
+    try:
+        yield
+    finally:
+        work.cancel()
+
+
+async def test_a_broadcast_is_for_those_that_could_run_it(world):
+    async with world.manager(), world.proplet("p1", labels={"gpu": "true"}) as p1, world.proplet("p2"):
+        task = await world.launch(broadcast=True, selector={"gpu": "true"})
+        await p1.result(await p1.started(), "1")
+        assert (await world.ended(task["id"]))["results"] == {"p1": "1"}
+        status, refused = await world.call(
+            "POST",
+            "/tasks",
+            {"name": "t", "image_url": "registry/image:1", "start": True, "broadcast": True, "selector": {"gpu": "no"}},
+        )
+        assert (status, refused["code"]) == (503, "no_proplet")
+        assert "lack label gpu=no" in refused["error"]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_broadcast_does_not_wait_for_a_proplet_that_went_before_it_was_given_it(impatient, deleted):
+    world = impatient
+    async with world.manager(), world.proplet("p1", slots=1) as p1, reporting(p1):
+        async with world.proplet("p2", slots=1) as p2, reporting(p2):
+            busy = await world.launch(proplet_id="p2", timeout_s=100)
+            first = await p2.started()
+            task = await world.launch(broadcast=True, timeout_s=100)
+            start = await p1.started()
+            await p1.acknowledged(await p1.result(start, "1"))
+            await p2.acknowledged(await p2.result(first, "0"))
+            second = await p2.started()
+            await p2.acknowledged(await p2.status(second, "denied", code="no_slot", reason="full"))
+            await world.ended(busy["id"])
+        if deleted:
+            await world.until(lambda shown: not shown["alive"], "/proplets/p2")
+            assert (await world.call("DELETE", "/proplets/p2"))[0] == 204
+        ended = await world.ended(task["id"])
+        assert (ended["status"], ended["code"]) == ("failed", "proplet_lost")
+        assert ended["results"] == {"p1": "1", "p2": None}
+
+
+async def test_a_clock_that_is_set_forward_makes_nobody_silent(world):
+    async with world.manager() as manager, world.proplet("p1"):
+        world.ahead_s += 3600
+        leases, proplet = manager.leases, manager.proplets.get("p1")
+        assert leases.silent_for(proplet) < 1
+        world.ahead_s -= 7200
+        assert leases.silent_for(proplet) < 1
+
+
+async def test_a_clock_that_is_set_back_makes_no_lease_longer(impatient, monkeypatch):
+    monkeypatch.setattr("manager.dispatch.LEASE_GRACE_S", 0.0)
+    async with impatient.manager(), impatient.proplet("p1") as p1:
+        task = await impatient.launch(timeout_s=0.3, proplet_id="p1")
+        await p1.started()
+        impatient.ahead_s -= 3600
+        assert (await impatient.ended(task["id"]))["code"] == "lease_expired"

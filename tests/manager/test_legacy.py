@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
 
-from manager import histories, invocations, legacy, proplets
-from swashplate.bus import MemoryBus, Received
+from manager import histories, invoke_sender, legacy, proplets, store, tables
+from manager.dialects import Parents
+from manager.ledger import Ledger
+from manager.records import Attempt, Task
+from manager.states import AttemptState, TaskState
+from swashplate.blobs import BlobStore
+from swashplate.bus import MemoryBroker, MemoryBus, Received
+from swashplate.database import Database, sqlite_url
 from swashplate.errors import InvalidRequestError
+from swashplate.messages import Announce, TaskCreate
 from swashplate.messages.legacy import (
     LegacyAlive,
     LegacyCreate,
@@ -233,7 +241,7 @@ async def test_a_call_that_came_before_the_compiler_had_finished_is_made_again(w
 
 
 async def test_a_call_on_the_shared_topics_is_made_once_also_by_a_restarted_manager(world, monkeypatch):
-    monkeypatch.setattr(invocations, "AGAIN_S", 0.01)
+    monkeypatch.setattr(invoke_sender, "AGAIN_S", 0.01)
     async with legacy_proplet(world) as old:
         heard, invoked = await hears(world, old, "invoke", LegacyInvoke)
         async with world.manager():
@@ -377,3 +385,96 @@ async def test_a_registration_anew_keeps_the_cordon(world):
         await old.say("create", LegacyCreate(proplet_id="old", namespace="edge"))
         shown = await world.until(lambda shown: shown["namespace"] == "edge", "/proplets/old")
         assert shown["cordoned"] is True
+
+
+async def test_what_the_parents_gave_is_in_the_start_and_in_the_guests_environment(world):
+    tasks = [
+        {"name": "first", "image_url": "registry/image:1"},
+        {"name": "second", "image_url": "registry/image:1", "depends_on": ["first"], "env": {"A": "b"}},
+    ]
+    async with world.manager(), legacy_proplet(world) as old:
+        await registered(world)
+        status, made = await world.call("POST", "/workflows", {"tasks": tasks, "start": True})
+        assert status == 201, made
+        first = await old.started()
+        await old.say("results", LegacyResult(task_id=first.id, proplet_id="old", results={"x": 1}))
+        second = await old.started()
+        assert second.parent_results == {first.id: {"x": 1}}
+        assert second.env == {"A": "b", "PARENT_RESULTS": json.dumps({first.id: {"x": 1}})}
+
+
+async def test_a_stop_waits_until_nobody_else_runs_the_task(tmp_path):
+    spec = TaskCreate(name="t", image_url="i", broadcast=True)
+    task = Task("id", 1, spec, "{}", TaskState.RUNNING, 1.0, 1.0, run=1)
+    one, other = (Attempt("id", number, 1, AttemptState.ACCEPTED, 1.0, proplet_id=f"p{number}") for number in (1, 2))
+    async with (
+        Database(sqlite_url(tmp_path / "manager.db"), tables.SCHEMA) as database,
+        MemoryBus(MemoryBroker(), client_id="manager") as bus,
+    ):
+        ledger, known = Ledger(database), proplets.Proplets(bus, database, NAMES, Announce(heartbeat_s=5))
+        for number in (1, 2):
+            await known.register(proplets.Proplet(f"p{number}", legacy=True))
+        ledger.put(task, one, other)
+        shared = legacy.SharedTopics(bus, NAMES, BlobStore(tmp_path / "blobs"), ledger, known, no_parents)
+        said: asyncio.Queue[LegacyStop] = asyncio.Queue()
+
+        async def hear(message: Received) -> None:
+            said.put_nowait(LegacyStop.decode(message.payload))
+
+        await bus.subscribe(NAMES.shared_to_proplets("stop"), hear)
+        await shared.stop(one)
+        ledger.put(one.changed(state=AttemptState.LOST))
+        await shared.stop(other)
+        async with asyncio.timeout(PATIENCE):
+            assert (await said.get()).proplet_id == "p2"
+        assert said.empty()
+
+
+async def no_parents(_task: Task) -> Parents:
+    return Parents()
+
+
+async def test_a_manager_that_was_cut_off_does_not_hold_it_against_the_proplets(world, monkeypatch):
+    world.heartbeat_s = "0.1"
+    monkeypatch.setattr(proplets, "LEGACY_REPORT_S", 0.1)
+    monkeypatch.setattr(legacy, "LOOK_AGAIN_S", 0.01)
+    async with world.manager(), legacy_proplet(world) as old:
+
+        async def report():
+            while True:
+                await old.say("alive", LegacyAlive(proplet_id="old"))
+                await asyncio.sleep(0.02)
+
+        reporting = asyncio.create_task(report())
+        task = await running(world, old)
+        manager = world.broker._online["manager"]
+        manager.drop()
+        await world.until(lambda shown: not shown["alive"], "/proplets/old")
+        for _ in range(10):  # it has been looked at meanwhile
+            await world.call("GET", "/proplets")
+        await manager.reconnect()
+        await world.until(lambda shown: shown["alive"], "/proplets/old")
+        reporting.cancel()
+        await old.say("results", LegacyResult(task_id=task["id"], proplet_id="old", results="7"))
+        assert (await world.ended(task["id"]))["results"] == "7"
+
+
+async def test_the_broker_may_forget_a_result_only_when_it_is_durable(world, monkeypatch):
+    go_on, write = threading.Event(), store.write
+
+    def slowly(*args):
+        go_on.wait(10)
+        write(*args)
+
+    async with world.manager(), legacy_proplet(world) as old:
+        task = await running(world, old)
+        monkeypatch.setattr(store, "write", slowly)
+        settled = asyncio.Event()
+        said = LegacyResult(task_id=task["id"], proplet_id="old", results="7").encode()
+        bus = world.broker._online["manager"]
+        bus._dispatch(Received(NAMES.shared_from_proplets("results"), said), settled.set)
+        await world.until(lambda _: True, "/proplets")
+        assert not settled.is_set()
+        go_on.set()
+        await asyncio.wait_for(settled.wait(), PATIENCE)
+        assert (await world.call("GET", f"/tasks/{task['id']}"))[1]["results"] == "7"

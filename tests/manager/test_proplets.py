@@ -108,11 +108,19 @@ async def test_a_drain_goes_on_after_a_restart_of_the_manager(world):
             await asyncio.wait_for(p1.stops.get(), 10)  # and it does not obey
         async with world.manager():
             await p1.register()
-            await p1.alive(start)
             await p2.register()
+            reporting = asyncio.create_task(report(p1, start))
             await p1.stopped()
+            reporting.cancel()
             again = await p2.started()
             assert (again.id, again.attempt) == (task["id"], 2)
+
+
+async def report(proplet, *running):
+    """As often as a heartbeat of 20 ms makes it."""
+    while True:
+        await proplet.alive(*running)
+        await asyncio.sleep(0.02)
 
 
 async def test_a_drain_waits_for_the_calls_that_run_and_new_ones_go_elsewhere(world):

@@ -2,9 +2,12 @@
 
 import asyncio
 import base64
+import threading
 
 import pytest
 
+from manager import store
+from swashplate.blobs import BlobStore
 from swashplate.messages import Alive, PropletCreate
 
 LONG_WASM = base64.b64encode(b"\0asm\1\0\0\0" + bytes(100)).decode()
@@ -27,9 +30,8 @@ async def test_a_task_runs_on_its_proplet_and_its_result_is_kept(world):
 
 async def test_a_task_goes_to_the_least_loaded_proplet(world):
     async with world.manager(), world.proplet("p1") as p1, world.proplet("p2") as p2:
-        first, second = await world.launch(), await world.launch()
-        assert {first["proplet_id"], second["proplet_id"]} == {"p1", "p2"}
-        assert (await p1.started()).id != (await p2.started()).id
+        made = {(await world.launch())["id"], (await world.launch())["id"]}
+        assert {(await p1.started()).id, (await p2.started()).id} == made
 
 
 async def test_a_created_task_waits_for_its_start(world):
@@ -461,3 +463,98 @@ async def _first_start(*proplets):
         each.cancel()
     (first,) = done
     return first.result()
+
+
+def stored(world):
+    return sorted(file.name for file in (world.folder / "blobs").iterdir())
+
+
+async def test_the_binary_of_a_refused_request_is_not_kept_and_neither_is_one_that_was_replaced(world):
+    async with world.manager():
+        refused = {"name": "t", "file": WASM}
+        for body in ({"schedule": "never"}, {"proplet_id": "nobody", "start": True}):
+            assert (await world.call("POST", "/tasks", refused | body))[0] in {400, 404}
+        body = {"tasks": [refused, refused | {"timezone": "Nowhere"}]}
+        assert (await world.call("POST", "/workflows", body))[0] == 400
+        assert stored(world) == []
+        _, task = await world.call("POST", "/tasks", {"name": "t", "image_url": "registry/image:1"})
+        path = f"/tasks/{task['id']}"
+        assert (await world.call("PUT", path, {"file": WASM, "schedule": "never"}))[0] == 400
+        assert stored(world) == []
+        first = (await world.call("PUT", path, {"file": WASM}))[1]["digest"]
+        second = (await world.call("PUT", path, {"file": LONG_WASM}))[1]["digest"]
+        assert first != second
+        assert stored(world) == [second.removeprefix("sha256:")]
+
+
+async def test_a_binary_stays_when_its_only_task_goes_while_another_is_given_it(world, monkeypatch):
+    monkeypatch.setattr("manager.ledger.RECENT", 0)
+    asked, go_on, is_used = threading.Event(), threading.Event(), store.is_used
+
+    def slowly(db, digest):
+        used = is_used(db, digest)
+        asked.set()
+        go_on.wait(10)
+        return used
+
+    async with world.manager():
+        _, first = await world.call("POST", "/tasks", {"name": "t", "file": WASM})
+        _, second = await world.call("POST", "/tasks", {"name": "t"})
+        monkeypatch.setattr(store, "is_used", slowly)
+        deleting = asyncio.create_task(world.call("DELETE", f"/tasks/{first['id']}"))
+        await asyncio.to_thread(asked.wait, 10)
+        changing = asyncio.create_task(world.call("PUT", f"/tasks/{second['id']}", {"file": WASM}))
+        async with world.session.get(f"{world.url}/openapi.json"):  # it has been taken by now
+            go_on.set()
+        assert (await deleting)[0] == 204
+        assert (await changing)[0] == 200
+        assert (await world.call("GET", f"/tasks/{second['id']}"))[1]["file"]
+        assert stored(world) == [first["digest"].removeprefix("sha256:")]
+
+
+async def test_a_repetition_under_one_key_makes_one_task_though_the_first_is_not_written_yet(world, monkeypatch):
+    monkeypatch.setattr("manager.ledger.ANSWER_S", 0.3)
+    begun, go_on, write = threading.Event(), threading.Event(), store.write
+
+    def slowly(*args):
+        begun.set()
+        go_on.wait(10)
+        write(*args)
+
+    looked, keep, put = threading.Event(), threading.Event(), BlobStore.put
+
+    def kept_late(*args):
+        looked.set()
+        keep.wait(10)
+        return put(*args)
+
+    monkeypatch.setattr(BlobStore, "put", kept_late)
+    body, key = {"name": "t", "file": WASM}, {"Idempotency-Key": "k"}
+    async with world.manager():
+        first = asyncio.create_task(world.call("POST", "/tasks", body, **key))
+        await asyncio.to_thread(looked.wait, 10)
+        monkeypatch.setattr(store, "write", slowly)
+        other = asyncio.create_task(world.call("POST", "/tasks", {"name": "other"}))
+        await asyncio.to_thread(begun.wait, 10)
+        keep.set()
+        assert (await first)[0] == 503  # its batch waits for the other's
+        again = asyncio.create_task(world.call("POST", "/tasks", body, **key))
+        for _ in range(10):  # it is being handled by then
+            await world.call("GET", "/proplets")
+        go_on.set()
+        assert (await again)[0] == 200
+        await other
+        assert (await world.call("GET", "/tasks?name=t"))[1]["total"] == 1
+
+
+async def test_a_new_run_does_not_end_with_what_went_wrong_with_the_image_of_the_last(world):
+    world.proxy.registry_away = True
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(image_url="registry/none:1")
+        path = f"/tasks/{task['id']}"
+        await world.call("POST", f"{path}/stop")
+        assert (await world.call("PUT", path, {"image_url": "registry/image:1"}))[0] == 200
+        assert (await world.call("POST", f"{path}/start"))[0] == 200
+        world.proxy.registry_away = False
+        await p1.result(await p1.started(), "done")
+        assert (await world.ended(task["id"]))["status"] == "completed"

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 
 import structlog
@@ -58,11 +59,13 @@ def replay(seed: int) -> int:
 
 def many(first: int, count: int, processes: int) -> int:
     began, done, failed, seconds = time.monotonic(), 0, 0, 0.0
+    seen: Counter[str] = Counter()
     chunks = [range(start, min(start + CHUNK, first + count)) for start in range(first, first + count, CHUNK)]
     with multiprocessing.get_context("fork").Pool(processes, initializer=silent) as pool:
         for outcomes in pool.imap(run_chunk, chunks):
             for outcome in outcomes:
                 done, seconds = done + 1, seconds + outcome.seconds
+                seen += outcome.seen
                 if outcome.broken:
                     failed += 1
                     print(f"scripts/simulate --seed {outcome.seed}  # {outcome.broken}", flush=True)
@@ -72,6 +75,8 @@ def many(first: int, count: int, processes: int) -> int:
                 print("that is enough")
                 pool.terminate()
                 break
+    for what, times in sorted(seen.items()):
+        print(f"{times:8} {what}")
     took = time.monotonic() - began
     print(
         f"{done} schedules from seed {first}: {failed} failed; {seconds / 3600:.1f} hours in {took:.0f} s,"
@@ -92,7 +97,7 @@ def outcomes(seeds: range) -> Iterator[Outcome]:
         try:
             yield simulate(seed)
         except Exception:  # noqa: BLE001  # the simulation's own fault, but a seed to look at all the same
-            yield Outcome(seed, traceback.format_exc().replace("\n", " | "), 0.0)
+            yield Outcome(seed, traceback.format_exc().replace("\n", " | "), 0.0, Counter())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from swashplate.errors import ConflictError, NotFoundError, SwashplateError
-from swashplate.messages import InvokeRequest, TaskCreate
+from swashplate.messages import InvokeRequest, JobCreate, TaskCreate, WorkflowCreate
 from tests.simulation.invariants import uncalled, unwritten
 
 AGAIN_S = 0.5
@@ -28,6 +28,8 @@ class Asked:
     starts_tried: int = 0
     deleting: bool = False
     deleted: bool = False
+    scheduled: tuple[float, float] | None = None
+    """From when to when it was certainly scheduled, in the loop's time."""
     open: int = 0
 
 
@@ -35,6 +37,7 @@ class Clients:
     def __init__(self, world) -> None:
         self.world = world
         self.asked: dict[str, Asked] = {}
+        self.groups = GroupClients(self)
         self.invocations: list[Any] = []
         """Those that were confirmed."""
         self._calls = 0
@@ -42,44 +45,59 @@ class Clients:
 
     @property
     def busy(self) -> bool:
-        return any(asked.open for asked in self.asked.values())
+        return any(asked.open for asked in self.asked.values()) or self.groups.busy
 
     def create(self, key: str, fields: dict[str, Any]) -> None:
         asked = Asked(key, TaskCreate(name=key, image_url="registry/image:1", **fields))
         self.asked[key] = asked
-        self._begin(asked, self._create(asked))
+        self.begin(asked, self._create(asked))
 
     def start(self, key: str) -> None:
         asked = self.asked[key]
-        self._begin(asked, self._start(asked))
+        self.begin(asked, self._start(asked))
 
     def stop(self, key: str) -> None:
         asked = self.asked[key]
-        self._begin(asked, self._stop(asked))
+        self.begin(asked, self._stop(asked))
 
     def delete(self, key: str) -> None:
         asked = self.asked[key]
-        self._begin(asked, self._delete(asked))
+        self.begin(asked, self._delete(asked))
 
     def priority(self, key: str, priority: int) -> None:
         asked = self.asked[key]
-        self._begin(asked, self._priority(asked, priority))
+        self.begin(asked, self._priority(asked, priority))
 
     def invoke(self, key: str, does: str, timeout_s: float) -> None:
         asked = self.asked[key]
-        self._begin(asked, self._invoke(asked, does, timeout_s))
+        self.begin(asked, self._invoke(asked, does, timeout_s))
 
     def cordon(self, proplet: str, *, cordoned: bool, draining: bool) -> None:
         operator = self.asked.setdefault("operator", Asked("operator", TaskCreate(name="none")))
         how = {"cordoned": cordoned, "draining": draining}
-        self._begin(operator, self._cordon(operator, proplet, how))
+        self.begin(operator, self._cordon(operator, proplet, how))
+
+    def unschedule(self) -> None:
+        for asked in self.asked.values():
+            if asked.spec.schedule:
+                self.begin(asked, self._unschedule(asked))
+
+    async def _unschedule(self, asked: Asked) -> None:
+        await asked.created.wait()
+        if asked.id is None or asked.deleted:
+            return
+        if asked.scheduled is not None:
+            asked.scheduled = asked.scheduled[0], self.world.loop.time()
+        await self.answered(
+            asked, "unschedule", lambda m: m.tasks.update(asked.id, {"schedule": "", "is_recurring": False})
+        )
 
     def stop_standing(self) -> None:
         for asked in self.asked.values():
             if asked.spec.daemon or asked.spec.latent:
-                self._begin(asked, self._stop(asked))
+                self.begin(asked, self._stop(asked))
 
-    def _begin(self, asked: Asked, work) -> None:
+    def begin(self, asked: Asked, work) -> None:
         asked.open += 1
 
         async def counted() -> None:
@@ -96,11 +114,13 @@ class Clients:
     async def _create(self, asked: Asked) -> None:
         if asked.spec.start:
             asked.starts_tried += 1  # the key makes a repeated request the same one
-        made = await self._answered(asked, "create", lambda m: m.tasks.create(asked.spec, key=asked.key))
+        made = await self.answered(asked, "create", lambda m: m.tasks.create(asked.spec, key=asked.key))
         if made is not None:
             task, _new = made
             asked.id = task.id
             self._confirmed(task)
+            if asked.spec.schedule:
+                asked.scheduled = self.world.loop.time(), float("inf")
             if asked.spec.start:
                 asked.starts_confirmed += 1
         asked.created.set()
@@ -118,7 +138,7 @@ class Clients:
             asked.starts_tried += 1
             return manager.tasks.start(asked.id)
 
-        started = await self._answered(asked, "start", start)
+        started = await self.answered(asked, "start", start)
         if started is not None:
             self._confirmed(started)
             asked.starts_confirmed += 1
@@ -127,7 +147,7 @@ class Clients:
         await asked.created.wait()
         if asked.id is None:
             return
-        await self._answered(asked, "stop", lambda m: m.tasks.stop(asked.id))
+        await self.answered(asked, "stop", lambda m: m.tasks.stop(asked.id))
         await asyncio.sleep(0)
         manager = self.world.manager
         task = None if manager is None or not manager.ready.is_set() else manager.ledger.task(asked.id)
@@ -154,29 +174,29 @@ class Clients:
             request = InvokeRequest(env={"CALL": call, "DOES": does}, timeout_s=timeout_s)
             return manager.made.invocations.invoke(asked.id, request)
 
-        invocation = await self._answered(asked, "invoke", invoke)
+        invocation = await self.answered(asked, "invoke", invoke)
         if invocation is not None:
             self.invocations.append(invocation)
-            if (fault := uncalled(self.world, invocation.id)) is not None:
+            if (fault := uncalled(self.world, invocation)) is not None:
                 self.world.faults.append(fault)
 
     async def _cordon(self, asked: Asked, proplet: str, how: dict[str, bool]) -> None:
-        await self._answered(asked, f"cordon {proplet} {how}", lambda m: m.made.drains.change(proplet, **how))
+        await self.answered(asked, f"cordon {proplet} {how}", lambda m: m.made.drains.change(proplet, **how))
 
     async def _delete(self, asked: Asked) -> None:
         await asked.created.wait()
         if asked.id is None:
             return
         asked.deleting = True
-        if await self._answered(asked, "delete", lambda m: done(m.tasks.delete(asked.id))):
+        if await self.answered(asked, "delete", lambda m: done(m.tasks.delete(asked.id))):
             asked.deleted = True
 
     async def _priority(self, asked: Asked, priority: int) -> None:
         await asked.created.wait()
         if asked.id is not None:
-            await self._answered(asked, "priority", lambda m: m.tasks.update(asked.id, {"priority": priority}))
+            await self.answered(asked, "priority", lambda m: m.tasks.update(asked.id, {"priority": priority}))
 
-    async def _answered(self, asked: Asked, what: str, call):
+    async def answered(self, asked: Asked, what: str, call):
         """What the manager answers, asked again until it does; None when it says no for good."""
         loop = self.world.loop
         until = loop.time() + GIVE_UP_S
@@ -201,6 +221,67 @@ class Clients:
                         return None
             await asyncio.sleep(AGAIN_S)
         return None
+
+
+@dataclass
+class AskedGroup(Asked):
+    kind: str = "workflow"
+    body: JobCreate | WorkflowCreate | None = None
+
+
+class GroupClients:
+    """The same for jobs and workflows."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self.asked: dict[str, AskedGroup] = {}
+
+    @property
+    def busy(self) -> bool:
+        return any(asked.open for asked in self.asked.values())
+
+    def create(self, key: str, how: dict[str, Any]) -> None:
+        mode = how["mode"]
+        body = {
+            "name": key,
+            "tasks": [task | {"image_url": "registry/image:1"} for task in how["tasks"]],
+            "start": how["start"],
+        }
+        asked = AskedGroup(key, TaskCreate(name=key), kind="workflow" if mode == "workflow" else "job")
+        made = WorkflowCreate if mode == "workflow" else JobCreate
+        asked.body = made.model_validate(body if mode == "workflow" else body | {"execution_mode": mode})
+        self.asked[key] = asked
+        self._clients.begin(asked, self._create(asked))
+
+    async def _create(self, asked: AskedGroup) -> None:
+        made = await self._clients.answered(asked, "create", lambda m: m.made.groups.create(asked.body, key=asked.key))
+        if made is not None:
+            asked.id = made[0].group.id
+        asked.created.set()
+
+    def start(self, key: str) -> None:
+        self._change(key, "start")
+
+    def stop(self, key: str) -> None:
+        self._change(key, "stop")
+
+    def delete(self, key: str) -> None:
+        self._change(key, "delete")
+
+    def _change(self, key: str, what: str) -> None:
+        self._clients.begin(self.asked[key], self._changed(self.asked[key], what))
+
+    async def _changed(self, asked: AskedGroup, what: str) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+        if what == "delete":
+            asked.deleting = True
+        yes = await self._clients.answered(
+            asked, what, lambda m: done(getattr(m.made.groups, what)(asked.kind, asked.id))
+        )
+        if yes and what == "delete":
+            asked.deleted = True
 
 
 async def done(work) -> bool:

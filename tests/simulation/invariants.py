@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from itertools import groupby
+from collections import Counter
+from itertools import groupby, pairwise
 from typing import Any
 
-from manager import invocation_store, store
-from manager.records import Attempt, Task
+from manager import calls, invocation_store, store
+from manager.records import Attempt, Group, GroupState, Invocation, Task
 from manager.states import AttemptState, InvocationState, TaskState
+from swashplate.messages import Start
+from tests.simulation.plan import MINUTE_AT_S
 
 WATCHED = """
 CREATE TABLE twice (what TEXT);
@@ -18,7 +20,7 @@ CREATE TRIGGER attempts_end_once BEFORE UPDATE ON attempts WHEN OLD.finished_at 
     OR NEW.finished_at IS NOT OLD.finished_at OR NEW.proplet_id IS NOT OLD.proplet_id)
 BEGIN INSERT INTO twice VALUES ('attempt ' || OLD.number || ' of ' || OLD.task_id || ' as ' || OLD.state || ' and as ' || NEW.state);
 END;
-CREATE TRIGGER runs_end_once BEFORE UPDATE ON tasks WHEN OLD.finished_at IS NOT NULL AND NEW.run = OLD.run AND NEW.state <> 0 AND (
+CREATE TRIGGER runs_end_once BEFORE UPDATE ON tasks WHEN OLD.finished_at IS NOT NULL AND NEW.run = OLD.run AND NEW.state NOT IN (0, 5) AND (
     NEW.state IS NOT OLD.state OR NEW.result IS NOT OLD.result OR NEW.error IS NOT OLD.error
     OR NEW.finished_at IS NOT OLD.finished_at)
 BEGIN INSERT INTO twice VALUES ('run ' || OLD.run || ' of ' || OLD.id || ' as ' || OLD.state || ' and as ' || NEW.state);
@@ -26,6 +28,7 @@ END;
 """
 """The database itself notes what ends more than once."""
 
+ENDED_BY_ATTEMPT = {TaskState.COMPLETED, TaskState.FAILED, TaskState.INTERRUPTED}
 ENDED_BY_MANAGER = {"stopped", "lease_expired", "proplet_lost", "proxy_unreachable", "registry_unreachable"}
 
 
@@ -52,7 +55,7 @@ def settled(world) -> str | None:
         return "the manager is not up"
     if world.clients.busy:
         return "a client still asks"
-    for proplet_id in world.proplet_ids:
+    for proplet_id in [each for each in world.proplet_ids if each not in world.lost]:
         life = world.proplets.get(proplet_id)
         if life is None:
             return f"{proplet_id} is not up"
@@ -60,6 +63,8 @@ def settled(world) -> str | None:
             return f"{proplet_id}: {busy}"
     for invocation in read(world, invocation_store.open_invocations):
         return f"invocation {invocation.id} is {invocation.state}"
+    for group in read(world, store.active_groups):
+        return f"{group.kind} {group.name} runs"
     standing: set[tuple[str, str, int]] = set()
     for task in read(world, store.active_tasks):
         if not task.standing:
@@ -68,6 +73,8 @@ def settled(world) -> str | None:
             each for each in read(world, lambda db, task=task: store.attempts_of(db, task.id)) if each.run == task.run
         ]
         for attempt in attempts:
+            if task.spec.daemon and not attempt.state.ended and not lasts(task, attempt):
+                return f"{task.spec.name} is not in its last life"
             if attempt.state.held and (task.spec.daemon or attempt.state is AttemptState.READY):
                 standing.add((attempt.proplet_id, task.id, attempt.number))
             elif not attempt.state.ended:
@@ -78,12 +85,19 @@ def settled(world) -> str | None:
     return None
 
 
+def lasts(task: Task, attempt: Attempt) -> bool:
+    """Will this life of a daemon go on for ever?"""
+    script = task.spec.env["DOES"].split(",")
+    return script[min(attempt.number, len(script)) - 1].startswith("hang")
+
+
 def undurable(world, said_id: str) -> str | None:
     """What is wrong with acknowledging a proplet's message now; None when all of it is on the disk."""
     task_id, number, *invocation, what = said_id.split("/")
     if invocation:
-        row = _invocation(world, invocation[0])
-        known = row is None or InvocationState(row[0]).ended or row[1:] != (int(number), None)
+        row = _invocation(world, calls.invocation_of(invocation[0]))
+        turn = int(invocation[0].partition(".")[2] or 1)
+        known = row is None or row[0] != InvocationState.RUNNING or row[1] != turn
         return None if known else f"{said_id} was acknowledged while the disk had the invocation as {row[0]}"
     query = "SELECT state, accepted_at FROM attempts WHERE task_id = ? AND number = ?"
     row = world.disks["manager"].connection.execute(query, (task_id, int(number))).fetchone()
@@ -95,17 +109,17 @@ def undurable(world, said_id: str) -> str | None:
 
 
 def _invocation(world, invocation_id: str) -> Any:
-    query = "SELECT state, number, finished_at FROM invocations WHERE id = ?"
+    query = "SELECT state, turn FROM invocations WHERE id = ?"
     return world.disks["manager"].connection.execute(query, (invocation_id,)).fetchone()
 
 
-def uncalled(world, invocation_id: str) -> str | None:
-    """What is wrong with confirming this invocation now; None when it is on the disk."""
-    return (
-        None
-        if _invocation(world, invocation_id)
-        else f"invocation {invocation_id} was confirmed, and is not on the disk"
-    )
+def uncalled(world, invocation: Invocation) -> str | None:
+    """What is wrong with confirming this invocation now; None when it is on the disk, or gone with its task."""
+    query = "SELECT 1 FROM tasks WHERE id = ?"
+    deleted = world.disks["manager"].connection.execute(query, (invocation.task_id,)).fetchone() is None
+    if deleted or _invocation(world, invocation.id):
+        return None
+    return f"invocation {invocation.id} was confirmed, and is not on the disk"
 
 
 def unwritten(world, task_id: str, runs: int) -> str | None:
@@ -131,13 +145,97 @@ def check(world) -> None:
             require(not asked.deleted, f"the deletion of {asked.key} was confirmed, and it is there")
             require(asked.id in known, f"task {asked.key} was confirmed and is gone")
             task = known[asked.id]
+            if asked.spec.schedule:
+                check_schedule(asked, task)
+                continue
             require(
                 asked.starts_confirmed <= task.run <= asked.starts_tried,
                 f"{asked.key}: {asked.starts_confirmed} starts were confirmed, {asked.starts_tried} tried, {task.run} counted",
             )
     check_invocations(world, known)
+    check_groups(world)
     for task in tasks:
         check_task(world, task, read(world, lambda db, task=task: store.attempts_of(db, task.id)))
+
+
+def check_schedule(asked, task: Task) -> None:
+    """It fired at its minute, once."""
+    require(task.run <= 1, f"{asked.key} fired {task.run} times in a minute")
+    require(task.next_run is None, f"{asked.key} is scheduled still")
+    certain = (
+        asked.scheduled is not None and asked.scheduled[0] < MINUTE_AT_S and asked.scheduled[1] > MINUTE_AT_S + 1.0
+    )
+    require(task.run == 1 or not certain, f"{asked.key} was scheduled and has not fired")
+
+
+def wrong_parents(world, start: Start) -> str | None:
+    """What is wrong with the results of its parents that a start carries."""
+    query = (
+        "SELECT parent.id, parent.result FROM tasks AS child, tasks AS parent WHERE child.id = ? AND"
+        " child.group_id = parent.group_id AND parent.state = 3 AND instr(child.spec_text, parent.id)"
+    )
+    rows = world.disks["manager"].connection.execute(query, (start.id,)).fetchall()
+    wanted = {parent: json.loads(result) for parent, result in rows}
+    return None if start.parents == wanted else f"{start.name} was given {start.parents}, its parents produced {wanted}"
+
+
+def check_groups(world) -> None:
+    groups = {}
+    for kind in ("job", "workflow"):
+        groups |= {
+            group.id: group for group in read(world, lambda db, kind=kind: store.list_groups(db, kind, 0, 1000)[1])
+        }
+    for asked in world.clients.groups.asked.values():
+        if asked.id is not None and not asked.deleting:
+            require(asked.id in groups, f"{asked.key} was confirmed and is gone")
+        require(
+            not asked.deleted or asked.id not in groups, f"the deletion of {asked.key} was confirmed, and it is there"
+        )
+    for group in groups.values():
+        tasks = read(world, lambda db, group=group: store.tasks_of_groups(db, [group.id]))
+        check_group(world, group, {task.id: task for task in tasks})
+    lost = [row[0] for row in read(world, _members) if row[1] not in groups]
+    require(not lost, f"tasks {lost} belong to nothing")
+
+
+def _members(db) -> Any:
+    return db.exec_driver_sql("SELECT id, group_id FROM tasks WHERE group_id IS NOT NULL").fetchall()
+
+
+def check_group(world, group: Group, tasks: dict[str, Task]) -> None:
+    if group.state is GroupState.PENDING:
+        return
+    ended = [task for task in tasks.values() if task.state.ended]
+    require(len(ended) == len(tasks), f"{group.name} is {group.state.name} and not all of its tasks have ended")
+    spans = []
+    for task in tasks.values():
+        parents = [tasks[parent] for parent in task.spec.depends_on]
+        attempts = [
+            each
+            for each in read(world, lambda db, task=task: store.attempts_of(db, task.id))
+            if each.run == task.run and task.state is not TaskState.SKIPPED and each.offered_at is not None
+        ]
+        if not attempts:
+            continue
+        began = min(each.offered_at for each in attempts)
+        spans.append((began, task.finished_at, task.spec.name))
+        for parent in parents:
+            require(
+                parent.finished_at <= began, f"{group.name}: {task.spec.name} began before {parent.spec.name} ended"
+            )
+        states = {parent.state for parent in parents}
+        if task.spec.run_if == "failure":
+            require(TaskState.FAILED in states, f"{group.name}: {task.spec.name} ran and none of its parents failed")
+        else:
+            require(
+                states <= {TaskState.COMPLETED}, f"{group.name}: {task.spec.name} ran, its parents ended as {states}"
+            )
+    if group.mode == "sequential":
+        for (_, before, first), (after, _, second) in pairwise(sorted(spans)):
+            require(before <= after, f"{group.name}: {second} began before {first} ended")
+    if group.state is GroupState.COMPLETED:
+        bad = [task.spec.name for task in ended if task.state is TaskState.INTERRUPTED]
+        require(not bad, f"{group.name} is completed, {bad} were interrupted")
 
 
 def check_invocations(world, tasks: dict[str, Task]) -> None:
@@ -155,6 +253,10 @@ def check_invocations(world, tasks: dict[str, Task]) -> None:
         task = tasks[invocation.task_id]
         times = world.record.called[call]
         require(times <= 1 + task.spec.retries, f"{call} of {task.spec.name} ran {times} times")
+        if world.plan.proplets_reachable and invocation.code in {None, "internal", "guest_trap"}:
+            require(
+                times == 1 + invocation.retry, f"{call} counts {invocation.retry} repetitions and ran {times} times"
+            )
         if invocation.state is InvocationState.COMPLETED:
             result = invocation.proplet_id, json.loads(invocation.result or "null")
             produced = world.record.calls.get(call, [])
@@ -173,7 +275,7 @@ def check_task(world, task: Task, attempts: list[Attempt]) -> None:
         for target in {attempt.target for attempt in everyone}:
             line = [attempt for attempt in everyone if attempt.target == target]
             check_line(world, task, line)
-            if run == task.run and not task.spec.broadcast and not task.state.active:
+            if run == task.run and not task.spec.broadcast and task.state in ENDED_BY_ATTEMPT:
                 last = line[-1]
                 require(task.result == last.result, f"{task.spec.name} has another result than its last attempt")
     for attempt in attempts:
@@ -227,5 +329,12 @@ def check_end(world, task: Task, attempt: Attempt) -> None:
         require(attempt.code and attempt.error, f"{name} is {attempt.state} without a reason")
 
 
-def names(tasks: Iterable[Task]) -> str:
-    return ", ".join(task.spec.name for task in tasks)
+def seen(world) -> Counter[str]:
+    """How tasks, attempts and invocations ended, and what went wrong on the way."""
+    counted = Counter(f"{step.what}" for step in world.plan.steps)
+    query = "SELECT state || coalesce(' ' || code, '') FROM "
+    for table, what in (("attempts", "attempt"), ("invocations", "invocation")):
+        counted.update(f"{what} {row[0]}" for row in world.disks["manager"].connection.execute(query + table))
+    for row in world.disks["manager"].connection.execute("SELECT state FROM tasks"):
+        counted[f"task {TaskState(row[0]).name.lower()}"] += 1
+    return counted

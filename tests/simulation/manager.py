@@ -56,7 +56,7 @@ class ManagerLife:
         give, queue = made.dispatch._give, made.dispatch._queue
 
         def watched(task, attempt, proplet_id) -> None:
-            constraint = requirements_of(task, attempt).constraint
+            constraint = requirements_of(task, attempt.target).constraint
             rank = -task.spec.priority, attempt.created_at
             for other in queue:
                 if other.requirements.constraint == constraint and other.rank[:2] < rank:
@@ -93,13 +93,15 @@ class ManagerLife:
 FORGETTABLE = {
     "Ledger._recent",  # a cache, bounded
     "Load._candidates",
+    "Ranking._candidates",
+    "Leases._strange",  # what each proplet's last report said
     "Proplets._gone",  # the last life of each proplet
     "Proplets._alive",
     "Load.with_room",
     "Histories._beats",
     "Attempts.ended",  # counters for metrics
     "Invocations.ended",
-    "Invocations._unpruned",
+    "InvocationArchive._unpruned",
 }
 
 

@@ -10,10 +10,12 @@ HEARTBEAT_S = 5.0
 SILENCE_S = 20.0
 """After so long a silent proplet's attempts go to another one, where they may."""
 TROUBLE_S = 20.0
+MINUTE_AT_S = 11.0
+"""When the clock on the wall strikes a minute, and what is scheduled fires."""
 """So long clients ask and things break; then nothing breaks any more, and everything must settle."""
 
 
-TROUBLES = {"ambush", "crash", "cut", "partition", "broker", "full"}
+TROUBLES = {"lose", "ambush", "crash", "cut", "partition", "broker", "full"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def behaviour(chance: random.Random) -> str:
     return ",".join(one() for _ in range(chance.randint(1, 3)))
 
 
-def spec(chance: random.Random, proplets: int) -> dict[str, Any]:
+def spec(chance: random.Random, proplets: int, *, anywhere: bool) -> dict[str, Any]:
+    """``anywhere``: no certain proplet is asked for."""
     found: dict[str, Any] = {
         "env": {"DOES": behaviour(chance)},
         "timeout_s": chance.choice((1.0, 5.0, 20.0)),
@@ -91,7 +94,8 @@ def spec(chance: random.Random, proplets: int) -> dict[str, Any]:
         "priority": chance.choice((0, 50, 50, 50, 100)),
         "start": chance.random() < 0.7,
     }
-    match chance.choices(("any", "pinned", "broadcast", "daemon", "latent"), (60, 15, 10, 8, 7))[0]:
+    kinds = ("any", "daemon", "latent", "pinned", "broadcast")[: 3 if anywhere else None]
+    match chance.choices(kinds, (60, 8, 7, 15, 10)[: len(kinds)])[0]:
         case "pinned":
             found["proplet_id"] = f"proplet-{chance.randrange(proplets)}"
         case "broadcast":
@@ -102,10 +106,10 @@ def spec(chance: random.Random, proplets: int) -> dict[str, Any]:
             found["env"] = {
                 "DOES": ",".join([*(behaviour(chance).split(",") if chance.random() < 0.5 else []), "hang:0"])
             }
-            found["broadcast"] = chance.random() < 0.3
+            found["broadcast"] = not anywhere and chance.random() < 0.3
         case "latent":
-            found |= {"latent": True, "retries": 0}
-            found["broadcast"] = chance.random() < 0.3
+            found["latent"] = True
+            found["broadcast"] = not anywhere and chance.random() < 0.3
             found["env"]["DEPLOYS"] = chance.choice(("at once", "at once", "at once", "never"))
         case _:
             pass
@@ -116,6 +120,7 @@ def drawn(seed: int) -> Plan:
     chance = random.Random(seed)
     proplets = tuple(chance.choice((1, 1, 2, 4)) for _ in range(chance.randint(2, 4)))
     steps: list[Step] = []
+    gone = f"proplet-{chance.randrange(len(proplets))}" if chance.random() < 0.15 else None
 
     def when(first: float = 0.0, last: float = TROUBLE_S) -> float:
         return round(chance.uniform(first, last), 3)
@@ -123,12 +128,22 @@ def drawn(seed: int) -> Plan:
     burst = when(0, TROUBLE_S / 2)
     for number in range(chance.randint(2, 7)):
         at = when() if chance.random() < 0.5 else round(burst + chance.random() * 0.05, 3)
-        made = spec(chance, len(proplets))
+        made = spec(chance, len(proplets), anywhere=gone is not None)
         steps.append(Step(at, "create", {"key": f"task-{number}", **made}))
-        for _ in range(chance.choice((0, 0, 1, 2))):
-            steps.append(_later(chance, when(at, min(at + 8, TROUBLE_S)), f"task-{number}"))
+        more = chance.choice((0, 0, 1, 2))
+        steps += [_later(chance, when(at, min(at + 8, TROUBLE_S)), f"task-{number}") for _ in range(more)]
         if made.get("latent"):
             steps += [_call(chance, when(at, TROUBLE_S), f"task-{number}") for _ in range(chance.randint(1, 4))]
+    for number in range(chance.choice((0, 0, 1, 1, 2))):
+        at, key = when(), f"group-{number}"
+        steps.append(Step(at, "group", {"key": key, **_group(chance)}))
+        for _ in range(chance.choice((0, 0, 1, 2))):
+            what = chance.choices(("stop_group", "start_group", "delete_group"), (40, 40, 20))[0]
+            steps.append(Step(when(at), what, {"key": key}))
+    for number in range(chance.choice((0, 0, 0, 1))):
+        made = {"env": {"DOES": behaviour(chance)}, "timeout_s": 5.0, "start": False, "schedule": "* * * * *"}
+        made["is_recurring"] = chance.random() < 0.5
+        steps.append(Step(when(), "create", {"key": f"scheduled-{number}", **made}))
     for _ in range(chance.choice((0, 0, 0, 1))):
         proplet = f"proplet-{chance.randrange(len(proplets))}"
         began = when()
@@ -137,6 +152,9 @@ def drawn(seed: int) -> Plan:
             steps.append(Step(when(began), "uncordon", {"proplet": proplet}))
     who_fails = chance.choice(("anybody", "anybody", "manager"))
     steps += [Step(when(), *_trouble(chance, len(proplets), who_fails)) for _ in range(chance.choice((0, 1, 2, 4, 6)))]
+    if gone is not None:
+        steps.append(Step(when(), "lose", {"who": gone}))
+    left = [slots for number, slots in enumerate(proplets) if f"proplet-{number}" != gone]
     return Plan(
         proplets=proplets,
         steps=tuple(sorted(steps, key=lambda step: step.at)),
@@ -145,8 +163,21 @@ def drawn(seed: int) -> Plan:
         duplicate=chance.choice((0.0, 0.02, 0.3)),
         slow_commits=chance.choice((0.0, 0.05, 0.5)),
         restart=chance.random() < 0.3,
-        keeps_standing=chance.random() < 0.5 and _has_room_for_all(proplets, steps),
+        keeps_standing=chance.random() < 0.5 and _has_room_for_all(left, steps),
     )
+
+
+def _group(chance: random.Random) -> dict[str, Any]:
+    """A workflow or a job: each task may depend on those before it."""
+    tasks: list[dict[str, Any]] = []
+    for number in range(chance.randint(1, 5)):
+        parents = [f"t{other}" for other in range(number) if chance.random() < 0.4]
+        made = {"name": f"t{number}", "env": {"DOES": behaviour(chance)}, "timeout_s": 5.0, "depends_on": parents}
+        if parents and chance.random() < 0.3:
+            made["run_if"] = "failure"
+        tasks.append(made | {"retries": chance.choice((0, 0, 1))})
+    mode = chance.choice(("workflow", "workflow", "parallel", "sequential", "configurable"))
+    return {"mode": mode, "tasks": tasks, "start": chance.random() < 0.8}
 
 
 def _call(chance: random.Random, at: float, key: str) -> Step:
@@ -159,7 +190,7 @@ def _later(chance: random.Random, at: float, key: str) -> Step:
     return Step(at, what, {"key": key} | ({"priority": chance.randrange(101)} if what == "priority" else {}))
 
 
-def _has_room_for_all(proplets: tuple[int, ...], steps: list[Step]) -> bool:
+def _has_room_for_all(proplets: list[int], steps: list[Step]) -> bool:
     """Daemons never give their slot back: somebody must be left for whatever else there is."""
     made = [step.how for step in steps if step.what == "create"]
     choosy = any((how.get("proplet_id") or how.get("broadcast")) for how in made)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from manager import progress
 from manager.attempts import Attempts
+from manager.dag import Node
 from manager.dispatch import Dispatch
+from manager.leases import Leases
 from manager.ledger import Ledger
+from manager.scheduler import Scheduler
 from proplet.attempts import Attempts as PropletAttempts
 from proplet.outbox import Outbox
 from tests.simulation.plan import Plan, Step, drawn
 from tests.simulation.world import simulate
 
-FEW = 40
+FEW = 30
 MANY = 80
 """Within so many schedules a planted bug must have been seen."""
 
@@ -74,6 +78,19 @@ def nobody_is_told_to_stop(monkeypatch):
     monkeypatch.setattr(Attempts, "_tell_to_stop", lambda _self, _attempt: None)
 
 
+def children_do_not_wait(monkeypatch):
+    monkeypatch.setattr(progress, "nodes_of", lambda tasks: {task.id: Node(task.state) for task in tasks})
+
+
+def what_is_due_is_not_moved_on(monkeypatch):
+    monkeypatch.setattr(Scheduler, "_moved_on", lambda _self, task, _now: task)
+
+
+def nothing_expires_by_itself(monkeypatch):
+    monkeypatch.setattr(Leases, "begin", lambda _self, _attempt: None)
+    monkeypatch.setattr(Leases, "_silent", lambda _self, _proplet: None)
+
+
 def the_last_comes_first(monkeypatch):
     enqueue = Dispatch.enqueue
     monkeypatch.setattr(
@@ -92,6 +109,9 @@ def the_last_comes_first(monkeypatch):
         results_are_sent_once,
         attempts_are_not_taken_up_again,
         nobody_is_told_to_stop,
+        children_do_not_wait,
+        what_is_due_is_not_moved_on,
+        nothing_expires_by_itself,
         the_last_comes_first,
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -15,20 +16,32 @@ from manager import tables
 from swashplate.bus import Received
 from swashplate.errors import SwashplateError
 from swashplate.messages import Ack, Resolve, Resolved, Result, Start
-from swashplate.testing import Disk, Faults, FaultyBroker, FaultyBus, Pace, Process, virtual_loop, virtual_machine
+from swashplate.testing import (
+    EPOCH,
+    Disk,
+    Faults,
+    FaultyBroker,
+    FaultyBus,
+    Pace,
+    Process,
+    virtual_loop,
+    virtual_machine,
+)
 from swashplate.topics import Topics
 from tests.simulation import journal
 from tests.simulation.clients import Clients
 from tests.simulation.guests import Record
-from tests.simulation.invariants import WATCHED, BrokenError, check, settled, undurable
+from tests.simulation.invariants import WATCHED, BrokenError, check, seen, settled, undurable, wrong_parents
 from tests.simulation.manager import ManagerLife
-from tests.simulation.plan import Plan, Step, drawn
+from tests.simulation.plan import MINUTE_AT_S, Plan, Step, drawn
 from tests.simulation.proplet import PropletLife
 
 NAMES = Topics("d", "c")
 DIGEST = "sha256:" + "ab" * 32
 PATIENCE_S = 400.0
 """After the last trouble everything must be over by then."""
+TIE_S = 1e-6
+"""Between two steps of the same time, which keep their order."""
 AFTERWARDS_S = 6.0
 """And still be so by then."""
 
@@ -87,6 +100,7 @@ class World:
         self.manager: ManagerLife | None = None
         self.proplets: dict[str, PropletLife] = {}
         self.clients = Clients(self)
+        self.lost: set[str] = set()
         self._ambushes: list[dict[str, Any]] = []
         self.faults: list[str] = []
         """What must never happen and did."""
@@ -117,6 +131,8 @@ class World:
             case "start":
                 start = Start.decode(payload)
                 given = self.given.setdefault((start.id, start.attempt), start.proplet_id)
+                if wrong := wrong_parents(self, start):
+                    self.faults.append(wrong)
                 if given != start.proplet_id:
                     self.faults.append(
                         f"attempt {start.attempt} of {start.name} went to {given} and to {start.proplet_id}"
@@ -150,6 +166,18 @@ class World:
     def uncordon(self, proplet: str) -> None:
         self.clients.cordon(proplet, cordoned=False, draining=False)
 
+    def group(self, key: str, **how: Any) -> None:
+        self.clients.groups.create(key, how)
+
+    def start_group(self, key: str) -> None:
+        self.clients.groups.start(key)
+
+    def stop_group(self, key: str) -> None:
+        self.clients.groups.stop(key)
+
+    def delete_group(self, key: str) -> None:
+        self.clients.groups.delete(key)
+
     def priority(self, key: str, priority: int) -> None:
         self.clients.priority(key, priority)
 
@@ -167,6 +195,12 @@ class World:
             del self.proplets[who]
             self.record.forget(who)
         self.loop.call_later(down_s, self.boot, who)
+
+    def lose(self, who: str) -> None:
+        """It dies and never comes back."""
+        self.lost.add(who)
+        if who in self.proplets:
+            self.crash(who, 0.0, 6.0)
 
     def ambush(self, **how: Any) -> None:
         """A crash just after the next event of a kind: in the middle of what that makes others do."""
@@ -194,6 +228,8 @@ class World:
     # Its life.
 
     def boot(self, who: str) -> None:
+        if who in self.lost:
+            return
         self.tell(f"{who} starts")
         if who == "manager":
             self.manager = ManagerLife(self)
@@ -219,12 +255,16 @@ class World:
         registry.start(Registry(self.broker).live())
         for who in ("manager", *self.proplet_ids):
             self.boot(who)
-        for step in self.plan.steps:
-            self.loop.call_at(1.0 + step.at, self.do, step)
-        await asyncio.sleep(1.0 + self.plan.quiet_at)
+        self.loop.set_exception_handler(self._caught)
+        for number, step in enumerate(self.plan.steps):
+            self.loop.call_at(1.0 + step.at + number * TIE_S, self.do, step)
+        await asyncio.sleep(1.1 + self.plan.quiet_at)
         self.broker.faults = Faults()
         self._ambushes.clear()
         self.tell("* no more trouble")
+        while self.clients.busy:  # what they still ask for must not come after the following
+            await asyncio.sleep(0.5)
+        self.clients.unschedule()
         if not self.plan.keeps_standing:
             self.clients.stop_standing()
         for proplet in dict.fromkeys(
@@ -241,6 +281,12 @@ class World:
         check(self)
         if self.plan.restart:
             await self._restart()
+
+    def _caught(self, _loop: Any, context: dict[str, Any]) -> None:
+        """An exception that nobody waits for."""
+        error = context.get("exception")
+        if not isinstance(error, SwashplateError):
+            self.faults.append(f"{context['message']}: {error!r}")
 
     async def _restart(self) -> None:
         """A manager that just started remembers what one that was there all the time does."""
@@ -263,6 +309,8 @@ class Outcome:
     broken: str | None
     seconds: float
     """Of virtual time."""
+    seen: Counter[str]
+    """What happened, to see that not only easy things did."""
 
 
 @contextmanager
@@ -276,14 +324,20 @@ def _without_collector():
 
 def simulate(seed: int, *, trace: Callable[[str], None] | None = None, plan: Plan | None = None) -> Outcome:
     """One schedule. What an invariant says is in the outcome; a fault of the simulation itself is raised."""
-    with _without_collector(), virtual_loop() as loop, virtual_machine(loop, random.Random(f"{seed} machine")):
+    with (
+        _without_collector(),
+        virtual_loop() as loop,
+        virtual_machine(loop, random.Random(f"{seed} machine"), epoch=EPOCH - MINUTE_AT_S),
+    ):
 
-        async def main() -> None:
-            await World(seed, plan or drawn(seed), trace).live()
+        async def main() -> Counter[str]:
+            world = World(seed, plan or drawn(seed), trace)
+            await world.live()
+            return seen(world)
 
-        broken = None
+        broken, happened = None, Counter[str]()
         try:
-            loop.run_until_complete(main())
+            happened = loop.run_until_complete(main())
         except BrokenError as error:
             broken = str(error)
-        return Outcome(seed, broken, loop.time())
+        return Outcome(seed, broken, loop.time(), happened)

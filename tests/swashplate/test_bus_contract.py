@@ -171,6 +171,30 @@ async def test_messages_of_one_pattern_arrive_in_order(world):
         assert await inbox.payloads(50) == [b"%d" % number for number in range(50)]
 
 
+async def test_large_and_small_messages_arrive_whole_and_in_order(world):
+    inbox = Inbox()
+    sizes = [1, (1 << 16) - 100, 1 << 16, (1 << 16) + 1, 3 << 20, 10, 5 << 20, 0, 200_000]
+    sent = [bytes([number]) * size for number, size in enumerate(sizes)]
+    async with world.client("a") as a, world.client("b") as b:
+        await (await joined(b)).subscribe(f"{world.base}/control/+/x", inbox)
+        await joined(a)
+        await asyncio.gather(*(a.publish(f"{world.base}/control/p/x", payload) for payload in sent))
+        assert await inbox.payloads(len(sent)) == sent
+
+
+async def test_what_is_posted_arrives_in_order_without_waiting(world):
+    inbox = Inbox()
+    async with world.client("a") as a, world.client("b") as b:
+        a.post(f"{world.base}/control/p/x", b"lost: not connected yet, or nobody listens")
+        await (await joined(b)).subscribe(f"{world.base}/control/+/x", inbox)
+        await joined(a)
+        for number in range(300):
+            a.post(f"{world.base}/control/p/x", b"%d" % number, qos=number % 2)
+        received = await inbox.payloads(300)
+        for qos in (0, 1):
+            assert [p for p in received if int(p) % 2 == qos] == [b"%d" % n for n in range(300) if n % 2 == qos]
+
+
 async def test_a_retained_message_reaches_a_later_subscriber(world):
     inbox = Inbox()
     async with world.client("a") as a, world.client("b") as b:

@@ -128,6 +128,23 @@ async def test_tls_connects_with_the_authority_of_the_broker(tls_broker, certifi
             await bus.wait_connected(PATIENCE)
 
 
+async def test_tls_carries_large_and_many_messages(tls_broker, certificates):
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def keep(message):
+        received.put_nowait(message.payload)
+
+    sent = [bytes([number % 251]) * (4 << 20 if number == 40 else 10 * number) for number in range(80)]
+    with tls_broker() as broker:
+        base = broker.credentials.topics.base
+        async with secured(broker, CA_CERT=certificates.ca) as bus:
+            await bus.subscribe(f"{base}/control/+/x", keep)
+            await bus.wait_connected(PATIENCE)
+            await asyncio.gather(*(bus.publish(f"{base}/control/p/x", payload) for payload in sent))
+            async with asyncio.timeout(PATIENCE):
+                assert [await received.get() for _ in sent] == sent
+
+
 async def test_tls_refuses_a_broker_that_no_known_authority_signed(tls_broker):
     with tls_broker() as broker, structlog.testing.capture_logs() as logs:
         assert "certificate verify failed" in await trouble_of(secured(broker))
