@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 _LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
+
+
+class _Unfailing(io.TextIOBase):
+    """A stream that loses a line when its disk is full or its reader is gone: the work that the line is about goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _shape(_: Any, __: str, event: EventDict) -> EventDict:
@@ -34,14 +52,15 @@ def configure(level: str = "info", *, service: str = "") -> None:
         final = [structlog.dev.ConsoleRenderer()]
     else:
         final = [_shape, structlog.processors.JSONRenderer()]
+    stream = cast("TextIO", _Unfailing(sys.stderr))
     threshold = _LEVELS.get(level.lower(), 20)
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *shared, *final],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

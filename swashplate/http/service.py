@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import time
 import uuid
@@ -25,6 +26,8 @@ from swashplate.http.connection import Patience, Runner
 from swashplate.http.routes import Handler, Route, answer, refusal
 
 log = logging.get("http")
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 Check = Callable[[], Awaitable[None]]
 """Raises ``SwashplateError`` saying what is down."""
@@ -202,7 +205,10 @@ class HttpService:
             return refusal(InvalidRequestError(f"the body cannot be read: {reason}", code="malformed_body"))
         except (ConnectionResetError, asyncio.CancelledError):
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                log.error("no space for what was sent", method=request.method, path=request.path, reason=error.strerror)
+                return refusal(UnavailableError("the service's disk is full", code="disk_full"), request_id)
             log.exception("request handler failed", method=request.method, path=request.path)
             return refusal(SwashplateError("internal error", hint="the service's log has the details"), request_id)
 

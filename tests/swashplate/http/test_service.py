@@ -1,3 +1,4 @@
+import errno
 import json
 
 import aiohttp
@@ -23,6 +24,10 @@ async def conflict(_: web.Request) -> web.Response:
 
 async def broken(_: web.Request) -> web.Response:
     raise RuntimeError("a secret")
+
+
+async def full(_: web.Request) -> web.Response:
+    raise OSError(errno.ENOSPC, "No space left on device", "/where/it/is")
 
 
 async def numbers(request: web.Request) -> web.Response:
@@ -53,6 +58,7 @@ ROUTES = [
     ),
     Route("GET", "/conflict", conflict, "Conflict", errors=(409,)),
     Route("GET", "/broken", broken, "Broken"),
+    Route("GET", "/full", full, "Full", errors=(503,)),
     Route("GET", "/numbers/{id}", numbers, "Numbers", query={"limit": "How many"}),
 ]
 BODY = {"round_id": "r", "model_ref": "fl/models/m_v0", "participants": ["p"], "task_wasm_image": "i"}
@@ -330,3 +336,10 @@ async def test_an_answer_in_a_foreign_shape_is_still_an_error(url):
     async with service.serving("127.0.0.1", port), HttpClient() as client:
         with pytest.raises(NotFoundError, match="Dataset not found"):
             await client.get_json(f"http://127.0.0.1:{port}/gone")
+
+
+async def test_a_full_disk_is_an_outage_and_no_bug(url, session):
+    async with session.get(f"{url}/full") as response:
+        assert response.status == 503
+        body = await response.json()
+    assert (body["error"], body["code"]) == ("the service's disk is full", "disk_full")
