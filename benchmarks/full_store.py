@@ -13,8 +13,8 @@ import time
 from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from manager.states import TaskState
-from manager.tables import SCHEMA
+from manager.state.states import TaskState
+from manager.state.tables import SCHEMA
 from swashplate.database import Database
 
 TEAMS, BATCH = 10, 100

@@ -23,8 +23,8 @@ from benchmarks import local_stack
 from benchmarks.full_store import fill
 from benchmarks.lean_http import Connection
 from benchmarks.report import Report
-from manager.storage import FILE
-from manager.tables import SCHEMA
+from manager.state.storage import FILE
+from manager.state.tables import SCHEMA
 from swashplate.database import Database, database_url, sqlite_url
 
 SAMPLES = 100

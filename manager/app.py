@@ -8,36 +8,36 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from manager import store, tables
-from manager.acks import Acks
-from manager.api import Api
-from manager.attempts import TOLD_AGAIN_S, Attempts
-from manager.deployments import Deployments
-from manager.dialects import Dialect, OwnTopics
-from manager.dispatch import Dispatch
-from manager.drains import Drains
-from manager.group_api import GroupApi
-from manager.groups import Groups
-from manager.histories import Histories
-from manager.images import Images
-from manager.invocation_api import InvocationApi
-from manager.invocation_archive import InvocationArchive
-from manager.invocations import Invocations
-from manager.invoke_sender import InvokeSender
+from manager.api.groups import GroupApi
+from manager.api.invocations import InvocationApi
+from manager.api.metrics import ContractMetrics, ManagerMetrics
+from manager.api.proplets import PropletApi
+from manager.api.tasks import Api
+from manager.fleet.drains import Drains
+from manager.fleet.histories import Histories
+from manager.fleet.legacy import LegacyProplets, SharedTopics
+from manager.fleet.proplets import Proplets
+from manager.latent.deployments import Deployments
+from manager.latent.invocation_archive import InvocationArchive
+from manager.latent.invocations import Invocations
+from manager.latent.invoke_sender import InvokeSender
 from manager.learning import Learning
-from manager.leases import Leases
-from manager.ledger import Ledger
-from manager.legacy import LegacyProplets, SharedTopics
-from manager.load import Load
-from manager.metrics import ContractMetrics, ManagerMetrics
-from manager.offers import Offers
-from manager.parents import ParentResults
-from manager.progress import Progress
-from manager.proplet_api import PropletApi
-from manager.proplets import Proplets
-from manager.scheduler import Scheduler
+from manager.plans.groups import Groups
+from manager.plans.parents import ParentResults
+from manager.plans.progress import Progress
+from manager.plans.scheduler import Scheduler
 from manager.settings import ManagerSettings
+from manager.state import store, tables
+from manager.state.ledger import Ledger
 from manager.tasks import TaskService
+from manager.work.acks import Acks
+from manager.work.attempts import TOLD_AGAIN_S, Attempts
+from manager.work.dialects import Dialect, OwnTopics
+from manager.work.dispatch import Dispatch
+from manager.work.images import Images
+from manager.work.leases import Leases
+from manager.work.load import Load
+from manager.work.offers import Offers
 from swashplate import __version__, logging
 from swashplate.blobs import BlobStore
 from swashplate.bus import Bus

@@ -11,9 +11,9 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from manager.legacy import update_of
-from manager.records import Task
-from manager.states import TaskState
+from manager.fleet.legacy import update_of
+from manager.state.records import Task
+from manager.state.states import TaskState
 from swashplate import logging, topics
 from swashplate.bus import Bus, Received
 from swashplate.client import HttpClient

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from manager.placement import Strategy
-from manager.storage import StorageSettings
+from manager.state.storage import StorageSettings
+from manager.work.placement import Strategy
 from swashplate.access import NO_TOKEN, HttpSettings, Token
 from swashplate.mqtt_settings import MqttSettings
 from swashplate.settings import Seconds, named_after, setting

@@ -15,13 +15,13 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from manager import states, store
-from manager.attempts import Attempts
-from manager.ledger import Ledger
-from manager.load import Load
-from manager.proplets import Proplets
-from manager.records import Attempt, Task, spec_text
-from manager.states import TaskEvent, TaskState
+from manager.fleet.proplets import Proplets
+from manager.state import states, store
+from manager.state.ledger import Ledger
+from manager.state.records import Attempt, Task, spec_text
+from manager.state.states import TaskEvent, TaskState
+from manager.work.attempts import Attempts
+from manager.work.load import Load
 from swashplate import logging
 from swashplate.blobs import BlobStore, BlobWriter, sha256_digest
 from swashplate.database import Database

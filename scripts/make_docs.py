@@ -12,7 +12,7 @@ from typing import Any
 import coordinator.settings
 import coordinator.states
 import manager.settings
-import manager.states
+import manager.state.states
 import proplet.settings
 import proplet.states
 import provision.identity.settings
@@ -34,9 +34,9 @@ PROCESSES: list[tuple[str, type[Settings]]] = [
 ]
 
 MACHINES: list[tuple[str, Mapping[Any, Any]]] = [
-    ("Task (`manager/states.py`)", manager.states.TASK),
-    ("Attempt, as the manager sees it (`manager/states.py`)", manager.states.ATTEMPT),
-    ("Invocation of a latent task (`manager/states.py`)", manager.states.INVOCATION),
+    ("Task (`manager/state/states.py`)", manager.state.states.TASK),
+    ("Attempt, as the manager sees it (`manager/state/states.py`)", manager.state.states.ATTEMPT),
+    ("Invocation of a latent task (`manager/state/states.py`)", manager.state.states.INVOCATION),
     ("Attempt, in the proplet's journal (`proplet/states.py`)", proplet.states.TRANSITIONS),
     ("Round (`coordinator/states.py`)", coordinator.states.ROUND),
     ("Participant of a round (`coordinator/states.py`)", coordinator.states.PARTICIPANT),

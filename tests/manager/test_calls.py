@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from manager.calls import Answer, Deployment, after, choose, given
-from manager.records import AttemptKey, Invocation
-from manager.states import InvocationState
+from manager.latent.calls import Answer, Deployment, after, choose, given
+from manager.state.records import AttemptKey, Invocation
+from manager.state.states import InvocationState
 
 GUEST = Answer(None, "bad", "guest_trap")
 LOST = Answer(None, "lost", "proplet_restarted", retryable=True)

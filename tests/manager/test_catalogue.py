@@ -8,11 +8,11 @@ from itertools import count
 import pytest
 
 from benchmarks.full_store import fill
-from manager import store
-from manager.catalogue import Filter, facets_of, find
-from manager.records import Group, Task, spec_text
-from manager.states import TaskState
-from manager.tables import SCHEMA, task_counts, task_metadata, tasks
+from manager.state import store
+from manager.state.catalogue import Filter, facets_of, find
+from manager.state.records import Group, Task, spec_text
+from manager.state.states import TaskState
+from manager.state.tables import SCHEMA, task_counts, task_metadata, tasks
 from swashplate.database import Database
 from swashplate.messages import TaskCreate
 

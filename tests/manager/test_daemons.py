@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from manager import runs
+from manager.work import runs
 
 FAILED = {"error": "exit code 3", "code": "guest_exit"}
 DONE = {"results": "bye"}
@@ -21,7 +21,7 @@ async def accepted(p1):
 
 
 async def test_a_daemon_has_no_deadline(world, monkeypatch):
-    monkeypatch.setattr("manager.dispatch.LEASE_GRACE_S", 0.0)
+    monkeypatch.setattr("manager.work.dispatch.LEASE_GRACE_S", 0.0)
     async with world.manager(), world.proplet("p1") as p1:
         task = await daemon(world, timeout_s=0.01)
         start = await accepted(p1)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from manager.dag import Declared, Mode, Node, Plan, advance, group_state, halt, order, resolve, roots
-from manager.states import TaskState
+from manager.plans.dag import Declared, Mode, Node, Plan, advance, group_state, halt, order, resolve, roots
+from manager.state.states import TaskState
 from swashplate.errors import InvalidRequestError
 
 P, S, R, C, F, K, I = TaskState  # noqa: E741

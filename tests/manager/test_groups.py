@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from manager.parents import MOST_IN_START
+from manager.plans.parents import MOST_IN_START
 
 IMAGE = "registry/image:1"
 
@@ -344,8 +344,8 @@ async def test_a_task_whose_start_is_impossible_fails_its_branch(world):
 
 
 def _completed():
-    from manager.runs import Outcome
-    from manager.states import AttemptEvent
+    from manager.state.states import AttemptEvent
+    from manager.work.runs import Outcome
 
     return Outcome(AttemptEvent.COMPLETED, "null")
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from manager import histories, sample_store, tables
+from manager.fleet import histories
+from manager.state import sample_store, tables
 from swashplate.database import Database, sqlite_url
 from swashplate.messages import PropletMetrics, TaskMetrics
 

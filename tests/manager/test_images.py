@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manager.images import Images
+from manager.work.images import Images
 from swashplate.bus import MemoryBroker, MemoryBus
 from swashplate.errors import UnavailableError
 from swashplate.topics import Topics

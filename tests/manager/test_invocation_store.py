@@ -1,9 +1,9 @@
 """Invocations and samples in the database, on SQLite and on PostgreSQL."""
 
-from manager import invocation_store, sample_store, store
-from manager.records import Invocation, Task, spec_text
-from manager.states import InvocationState, TaskState
-from manager.tables import SCHEMA
+from manager.state import invocation_store, sample_store, store
+from manager.state.records import Invocation, Task, spec_text
+from manager.state.states import InvocationState, TaskState
+from manager.state.tables import SCHEMA
 from swashplate.database import Database
 from swashplate.messages import TaskCreate
 

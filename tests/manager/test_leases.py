@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def impatient(world, monkeypatch):
-    monkeypatch.setattr("manager.leases.HEARING_S", 0.0)
+    monkeypatch.setattr("manager.work.leases.HEARING_S", 0.0)
     world.heartbeat_s = "0.1"
     world.settings["MANAGER_LEASE"] = "0.2"
     return world
@@ -294,7 +294,7 @@ async def test_a_clock_that_is_set_forward_makes_nobody_silent(world):
 
 
 async def test_a_clock_that_is_set_back_makes_no_lease_longer(impatient, monkeypatch):
-    monkeypatch.setattr("manager.dispatch.LEASE_GRACE_S", 0.0)
+    monkeypatch.setattr("manager.work.dispatch.LEASE_GRACE_S", 0.0)
     async with impatient.manager(), impatient.proplet("p1") as p1:
         task = await impatient.launch(timeout_s=0.3, proplet_id="p1")
         await p1.started()

@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from manager import histories, invoke_sender, legacy, proplets, store, tables
-from manager.dialects import Parents
-from manager.ledger import Ledger
-from manager.records import Attempt, Task
-from manager.states import AttemptState, TaskState
+from manager.fleet import histories, legacy, proplets
+from manager.latent import invoke_sender
+from manager.state import store, tables
+from manager.state.ledger import Ledger
+from manager.state.records import Attempt, Task
+from manager.state.states import AttemptState, TaskState
+from manager.work.dialects import Parents
 from swashplate.blobs import BlobStore
 from swashplate.bus import MemoryBroker, MemoryBus, Received
 from swashplate.database import Database, sqlite_url

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from manager import store
-from manager.catalogue import Filter, find
-from manager.ledger import Ledger
-from manager.records import AttemptKey
-from manager.states import AttemptState, TaskState
-from manager.tables import SCHEMA
+from manager.state import store
+from manager.state.catalogue import Filter, find
+from manager.state.ledger import Ledger
+from manager.state.records import AttemptKey
+from manager.state.states import AttemptState, TaskState
+from manager.state.tables import SCHEMA
 from manager.tasks import fingerprint
 from swashplate.database import Database
 from tests.support import schemas

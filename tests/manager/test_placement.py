@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manager.placement import Candidate, Requirements, Strategy, choose, explain
+from manager.work.placement import Candidate, Requirements, Strategy, choose, explain
 
 GIB = 1 << 30
 NAMES = ["p1", "p2", "p3", "p4", "p5"]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from manager import proplets
+from manager.fleet import proplets
 from swashplate.messages import Alive, Capabilities, PropletCreate
 from tests.manager.conftest import NAMES
 

@@ -4,8 +4,8 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manager.placement import Requirements
-from manager.queue import WaitingQueue
+from manager.work.placement import Requirements
+from manager.work.queue import WaitingQueue
 
 PROPLETS = ["p1", "p2", "p3"]
 

@@ -3,9 +3,9 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manager import ranking
-from manager.placement import Candidate, Requirements, Strategy, choose
-from manager.ranking import Ranking
+from manager.work import ranking
+from manager.work.placement import Candidate, Requirements, Strategy, choose
+from manager.work.ranking import Ranking
 from tests.manager.test_placement import fleets, requirements
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manager.records import Attempt, Task, spec_text
-from manager.runs import Outcome, begin, ended, follow, retry_delay
-from manager.states import AttemptEvent, AttemptState, IllegalEventError, TaskState
+from manager.state.records import Attempt, Task, spec_text
+from manager.state.states import AttemptEvent, AttemptState, IllegalEventError, TaskState
+from manager.work.runs import Outcome, begin, ended, follow, retry_delay
 from swashplate.messages import TaskCreate
 
 COMPLETED = Outcome(AttemptEvent.COMPLETED, '"ok"')

@@ -22,7 +22,7 @@ def now(world):
 
 
 def shown_time(when):
-    from manager.views import timestamp
+    from manager.api.views import timestamp
 
     return timestamp(when)
 

@@ -6,7 +6,7 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manager.schedules import LATE_S, Due, due, next_run
+from manager.plans.schedules import LATE_S, Due, due, next_run
 from swashplate.errors import InvalidRequestError
 
 BERLIN = "Europe/Berlin"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manager.states import (
+from manager.state.states import (
     ATTEMPT,
     INVOCATION,
     TASK,

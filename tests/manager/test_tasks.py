@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from manager import store
+from manager.state import store
 from swashplate.blobs import BlobStore
 from swashplate.messages import Alive, PropletCreate
 
@@ -312,7 +312,7 @@ async def test_a_result_counts_once_and_every_repetition_is_acknowledged(world):
 
 
 async def test_a_start_that_was_not_accepted_goes_out_again_when_the_proplet_is_back(world, monkeypatch):
-    monkeypatch.setattr("manager.offers.AGAIN_S", 3600)
+    monkeypatch.setattr("manager.work.offers.AGAIN_S", 3600)
     async with world.manager(), world.proplet("p1") as p1:
         task = await world.launch()
         first = await p1.started()
@@ -325,7 +325,7 @@ async def test_a_start_that_was_not_accepted_goes_out_again_when_the_proplet_is_
 
 
 async def test_an_attempt_without_a_result_ends_with_its_lease(world, monkeypatch):
-    monkeypatch.setattr("manager.dispatch.LEASE_GRACE_S", 0.05)
+    monkeypatch.setattr("manager.work.dispatch.LEASE_GRACE_S", 0.05)
     async with world.manager(), world.proplet("p1") as p1:
         task = await world.launch(timeout_s=0.1)
         await p1.status(await p1.started(), "accepted")
@@ -488,7 +488,7 @@ async def test_the_binary_of_a_refused_request_is_not_kept_and_neither_is_one_th
 
 
 async def test_a_binary_stays_when_its_only_task_goes_while_another_is_given_it(world, monkeypatch):
-    monkeypatch.setattr("manager.ledger.RECENT", 0)
+    monkeypatch.setattr("manager.state.ledger.RECENT", 0)
     asked, go_on, is_used = threading.Event(), threading.Event(), store.is_used
 
     def slowly(db, digest):
@@ -513,7 +513,7 @@ async def test_a_binary_stays_when_its_only_task_goes_while_another_is_given_it(
 
 
 async def test_a_repetition_under_one_key_makes_one_task_though_the_first_is_not_written_yet(world, monkeypatch):
-    monkeypatch.setattr("manager.ledger.ANSWER_S", 0.3)
+    monkeypatch.setattr("manager.state.ledger.ANSWER_S", 0.3)
     begun, go_on, write = threading.Event(), threading.Event(), store.write
 
     def slowly(*args):

@@ -7,9 +7,10 @@ from collections import Counter
 from itertools import groupby, pairwise
 from typing import Any
 
-from manager import calls, invocation_store, store
-from manager.records import Attempt, Group, GroupState, Invocation, Task
-from manager.states import AttemptState, InvocationState, TaskState
+from manager.latent import calls
+from manager.state import invocation_store, store
+from manager.state.records import Attempt, Group, GroupState, Invocation, Task
+from manager.state.states import AttemptState, InvocationState, TaskState
 from swashplate.messages import Start
 from tests.simulation.plan import MINUTE_AT_S
 

@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any
 
 from manager.app import Manager
-from manager.load import requirements_of
 from manager.settings import ManagerSettings
+from manager.work.load import requirements_of
 from swashplate.client import HttpClient
 from swashplate.testing import FaultyBus, Process, VirtualDatabase
 from tests.simulation.plan import HEARTBEAT_S, SILENCE_S

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from manager import progress
-from manager.attempts import Attempts
-from manager.dag import Node
-from manager.dispatch import Dispatch
-from manager.leases import Leases
-from manager.ledger import Ledger
-from manager.scheduler import Scheduler
+from manager.plans import progress
+from manager.plans.dag import Node
+from manager.plans.scheduler import Scheduler
+from manager.state.ledger import Ledger
+from manager.work.attempts import Attempts
+from manager.work.dispatch import Dispatch
+from manager.work.leases import Leases
 from proplet.attempts import Attempts as PropletAttempts
 from proplet.outbox import Outbox
 from tests.simulation.plan import Plan, Step, drawn

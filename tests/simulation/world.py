@@ -12,7 +12,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
-from manager import tables
+from manager.state import tables
 from swashplate.bus import Received
 from swashplate.errors import SwashplateError
 from swashplate.messages import Ack, Resolve, Resolved, Result, Start

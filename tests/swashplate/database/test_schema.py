@@ -161,7 +161,7 @@ async def test_migrated_and_fresh_databases_have_the_same_schema(new_database):
 def test_a_start_without_a_migration_does_not_import_alembic(tmp_path):
     program = (
         "import asyncio, sys; from pathlib import Path; from swashplate.database import Database, sqlite_url\n"
-        "from manager.tables import SCHEMA\n"
+        "from manager.state.tables import SCHEMA\n"
         "async def main():\n"
         "    for _ in range(2):\n"
         "        async with Database(sqlite_url(Path('x.db')), SCHEMA): pass\n"

@@ -1,0 +1,1 @@
+"""The manager over HTTP: its routes and the shape of its answers."""

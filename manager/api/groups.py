@@ -1,0 +1,235 @@
+"""Jobs and workflows over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import Field
+
+from manager.api.tasks import KEY, LIMIT, WAIT
+from manager.api.views import TaskView, Time, timestamp
+from manager.plans.groups import Groups, Whole
+from manager.state.records import Group, GroupState, Task
+from swashplate.http import OFFSET, Choice, Route, Text, answer, read_body
+from swashplate.messages import JobCreate, Message, WorkflowCreate
+
+GROUP_STATUS = Choice(
+    name="status", text="Only those in this state.", choices=tuple(state.name.lower() for state in GroupState)
+)
+Status = Literal["pending", "running", "completed", "failed"]
+
+
+class WorkflowView(Message):
+    """A workflow. It runs until all its tasks have ended; a failure that a task with ``run_if: failure`` has dealt with does
+    not make it fail.
+    """
+
+    workflow_id: str
+    name: str
+    state: int = Field(description="`status` as a number: 0 pending, 2 running, 3 completed, 4 failed.")
+    status: Status
+    start_time: str = Time
+    finish_time: str = Time
+    created_at: str = Time
+    updated_at: str = Time
+    tasks: list[TaskView] = Field(description="In the order in which they were given.")
+
+
+class JobView(Message):
+    """A job. Its first failure stops what runs and skips the rest; it has failed when all of it has ended."""
+
+    job_id: str
+    name: str
+    execution_mode: Literal["parallel", "sequential", "configurable"]
+    state: int = Field(description="`status` as a number: 0 pending, 2 running, 3 completed, 4 failed.")
+    status: Status
+    start_time: str = Time
+    finish_time: str = Time
+    created_at: str = Time
+    updated_at: str = Time
+    tasks: list[TaskView] = Field(description="In the order in which they were given.")
+
+
+class WorkflowPage(Message):
+    offset: int
+    limit: int
+    total: int = Field(description="How many there are without offset and limit.")
+    workflows: list[WorkflowView]
+
+
+class JobPage(Message):
+    offset: int
+    limit: int
+    total: int = Field(description="How many there are without offset and limit.")
+    jobs: list[JobView]
+
+
+class WorkflowDone(Message):
+    message: str
+    workflow_id: str
+
+
+class JobDone(Message):
+    message: str
+    job_id: str
+
+
+IMAGE = "localhost:5000/add:latest"
+WORKFLOW_EXAMPLE = {
+    "name": "nightly",
+    "start": True,
+    "tasks": [
+        {"name": "fetch", "image_url": IMAGE},
+        {"name": "train", "image_url": IMAGE, "depends_on": ["fetch"]},
+        {"name": "repair", "image_url": IMAGE, "depends_on": ["train"], "run_if": "failure"},
+    ],
+}
+JOB_EXAMPLE = {
+    "name": "import",
+    "execution_mode": "sequential",
+    "start": True,
+    "tasks": [{"name": "load", "image_url": IMAGE}, {"name": "check", "image_url": IMAGE}],
+}
+
+
+class GroupApi:
+    """``shown`` is how a task is shown, with what only the present knows."""
+
+    def __init__(self, groups: Groups, shown: Callable[[Task], dict[str, Any]]) -> None:
+        self._groups = groups
+        self._shown = shown
+
+    def routes(self) -> list[Route]:
+        return [
+            *_Routes(self._groups, self._shown, "job").routes(JobCreate, JobView, JobPage, JobDone, JOB_EXAMPLE),
+            *_Routes(self._groups, self._shown, "workflow").routes(
+                WorkflowCreate, WorkflowView, WorkflowPage, WorkflowDone, WORKFLOW_EXAMPLE
+            ),
+        ]
+
+
+class _Routes:
+    """Those of one kind, ``job`` or ``workflow``."""
+
+    def __init__(self, groups: Groups, shown: Callable[[Task], dict[str, Any]], kind: str) -> None:
+        self._groups = groups
+        self._shown = shown
+        self._kind = kind
+        self._many = f"{kind}s"
+
+    def routes(
+        self,
+        body: type[JobCreate | WorkflowCreate],
+        view: type[Message],
+        page: type[Message],
+        done: type[Message],
+        example: dict[str, Any],
+    ) -> list[Route]:
+        kind, many, self._body = self._kind, self._many, body
+        one = Text(name="group_id", text=f"The {kind}.", place="path", longest=256)
+        path = f"/{many}/{{group_id}}"
+        return [
+            Route(
+                "POST",
+                f"/{many}",
+                self._create,
+                f"Create a {kind} with all its tasks, and start it when the body says so",
+                description="``depends_on`` of a task holds names or ids of other tasks of the same body. A repetition"
+                f" under the same ``Idempotency-Key`` is answered 200 with the {kind} of the first.",
+                parameters=(KEY,),
+                body=body,
+                body_example=example,
+                answer=view,
+                status=201,
+                also={200: view},
+                errors=(404, 409, 503),
+                headers={"Location": f"The {kind}'s path."},
+            ),
+            Route(
+                "GET",
+                f"/{many}",
+                self._list,
+                f"{many.capitalize()}, newest first",
+                parameters=(OFFSET, LIMIT, GROUP_STATUS),
+                answer=page,
+                errors=(503,),
+            ),
+            Route("GET", path, self._get, f"One {kind}", parameters=(one, WAIT), answer=view, errors=(404, 503)),
+            Route(
+                "DELETE",
+                path,
+                self._delete,
+                "Delete it, with all its tasks",
+                parameters=(one,),
+                status=204,
+                errors=(404, 409, 503),
+            ),
+            Route(
+                "POST",
+                f"{path}/start",
+                self._start,
+                "Start it (again)",
+                description="One that has ended runs again as a whole; every task keeps the attempts of its earlier runs.",
+                parameters=(one,),
+                answer=done,
+                errors=(404, 409, 503),
+            ),
+            Route(
+                "POST",
+                f"{path}/stop",
+                self._stop,
+                "Stop it",
+                description="What runs is stopped, what has not begun is skipped.",
+                parameters=(one,),
+                answer=done,
+                errors=(404, 409, 503),
+            ),
+        ]
+
+    def _json(self, whole: Whole) -> dict[str, Any]:
+        group = whole.group
+        mode = {"execution_mode": group.mode} if self._kind == "job" else {}
+        return {
+            f"{self._kind}_id": group.id,
+            "name": group.name,
+            **mode,
+            "state": int(group.state),
+            "status": group.state.name.lower(),
+            "start_time": timestamp(group.started_at),
+            "finish_time": timestamp(group.finished_at),
+            "created_at": timestamp(group.created_at),
+            "updated_at": timestamp(group.updated_at),
+            "tasks": [self._shown(task) for task in whole.tasks],
+        }
+
+    async def _create(self, request: web.Request) -> web.Response:
+        body = await read_body(request, self._body)
+        whole, new = await self._groups.create(body, key=KEY.of(request) or None)
+        location = f"/{self._many}/{whole.group.id}"
+        return answer(self._json(whole), status=201 if new else 200, headers={"Location": location})
+
+    async def _list(self, request: web.Request) -> web.Response:
+        offset, limit, status = OFFSET.of(request), LIMIT.of(request), GROUP_STATUS.of(request)
+        state = GroupState[status.upper()] if status else None
+        total, page = await self._groups.list(self._kind, offset, limit, state)
+        shown = [self._json(whole) for whole in page]
+        return answer({"offset": offset, "limit": limit, "total": total, self._many: shown})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        whole = await self._groups.get(self._kind, request.match_info["group_id"], WAIT.of(request))
+        return answer(self._json(whole))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        await self._groups.delete(self._kind, request.match_info["group_id"])
+        return web.Response(status=204)
+
+    async def _start(self, request: web.Request) -> web.Response:
+        return self._done(await self._groups.start(self._kind, request.match_info["group_id"]), "started")
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        return self._done(await self._groups.stop(self._kind, request.match_info["group_id"]), "stopped")
+
+    def _done(self, group: Group, what: str) -> web.Response:
+        return answer({"message": f"{self._kind} {what}", f"{self._kind}_id": group.id})

@@ -1,0 +1,141 @@
+"""The routes to call a latent task, and to look at its calls."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import Field
+
+from manager.api.views import Time, timestamp
+from manager.latent.invocation_archive import InvocationArchive
+from manager.latent.invocations import Invocations
+from manager.state.records import Invocation
+from manager.state.states import InvocationState
+from swashplate.http import OFFSET, Route, Seconds, Text, answer, limit_of, read_body
+from swashplate.messages import InvokeRequest, Message
+
+LIMIT = limit_of(100)
+TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
+INVOCATION_ID = Text(name="invocation_id", text="The invocation.", place="path", longest=256)
+WAIT = Seconds(name="wait", text="Answer when it has ended, or after so many seconds.", high=300)
+STATUS_OF = {"not_ready": 503, "busy": 503, "timeout": 504, "task_not_active": 409}
+"""HTTP's status for an invocation that failed with this code while its caller waited; 502 for whatever its proplet says."""
+
+
+class InvocationView(Message):
+    """One call of a latent task. ``results``, or ``error`` and ``code``, are there once it has ended."""
+
+    invocation_id: str
+    task_id: str
+    proplet_id: str = Field(default="", description="Where it runs or ran last.")
+    status: Literal["queued", "running", "completed", "failed"]
+    created_at: str = Time
+    finish_time: str = Time
+    results: Any = None
+    error: str = ""
+    code: str = ""
+
+
+class InvocationPage(Message):
+    offset: int
+    limit: int
+    total: int = Field(description="How many there are without offset and limit.")
+    invocations: list[InvocationView]
+
+
+class Invoked(Message):
+    invoked: Literal[True]
+    results: Any
+    invocation_id: str
+
+
+def invocation_json(invocation: Invocation) -> dict[str, Any]:
+    return {
+        "invocation_id": invocation.id,
+        "task_id": invocation.task_id,
+        **({"proplet_id": invocation.proplet_id} if invocation.proplet_id else {}),
+        "status": str(invocation.state),
+        "created_at": timestamp(invocation.created_at),
+        "finish_time": timestamp(invocation.finished_at),
+        **({"results": json.loads(invocation.result)} if invocation.result else {}),
+        **({"error": invocation.error, "code": invocation.code} if invocation.error else {}),
+    }
+
+
+class InvocationApi:
+    def __init__(self, invocations: Invocations, archive: InvocationArchive) -> None:
+        self._invocations = invocations
+        self._archive = archive
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                "POST",
+                "/tasks/{task_id}/invoke",
+                self._invoke,
+                "Call a latent task",
+                description="Waits for the result, at most ``timeout_s`` seconds, unless the body says ``async``. A failure"
+                " names the invocation, too. A call runs at most once, unless its task has retries.",
+                parameters=(TASK_ID,),
+                body=InvokeRequest,
+                body_required=False,
+                body_example={"inputs": ["2", "40"], "timeout_s": 30},
+                answer=Invoked,
+                also={202: InvocationView},
+                headers={"Location": "With 202: the invocation's path."},
+                errors=(404, 409, 502, 503, 504),
+                example={"invoked": True, "results": "42", "invocation_id": "9f0c6ad4-1d0c-4d0e-8a3e-6a4b5f1c2d3e"},
+                tag="tasks",
+            ),
+            Route(
+                "GET",
+                "/tasks/{task_id}/invocations",
+                self._list,
+                "Its invocations, newest first",
+                parameters=(TASK_ID, OFFSET, LIMIT),
+                answer=InvocationPage,
+                errors=(404, 503),
+                tag="tasks",
+            ),
+            Route(
+                "GET",
+                "/tasks/{task_id}/invocations/{invocation_id}",
+                self._get,
+                "One invocation",
+                parameters=(TASK_ID, INVOCATION_ID, WAIT),
+                answer=InvocationView,
+                errors=(404, 503),
+                tag="tasks",
+            ),
+        ]
+
+    async def _invoke(self, request: web.Request) -> web.Response:
+        asked = await read_body(request, InvokeRequest) if request.body_exists else InvokeRequest()
+        invocation = await self._invocations.invoke(request.match_info["task_id"], asked)
+        if asked.later:
+            location = f"/tasks/{invocation.task_id}/invocations/{invocation.id}"
+            return answer(invocation_json(invocation), status=202, headers={"Location": location})
+        ended = await self._invocations.wait(invocation)
+        if ended.state is InvocationState.COMPLETED:
+            results = json.loads(ended.result) if ended.result else None
+            return answer({"invoked": True, "results": results, "invocation_id": ended.id})
+        if not ended.state.ended:  # the database cannot write: what is known is not durable
+            hint = f"GET /tasks/{ended.task_id}/invocations/{ended.id} tells when it has ended"
+            failed = {"error": "its result is not recorded yet", "code": "unavailable", "hint": hint}
+            return answer({**failed, "invocation_id": ended.id}, status=503)
+        failed = {"error": ended.error or "", "code": ended.code or "failed"}
+        return answer({**failed, "invocation_id": ended.id}, status=STATUS_OF.get(failed["code"], 502))
+
+    async def _list(self, request: web.Request) -> web.Response:
+        offset, limit = OFFSET.of(request), LIMIT.of(request)
+        total, page = await self._archive.list(request.match_info["task_id"], offset, limit)
+        shown = [invocation_json(each) for each in page]
+        return answer({"offset": offset, "limit": limit, "total": total, "invocations": shown})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        found = await self._archive.get(
+            request.match_info["task_id"], request.match_info["invocation_id"], WAIT.of(request)
+        )
+        return answer(invocation_json(found))

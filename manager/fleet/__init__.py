@@ -1,0 +1,1 @@
+"""The proplets: who they are, how they are, and those of Propeller."""

@@ -1,0 +1,1 @@
+"""What starts tasks by itself: jobs and workflows, and the clock."""

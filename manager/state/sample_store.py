@@ -1,0 +1,39 @@
+"""What was measured, as it is kept: a ring of rows for each proplet and each task. Every function takes an open transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, select
+
+from manager.state.tables import samples
+from swashplate.database import upsert
+
+
+def task_subject(task_id: str) -> str:
+    return f"task {task_id}"
+
+
+def proplet_subject(proplet_id: str) -> str:
+    return f"proplet {proplet_id}"
+
+
+def last_number(db: Connection, subject: str) -> int:
+    """The number of the newest one, counted from 1; 0 when there is none."""
+    wanted = select(func.coalesce(func.max(samples.c.number), 0)).where(samples.c.subject == subject)
+    return int(db.execute(wanted).scalar_one())
+
+
+def save(db: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    db.execute(upsert(db, samples), rows)
+
+
+def newest(db: Connection, subject: str, most: int) -> list[str]:
+    """The newest ``most`` ones, newest first."""
+    wanted = select(samples.c.sample).where(samples.c.subject == subject).order_by(samples.c.number.desc())
+    return [row.sample for row in db.execute(wanted.limit(most))]
+
+
+def erase(db: Connection, subjects: Iterable[str]) -> None:
+    db.execute(delete(samples).where(samples.c.subject.in_(list(subjects))))

@@ -1,0 +1,232 @@
+"""What is written to the manager's tables, in bulk, and the questions that are asked of them.
+
+Every function takes an open transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import Connection, Table, bindparam, delete, func, select
+
+from manager.state import catalogue, sample_store
+from manager.state.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task
+from manager.state.states import AttemptState, TaskState
+from manager.state.tables import attempts, groups, invocations, proplets, tasks
+from swashplate.database import upsert
+from swashplate.messages import TaskCreate
+
+_ACTIVE = [int(TaskState.SCHEDULED), int(TaskState.RUNNING)]
+
+
+# Records and rows.
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    row = {field.name: getattr(record, field.name) for field in fields(record)}
+    if row.get("error"):
+        # A guest may put it there; PostgreSQL would refuse it, and the whole batch with it, for ever.
+        row["error"] = row["error"].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return row
+
+
+def _task_row(task: Task) -> dict[str, Any]:
+    row = _plain(task)
+    del row["spec"]
+    return {**row, "name": task.spec.name, "state": int(task.state)}
+
+
+def _attempt_row(attempt: Attempt) -> dict[str, Any]:
+    return {**_plain(attempt), "state": str(attempt.state)}
+
+
+def _group_row(group: Group) -> dict[str, Any]:
+    return {**_plain(group), "state": int(group.state)}
+
+
+def _invocation_row(invocation: Invocation) -> dict[str, Any]:
+    return {**_plain(invocation), "state": str(invocation.state)}
+
+
+def _task(row: Any) -> Task:
+    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
+    del values["name"]
+    values["spec"] = TaskCreate.decode(values["spec_text"])
+    values["state"] = TaskState(values["state"])
+    return Task(**values)
+
+
+def _attempt(row: Any) -> Attempt:
+    return Attempt(**{**row._mapping, "state": AttemptState(row.state)})  # noqa: SLF001
+
+
+def _group(row: Any) -> Group:
+    return Group(**{**row._mapping, "state": GroupState(row.state)})  # noqa: SLF001
+
+
+_TABLES: dict[type[Any], tuple[Table, Any]] = {
+    Task: (tasks, _task_row),
+    Attempt: (attempts, _attempt_row),
+    Group: (groups, _group_row),
+    Invocation: (invocations, _invocation_row),
+}
+
+
+_TASK = select(tasks).where(tasks.c.id == bindparam("wanted"))
+_TASK_BY_KEY = select(tasks).where(tasks.c.idempotency_key == bindparam("wanted"))
+_LAST_SEQ = select(func.coalesce(func.max(tasks.c.seq), 0))
+_ACTIVE_TASKS = select(tasks).where(tasks.c.state.in_(_ACTIVE))
+_ENDED_LEARNING = (
+    select(tasks)
+    .where(tasks.c.finished_at >= bindparam("since"), tasks.c.spec_text.contains('"kind":"federated"'))
+    .order_by(tasks.c.finished_at)
+)
+_ATTEMPTS = select(attempts).where(attempts.c.task_id == bindparam("wanted")).order_by(attempts.c.number)
+_ATTEMPT = select(attempts).where(attempts.c.task_id == bindparam("wanted"), attempts.c.number == bindparam("attempt"))
+_ACTIVE_ATTEMPTS = (
+    select(attempts)
+    .join(tasks, (tasks.c.id == attempts.c.task_id) & (tasks.c.run == attempts.c.run))
+    .where(tasks.c.state.in_(_ACTIVE))
+)
+_ACTIVE_GROUPS = select(groups).where(groups.c.state == int(GroupState.RUNNING))
+_ALL_PROPLETS = select(proplets.c.id, proplets.c.description, proplets.c.last_seen)
+
+
+def _entry(task: Task) -> catalogue.Entry:
+    return catalogue.Entry(task.id, task.seq, int(task.state), task.spec_text, task.spec.name, task.spec.metadata)
+
+
+def write(db: Connection, records: Sequence[Record], erased: Mapping[type[Any], Sequence[str]]) -> None:
+    """Insert or replace all of these, with one statement per table; delete the tasks and groups with the ids ``erased``."""
+    rows: dict[type[Any], list[dict[str, Any]]] = {}
+    for record in records:
+        rows.setdefault(type(record), []).append(_TABLES[type(record)][1](record))
+    listed = catalogue.Changes(db)
+    listed.put([_entry(record) for record in records if isinstance(record, Task)])
+    listed.drop(erased.get(Task, ()))
+    for kind, values in rows.items():
+        db.execute(upsert(db, _TABLES[kind][0]), values)
+    listed.write()
+    for ids in catalogue.chunks(erased.get(Task, ())):
+        db.execute(delete(attempts).where(attempts.c.task_id.in_(ids)))
+        db.execute(delete(invocations).where(invocations.c.task_id.in_(ids)))
+        sample_store.erase(db, map(sample_store.task_subject, ids))
+        db.execute(delete(tasks).where(tasks.c.id.in_(ids)))
+    for group_id in erased.get(Group, ()):
+        db.execute(delete(groups).where(groups.c.id == group_id))
+
+
+# Tasks and attempts.
+
+
+def get_task(db: Connection, task_id: str) -> Task | None:
+    row = db.execute(_TASK, {"wanted": task_id}).first()
+    return None if row is None else _task(row)
+
+
+def tasks_with(db: Connection, ids: Iterable[str]) -> list[Task]:
+    return [_task(row) for row in db.execute(select(tasks).where(tasks.c.id.in_(list(ids))))]
+
+
+def task_by_key(db: Connection, key: str) -> Task | None:
+    row = db.execute(_TASK_BY_KEY, {"wanted": key}).first()
+    return None if row is None else _task(row)
+
+
+def last_seq(db: Connection) -> int:
+    return int(db.execute(_LAST_SEQ).scalar_one())
+
+
+def active_tasks(db: Connection) -> list[Task]:
+    return [_task(row) for row in db.execute(_ACTIVE_TASKS)]
+
+
+def scheduled_tasks(db: Connection) -> list[tuple[str, float]]:
+    """Id and next run of every task that is to run at a certain time."""
+    rows = db.execute(select(tasks.c.id, tasks.c.next_run).where(tasks.c.next_run > 0))
+    return [(row.id, row.next_run) for row in rows]
+
+
+def list_tasks(
+    db: Connection, offset: int, limit: int, filters: Mapping[str, Any] | None = None
+) -> tuple[int, list[Task]]:
+    """The total, and one page, newest first; ``filters``: the fields of ``catalogue.Filter``."""
+    total, page = catalogue.find(db, catalogue.Filter(**(filters or {})), offset, limit)
+    rows = db.execute(select(tasks).where(tasks.c.seq.in_(page)).order_by(tasks.c.seq.desc()))
+    return total, [_task(row) for row in rows]
+
+
+def is_used(db: Connection, digest: str) -> bool:
+    """Does any task have this binary?"""
+    return db.execute(select(tasks.c.id).where(tasks.c.digest == digest).limit(1)).first() is not None
+
+
+def get_attempt(db: Connection, key: AttemptKey) -> Attempt | None:
+    row = db.execute(_ATTEMPT, {"wanted": key.task_id, "attempt": key.number}).first()
+    return None if row is None else _attempt(row)
+
+
+def attempts_of(db: Connection, task_id: str) -> list[Attempt]:
+    rows = db.execute(_ATTEMPTS, {"wanted": task_id})
+    return [_attempt(row) for row in rows]
+
+
+def attempts_of_active(db: Connection) -> list[Attempt]:
+    """Every attempt of the present run of a task that has not ended."""
+    return [_attempt(row) for row in db.execute(_ACTIVE_ATTEMPTS)]
+
+
+def learning_ended_since(db: Connection, since: float) -> list[Task]:
+    """Those of rounds, oldest first. Of all there may be hundreds of thousands, and nobody else asks."""
+    rows = db.execute(_ENDED_LEARNING, {"since": since})
+    return [_task(row) for row in rows]
+
+
+# Jobs and workflows.
+
+
+def get_group(db: Connection, group_id: str) -> Group | None:
+    row = db.execute(select(groups).where(groups.c.id == group_id)).first()
+    return None if row is None else _group(row)
+
+
+def active_groups(db: Connection) -> list[Group]:
+    return [_group(row) for row in db.execute(_ACTIVE_GROUPS)]
+
+
+def tasks_of_groups(db: Connection, ids: Iterable[str]) -> list[Task]:
+    """In the order in which they were given."""
+    wanted = select(tasks).where(tasks.c.group_id.in_(list(ids))).order_by(tasks.c.group_id, tasks.c.position)
+    return [_task(row) for row in db.execute(wanted)]
+
+
+def list_groups(
+    db: Connection, kind: str, offset: int, limit: int, state: GroupState | None = None
+) -> tuple[int, list[Group]]:
+    """The total, and one page, newest first."""
+    wanted = [groups.c.kind == kind] + ([groups.c.state == int(state)] if state is not None else [])
+    total = db.execute(select(func.count()).select_from(groups).where(*wanted)).scalar_one()
+    page = select(groups).where(*wanted).order_by(groups.c.created_at.desc(), groups.c.id)
+    return total, [_group(row) for row in db.execute(page.offset(offset).limit(limit))]
+
+
+# Proplets.
+
+
+def save_proplet(db: Connection, proplet_id: str, description: dict[str, Any], now: float) -> None:
+    text = json.dumps(description)
+    db.execute(upsert(db, proplets), {"id": proplet_id, "description": text, "last_seen": now})
+
+
+def delete_proplet(db: Connection, proplet_id: str) -> None:
+    db.execute(delete(proplets).where(proplets.c.id == proplet_id))
+    sample_store.erase(db, [sample_store.proplet_subject(proplet_id)])
+
+
+def all_proplets(db: Connection) -> Sequence[tuple[str, dict[str, Any], float]]:
+    """``(id, description, last seen)`` of every proplet that ever registered."""
+    rows = db.execute(_ALL_PROPLETS)
+    return [(row.id, json.loads(row.description), row.last_seen) for row in rows]

@@ -1,0 +1,402 @@
+"""The life of an attempt after it was begun: accepted, ended once, replaced or not; and the stops.
+
+The only room that changes attempts that proplets have. The rest follows: the ledger remembers, the load and the lease are
+settled, and whoever follows tasks is told when it is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from manager.fleet.proplets import Proplets
+from manager.state import states
+from manager.state.ledger import Ledger
+from manager.state.records import Attempt, AttemptKey, Task
+from manager.state.states import AttemptEvent, AttemptState, TaskEvent
+from manager.work import runs
+from manager.work.acks import Acks
+from manager.work.dialects import Dialect
+from manager.work.dispatch import Dispatch
+from manager.work.leases import Leases
+from manager.work.load import Load
+from manager.work.offers import Offers
+from manager.work.runs import Outcome
+from swashplate import logging, topics
+from swashplate.bus import Bus, BusError, Received
+from swashplate.errors import SwashplateError
+from swashplate.messages import Alive, AttemptStatus, Result, TaskCreate
+from swashplate.service import Tasks
+
+log = logging.get("attempts")
+
+TOLD_AGAIN_S = 600.0
+STOP_S = 1.5
+"""How long a proplet may take to say that it has stopped an attempt, before that is taken for granted."""
+
+
+class Observer(Protocol):
+    """Somebody who follows tasks without taking part."""
+
+    def task_refused(self, spec: TaskCreate, error: SwashplateError) -> None: ...
+
+    def task_started(self, task: Task) -> None: ...
+
+    def task_ended(self, task: Task) -> None:
+        """It is durable. Perhaps more than once: those that ended shortly before a restart are told of again."""
+
+
+def stopped(reason: str = "stopped") -> Outcome:
+    return Outcome(AttemptEvent.INTERRUPTED, None, reason, "stopped")
+
+
+class Attempts:
+    def __init__(
+        self,
+        bus: Bus,
+        names: topics.Topics,
+        ledger: Ledger,
+        proplets: Proplets,
+        load: Load,
+        dispatch: Dispatch,
+        offers: Offers,
+        leases: Leases,
+        dialect_of: Callable[[str], Dialect],
+        acks: Acks,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._bus = bus
+        self._topics = names
+        self._ledger = ledger
+        self._proplets = proplets
+        self._load = load
+        self._dispatch = dispatch
+        self._offers = offers
+        self._leases = leases
+        self._dialect_of = dialect_of
+        self._acks = acks
+        self._clock = clock
+        self._work = Tasks(log)
+        self._stops: dict[AttemptKey, asyncio.TimerHandle] = {}
+        self._stages: dict[AttemptKey, str] = {}
+        self._ending: dict[str, asyncio.Future[None]] = {}
+        self.ended: Counter[str] = Counter()
+        """How many ended, by state."""
+        self.observers: list[Observer] = []
+        self.consequences: list[Callable[[Task], Any]] = []
+        """Called when a task has ended, with what follows from it to be put before that is written."""
+        self.on_ready: Callable[[Task, Attempt], Any] = lambda _task, _attempt: None
+        self.on_gone: Callable[[Task, Attempt], Any] = lambda _task, _attempt: None
+        """Called when an attempt has ended, whatever becomes of its task."""
+
+    async def open(self) -> None:
+        """Declare the subscriptions; call before the bus connects."""
+        await self._bus.subscribe(self._topics.every_proplet("status"), self._said_status)
+        await self._bus.subscribe(self._topics.every_proplet("results"), self._said_result)
+        self._bus.on_connect(self._stops_again)
+        self._proplets.on_join(self._joined)
+        self._proplets.on_report(self._reported)
+        self._proplets.on_change(self._changed)
+        self._offers.on_taken = self._taken
+        self._offers.on_impossible = self._impossible
+        self._dispatch.on_offered = self._leases.begin
+        self._dispatch.on_impossible = self._impossible
+        self._leases.on_over = self._over
+        self._leases.on_unknown = self._offers.begin
+        self._leases.on_unwanted = self._unwanted
+
+    def accepted_by(self, proplet_id: str) -> list[AttemptKey]:
+        """What this proplet has accepted and not ended."""
+        found = [self._ledger.attempt(key) for key in self._load.held_by(proplet_id)]
+        return [attempt.key for attempt in found if attempt is not None and attempt.state.held]
+
+    def recover(self, ended: Sequence[Task]) -> None:
+        """Take up every attempt that had not ended when the process did; ``ended`` are tasks that ended shortly before."""
+        for proplet in self._proplets.list():
+            self._load.refresh(proplet.id)
+        for attempt in sorted(self._ledger.open_attempts(), key=lambda each: each.number):
+            task = self._ledger.task(attempt.task_id)
+            assert task is not None
+            if attempt.state is AttemptState.QUEUED:
+                self._dispatch.enqueue(task, attempt)
+                continue
+            self._load.give(task, attempt)
+            self._leases.begin(attempt)
+            if attempt.state is AttemptState.READY:
+                self._load.idle(attempt)
+                self.on_ready(task, attempt)
+            if attempt.stop_at is not None:
+                self._stop_at_proplet(attempt)
+            elif attempt.state is AttemptState.OFFERED:
+                self._offers.begin(attempt.key)
+        self._dispatch.place()
+        for task in ended:
+            self._tell_ended(task)
+
+    async def interrupt_everything(self) -> None:
+        """Stop whatever is active, and wait until each has ended; the proplets have ``STOP_S`` to say so."""
+        for task in self._ledger.active_tasks():
+            if not task.stopping:
+                self.stop(task)
+        everything = asyncio.gather(*(self._ends(task.id) for task in self._ledger.active_tasks()))
+        await asyncio.wait([everything], timeout=2 * STOP_S)
+
+    def _ends(self, task_id: str) -> asyncio.Future[None]:
+        return self._ending.setdefault(task_id, asyncio.get_running_loop().create_future())
+
+    async def close(self) -> None:
+        for timer in self._stops.values():
+            timer.cancel()
+        await self._work.close()
+
+    def stage(self, key: AttemptKey) -> str:
+        """What its proplet last said that it does with it."""
+        attempt = self._ledger.attempt(key)
+        ready = attempt is not None and attempt.state is AttemptState.READY
+        return "ready" if ready else self._stages.get(key, "")
+
+    # Beginning and stopping.
+
+    def begin(self, task: Task, targets: Sequence[str | None]) -> Task:
+        """The next run of ``task``, put and on its way; raises ``IllegalEventError`` when it is active."""
+        task, attempts = runs.begin(task, targets, self._clock())
+        self._ledger.put(task, *attempts)
+        for attempt in attempts:
+            self._dispatch.enqueue(task, attempt)
+        self._dispatch.place()
+        self._ledger.then(lambda: self._tell_started(task))
+        return task
+
+    def _tell_started(self, task: Task) -> None:
+        log.info("task started", task_id=task.id, name=task.spec.name, run=task.run)
+        for observer in self.observers:
+            observer.task_started(task)
+
+    def reprioritise(self, task: Task) -> None:
+        self._dispatch.reprioritise(task)
+        self._dispatch.place()
+
+    def stop(self, task: Task) -> None:
+        """End an active task: at once where no proplet has it, else when its proplet says so, or ``STOP_S`` later."""
+        task = task.changed(stopping=True, updated_at=self._clock())
+        self._ledger.put(task)
+        for attempt in self._ledger.attempts_of(task.id):
+            if not attempt.state.ended:
+                self._stop(attempt)
+
+    def move(self, attempt: Attempt) -> None:
+        """End an attempt of a standing task where it is, so that another one follows elsewhere; nothing when it is under way."""
+        if attempt.stop_at is None and not attempt.state.ended and attempt.state is not AttemptState.QUEUED:
+            self._stop(attempt)
+
+    def _stop(self, attempt: Attempt) -> None:
+        key = attempt.key
+        if attempt.state is AttemptState.QUEUED:
+            self.finish(key, stopped())
+            return
+        proplet_id = attempt.proplet_id
+        assert proplet_id is not None
+        attempt = attempt.changed(stop_at=attempt.stop_at or self._clock())
+        self._ledger.put(attempt)
+        if attempt.state.held and self._dialect_of(proplet_id).confirms:
+            self._ledger.then(lambda: self._stop_at_proplet(attempt))
+        else:
+            # Told all the same: the start may have reached it.
+            self.finish(key, stopped())
+            self._ledger.then(lambda: self._tell_to_stop(attempt))
+
+    def _stop_at_proplet(self, attempt: Attempt) -> None:
+        current = self._ledger.attempt(attempt.key)
+        if current is None or current.state.ended:  # while it was written that it is to stop
+            return
+        self._tell_to_stop(attempt)
+        assert attempt.stop_at is not None
+        left = min(max(0.0, attempt.stop_at + STOP_S - self._clock()), STOP_S)
+        outcome = stopped("stopped; its proplet has not confirmed that")
+        self._stopped_waiting(attempt.key)
+        self._stops[attempt.key] = asyncio.get_running_loop().call_later(left, self.finish, attempt.key, outcome)
+
+    async def _stops_again(self) -> None:
+        for key in self._stops:
+            attempt = self._ledger.attempt(key)
+            if attempt is not None:
+                self._tell_to_stop(attempt)
+
+    def _tell_to_stop(self, attempt: Attempt) -> None:
+        self._work.start(self._send_stop(attempt), f"stop {attempt.task_id}")
+
+    async def _send_stop(self, attempt: Attempt) -> None:
+        """Once: whoever misses it is told again when it says that it still runs this."""
+        assert attempt.proplet_id is not None
+        if not self._bus.connected:
+            return
+        try:
+            await self._dialect_of(attempt.proplet_id).stop(attempt)
+        except BusError as error:
+            log.warning("stop not published", task_id=attempt.task_id, error=error.sentence)
+
+    def _unwanted(self, proplet_id: str, key: AttemptKey) -> None:
+        log.info("told to stop what it should not run", proplet_id=proplet_id, task_id=key.task_id, attempt=key.number)
+        gone = Attempt(key.task_id, key.number, 0, AttemptState.INTERRUPTED, 0.0, proplet_id=proplet_id)
+        self._tell_to_stop(gone)
+
+    # What proplets say.
+
+    async def _joined(self, proplet_id: str) -> None:
+        self._load.reported(proplet_id)
+        self._offers.again(proplet_id)
+        self._dispatch.place()
+
+    async def _changed(self, proplet_id: str) -> None:
+        self._load.refresh(proplet_id)
+        self._dispatch.place()
+
+    async def _reported(self, proplet_id: str, said: Alive) -> None:
+        proplet = self._proplets.get(proplet_id)
+        self._load.reported(proplet_id)
+        self._leases.heard(proplet, said)
+        self._dispatch.place()
+
+    async def _said_status(self, message: Received) -> None:
+        said = AttemptStatus.decode(message.payload)
+        sender = self._proplets.checked_sender(message, said.proplet_id)
+        key = AttemptKey(said.task_id, said.attempt)
+        match said.status:
+            case "progress":
+                if self._holder(key) == sender:
+                    self._stages[key] = said.stage
+                return
+            case "accepted":
+                self.accepted(sender, key)
+            case "ready":
+                self.accepted(sender, key, ready=True)
+            case "denied":
+                log.warning("start denied", task_id=key.task_id, proplet_id=sender, reason=said.reason, code=said.code)
+                if said.code not in runs.FINAL_DENIALS:
+                    self._load.full(sender)
+                reason = f"denied by the proplet: {said.reason}"
+                self.finish(key, Outcome(AttemptEvent.DENIED, None, reason, said.code, True), sender=sender)
+        self._acks.acknowledge(sender, said.id)
+
+    def _holder(self, key: AttemptKey) -> str | None:
+        attempt = self._ledger.attempt(key)
+        return None if attempt is None or attempt.state.ended else attempt.proplet_id
+
+    def accepted(self, sender: str, key: AttemptKey, *, ready: bool = False) -> None:
+        """Its proplet has it, or has deployed it."""
+        task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
+        event = AttemptEvent.READY if ready else AttemptEvent.ACCEPTED
+        if task is None or attempt is None or attempt.proplet_id != sender:
+            log.info("accepted what it was not given, or what has ended", task_id=key.task_id, proplet_id=sender)
+            return
+        self._offers.settle(key)
+        if (attempt.state, event) not in states.ATTEMPT:
+            return
+        now = self._clock()
+        attempt = attempt.changed(
+            state=states.next_attempt(attempt.state, event), accepted_at=attempt.accepted_at or now
+        )
+        running = states.next_task(task.state, TaskEvent.ACCEPTED)
+        task = task.changed(state=running, updated_at=now, started_at=task.started_at or now)
+        self._ledger.put(task, attempt)
+        if ready:
+            self._load.idle(attempt)
+            self._ledger.then(lambda: self.on_ready(task, attempt))
+
+    def _taken(self, proplet_id: str, key: AttemptKey) -> None:
+        """The start is with a proplet that says no more than how it ends."""
+        task = self._ledger.task(key.task_id)
+        self.accepted(proplet_id, key, ready=task is not None and task.spec.latent)
+
+    async def _said_result(self, message: Received) -> None:
+        said = Result.decode(message.payload)
+        sender = self._proplets.checked_sender(message, said.proplet_id)
+        key = AttemptKey(said.task_id, said.attempt)
+        result = json.dumps(said.results)
+        if not said.error:
+            outcome = Outcome(AttemptEvent.COMPLETED, result)
+        else:
+            event = AttemptEvent.INTERRUPTED if said.code == "stopped" else AttemptEvent.FAILED
+            outcome = Outcome(event, result, said.error, said.code or "failed", said.retryable)
+        self.finish(key, outcome, sender=sender)
+        self._acks.acknowledge(sender, said.id)
+
+    # Ends.
+
+    def _impossible(self, key: AttemptKey, error: SwashplateError) -> None:
+        self.finish(key, Outcome(AttemptEvent.FAILED, None, error.sentence, error.code, error.retryable))
+
+    def _over(self, key: AttemptKey, outcome: Outcome) -> None:
+        """The lease is over. Its proplet is told, should it still be there."""
+        attempt = self._ledger.attempt(key)
+        if attempt is not None and attempt.proplet_id is not None and not attempt.state.ended:
+            self._ledger.then(lambda: self._tell_to_stop(attempt))
+        self.finish(key, outcome)
+
+    def finish(self, key: AttemptKey, outcome: Outcome, *, sender: str | None = None) -> None:
+        """Record how an attempt ended, once, and go on with its task. Only the proplet that holds it may say so."""
+        attempt, task = self._ledger.attempt(key), self._ledger.task(key.task_id)
+        if attempt is None or task is None or not task.state.active:
+            log.debug("the attempt had ended already", task_id=key.task_id, attempt=key.number, proplet_id=sender)
+            return
+        if sender is not None and attempt.proplet_id != sender:
+            log.warning("result of an attempt that it was not given", task_id=key.task_id, proplet_id=sender)
+            return
+        if (attempt.state, outcome.event) not in states.ATTEMPT:
+            log.info("attempt had already ended", task_id=key.task_id, attempt=key.number, state=str(attempt.state))
+            return
+        if task.stopping and outcome.code == "proplet_restarted":
+            outcome = stopped()  # what was asked for: it runs no more, and never said how it would have ended
+        now = self._clock()
+        if sender is not None and attempt.accepted_at is None and outcome.event is not AttemptEvent.DENIED:
+            # What ends at once is not said to have been accepted before.
+            attempt = attempt.changed(accepted_at=attempt.offered_at)
+            task = task.changed(started_at=task.started_at or attempt.offered_at)
+        ended = runs.ended(attempt, outcome, now)
+        self.ended[ended.state] += 1
+        others = [each for each in self._ledger.attempts_of(key.task_id) if each.number != key.number]
+        after, following = runs.follow(task, ended, outcome, others, now)
+        self._ledger.put(after, ended)
+        self._settle(task, ended)
+        if following is not None:
+            log.warning("attempt ended, another follows", task_id=key.task_id, attempt=key.number, error=outcome.error)
+            self._ledger.put(following)
+            self._dispatch.enqueue(after, following)
+        elif not after.state.active:
+            for consequence in self.consequences:
+                consequence(after)
+            self._ledger.then(lambda: self._tell_ended(after))
+        self._dispatch.place()
+
+    def _settle(self, task: Task, attempt: Attempt) -> None:
+        """Nothing of an ended attempt is left but its record."""
+        key = attempt.key
+        self._dispatch.withdraw(key)
+        self._offers.settle(key)
+        self._leases.settle(key)
+        self._load.take_back(task, attempt)
+        self._stages.pop(key, None)
+        self._stopped_waiting(key)
+        self.on_gone(task, attempt)
+
+    def _stopped_waiting(self, key: AttemptKey) -> None:
+        timer = self._stops.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def ended_unstarted(self, task: Task) -> None:
+        """``task`` was put as ended without an attempt: those who follow it are told when that is durable."""
+        self._ledger.then(lambda: self._tell_ended(task))
+
+    def _tell_ended(self, task: Task) -> None:
+        ending = self._ending.pop(task.id, None)
+        if ending is not None and not ending.done():
+            ending.set_result(None)
+        log.info("task ended", task_id=task.id, status=task.state.name.lower(), error=task.error)
+        for observer in self.observers:
+            observer.task_ended(task)

@@ -1,0 +1,193 @@
+"""From a run's first attempt to a proplet that is asked to take it: the image resolved, the queue, the choice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from manager.state.ledger import Ledger
+from manager.state.records import Attempt, AttemptKey, Task
+from manager.state.states import AttemptEvent, AttemptState, next_attempt
+from manager.work import placement
+from manager.work.dialects import LEASE_GRACE_S
+from manager.work.images import Images
+from manager.work.load import Load, requirements_of
+from manager.work.offers import Offers
+from manager.work.placement import Constraint, Requirements, Strategy
+from manager.work.queue import WaitingQueue
+from manager.work.runs import RESTART_MOST_S
+from swashplate import logging
+from swashplate.errors import SwashplateError
+from swashplate.service import Tasks
+
+log = logging.get("dispatch")
+
+SMALL_FLEET = 100
+FRESH_S = 1.0
+AWAY_S = 15.0
+"""How long a registry that does not answer is waited for, before it costs an attempt."""
+
+
+class Dispatch:
+    def __init__(
+        self,
+        ledger: Ledger,
+        images: Images,
+        load: Load,
+        offers: Offers,
+        *,
+        strategy: Strategy = Strategy.LEAST_LOADED,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._images = images
+        self._load = load
+        self._offers = offers
+        self._strategy = strategy
+        self._clock = clock
+        self._queue = WaitingQueue()
+        self._resolving: dict[str, asyncio.Task[None]] = {}
+        self._later: dict[AttemptKey, asyncio.TimerHandle] = {}
+        self._work = Tasks(log)
+        self._reasons: dict[Constraint, str] = {}
+        self._explained_at = 0.0
+        self.on_offered: Callable[[Attempt], Any] = lambda _attempt: None
+        """Called when an attempt was given to a proplet: its lease begins."""
+        self.on_impossible: Callable[[AttemptKey, SwashplateError], Any] = lambda _key, _error: None
+        """Called when an attempt cannot begin anywhere."""
+
+    async def close(self) -> None:
+        for timer in self._later.values():
+            timer.cancel()
+        await self._work.close()
+
+    def enqueue(self, task: Task, attempt: Attempt) -> None:
+        """``attempt`` waits for whatever it needs next; ``place`` then gives it to somebody."""
+        wait = min(attempt.not_before - self._clock(), RESTART_MOST_S)
+        if wait > 0:
+            later = asyncio.get_running_loop().call_later(wait, self._in_time, attempt.key)
+            self._later[attempt.key] = later
+        elif task.digest is None:
+            if task.id not in self._resolving:
+                self._resolving[task.id] = self._work.start(self._resolve(task), f"image of {task.id}")
+        else:
+            self._queue.push(
+                attempt.key,
+                requirements_of(task, attempt.target),
+                priority=task.spec.priority,
+                created_at=attempt.created_at,
+            )
+
+    def _in_time(self, key: AttemptKey) -> None:
+        self._later.pop(key, None)
+        self._enqueue_again(key)
+        self.place()
+
+    def _enqueue_again(self, key: AttemptKey) -> None:
+        task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
+        if task is not None and attempt is not None and attempt.state is AttemptState.QUEUED:
+            self.enqueue(task, attempt)
+
+    def withdraw(self, key: AttemptKey) -> None:
+        """It waits no longer."""
+        self._queue.remove(key)
+        timer = self._later.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def reprioritise(self, task: Task) -> None:
+        for attempt in self._ledger.attempts_of(task.id):
+            self._queue.reprioritise(attempt.key, task.spec.priority)
+
+    async def _resolve(self, task: Task) -> None:
+        """What the reference means now. Whatever goes wrong ends the attempts that wait for it."""
+        failure: SwashplateError | None = None
+        try:
+            patience = min(AWAY_S, task.spec.timeout_s / 4)
+            binary = await self._images.resolve(task.spec.image_url, patience=patience)
+        except SwashplateError as error:
+            log.error("attempt cannot begin", task_id=task.id, image=task.spec.image_url, error=error.sentence)
+            failure = error
+        except Exception as error:
+            log.exception("attempt cannot begin", task_id=task.id)
+            failure = SwashplateError(f"internal error: {error!r}")
+        finally:
+            del self._resolving[task.id]
+        current = self._ledger.task(task.id)
+        if current is None or not current.state.active:
+            return
+        waiting = [each for each in self._ledger.attempts_of(task.id) if each.state is AttemptState.QUEUED]
+        if failure is not None and current.run == task.run:
+            for attempt in waiting:
+                self.on_impossible(attempt.key, failure)
+            return
+        if failure is None and current.run == task.run:
+            self._ledger.put(current.changed(digest=binary.digest, size=binary.size))
+        for attempt in waiting:
+            self._enqueue_again(attempt.key)
+        self.place()
+
+    def place(self) -> None:
+        """Give whatever waits to whoever has room, in the order of the queue."""
+        if not self._load.ranking.ids or not len(self._queue):
+            return
+        room = set(self._load.ranking.ids)
+        for waiting in self._queue.heads(room):
+            key = AttemptKey(*waiting.key)
+            task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
+            if task is None or attempt is None or attempt.state is not AttemptState.QUEUED:
+                self._queue.remove(key)
+                continue
+            chosen = self._load.ranking.choose(waiting.requirements, self._strategy)
+            if chosen is None:
+                continue
+            self._queue.remove(key)
+            self._give(task, attempt, chosen)
+            if chosen not in self._load.ranking.ids:
+                room.discard(chosen)
+
+    def _give(self, task: Task, attempt: Attempt, proplet_id: str) -> None:
+        now = self._clock()
+        offered = attempt.changed(
+            state=next_attempt(attempt.state, AttemptEvent.PLACED),
+            proplet_id=proplet_id,
+            offered_at=now,
+            deadline=None if task.standing else now + task.spec.timeout_s + LEASE_GRACE_S,
+        )
+        task = task.changed(proplet_id=None if task.spec.broadcast else proplet_id, updated_at=now)
+        self._ledger.put(task, offered)
+        self._load.give(task, offered)
+        self.on_offered(offered)
+        self._ledger.then(lambda: self._offers.begin(offered.key))
+
+    @property
+    def waiting(self) -> int:
+        """How many attempts could begin, if only somebody took them."""
+        return len(self._queue)
+
+    def waiting_for(self, task: Task) -> str:
+        """Why a task waits, in one sentence; empty when it does not."""
+        waits = [each for each in self._ledger.attempts_of(task.id) if each.state is AttemptState.QUEUED]
+        if not waits:
+            return ""
+        if task.id in self._resolving:
+            return f"asking the proxy what {task.spec.image_url} is"
+        first = waits[0]
+        if first.key in self._later:
+            left = first.not_before - self._clock()
+            return f"the next attempt begins in {max(left, 0):.1f} s"
+        return self._explained(requirements_of(task, first.target))
+
+    def _explained(self, requirements: Requirements) -> str:
+        """Of a large fleet what was true up to a second ago: a page of waiting tasks must not look at it for each of them."""
+        candidates = self._load.candidates()
+        if len(candidates) <= SMALL_FLEET:
+            return placement.explain(requirements, candidates)
+        if not 0 <= self._clock() - self._explained_at < FRESH_S:
+            self._reasons, self._explained_at = {}, self._clock()
+        found = self._reasons.get(requirements.constraint)
+        if found is None:
+            found = self._reasons[requirements.constraint] = placement.explain(requirements, candidates)
+        return found
