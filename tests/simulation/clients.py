@@ -159,7 +159,7 @@ class Clients:
         later = manager.ledger.task(asked.id)
         if later is not None and later.run == task.run and later.state.active:
             self.world.faults.append(f"{asked.key} is {later.state.name} {STOPPED_WITHIN_S} s after its stop")
-        if self.world.plan.proplets_reachable and (left := self.world.running(asked.id, until=task.attempt)):
+        if self.world.plan.prompt and (left := self.world.running(asked.id, until=task.attempt)):
             self.world.faults.append(f"{asked.key}: {left} runs {STOPPED_WITHIN_S} s after its stop")
 
     async def _invoke(self, asked: Asked, does: str, timeout_s: float) -> None:

@@ -175,7 +175,11 @@ def wrong_parents(world, start: Start) -> str | None:
         "SELECT parent.id, parent.result FROM tasks AS child, tasks AS parent WHERE child.id = ? AND"
         " child.group_id = parent.group_id AND parent.state = 3 AND instr(child.spec_text, parent.id)"
     )
-    rows = world.disks["manager"].connection.execute(query, (start.id,)).fetchall()
+    connection = world.disks["manager"].connection
+    now = connection.execute("SELECT attempt, state FROM tasks WHERE id = ?", (start.id,)).fetchone()
+    if now is None or now[0] != start.attempt or not TaskState(now[1]).active:
+        return None  # it was on its way while everything began anew
+    rows = connection.execute(query, (start.id,)).fetchall()
     wanted = {parent: json.loads(result) for parent, result in rows}
     return None if start.parents == wanted else f"{start.name} was given {start.parents}, its parents produced {wanted}"
 

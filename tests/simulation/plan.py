@@ -69,6 +69,11 @@ class Plan:
         )
 
     @property
+    def prompt(self) -> bool:
+        """What is said arrives soon, and what is put is soon on the disk."""
+        return self.proplets_reachable and not self.slow and self.slow_commits < 0.5 and not self.loss
+
+    @property
     def quiet_at(self) -> float:
         """From then on nothing is asked for and nothing breaks."""
         ends = [step.at + step.how.get("down_s", step.how.get("for_s", 0.0)) for step in self.steps]
