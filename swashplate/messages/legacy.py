@@ -22,23 +22,6 @@ OFFLINE = "offline"
 """The ``status`` in a last will."""
 
 
-def _seconds(value: object) -> object:
-    match value:
-        case {"secs_since_epoch": int(whole), "nanos_since_epoch": int(nanos)}:
-            return whole + nanos / 1e9
-        case str():
-            return datetime.fromisoformat(value).timestamp()  # it cuts nanoseconds to microseconds
-        case bool():
-            raise ValueError("expected a time")
-        case int():
-            return float(value)
-    return value
-
-
-Timestamp = Annotated[float, BeforeValidator(_seconds)]
-"""Seconds since 1970, from any of the three forms."""
-
-
 def _text_of_time(value: object) -> object:
     match value:
         case {"secs_since_epoch": int(whole), "nanos_since_epoch": int(nanos)} if 0 <= nanos < 1_000_000_000:
