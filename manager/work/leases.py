@@ -194,10 +194,11 @@ class Leases:
 
     def _look(self, proplet_id: str, strange: set[AttemptKey]) -> None:
         del self._looks[proplet_id]
-        named = self._strange.get(proplet_id, set())
+        named = self._strange.pop(proplet_id, set())
         if still := strange & named:
             self._work.start(self._look_at(proplet_id, still), f"what {proplet_id} runs")
         if others := named - strange:
+            self._strange[proplet_id] = others
             self._look_soon(proplet_id, others)
 
     async def _look_at(self, proplet_id: str, keys: set[AttemptKey]) -> None:
