@@ -58,14 +58,25 @@ def killed_meanwhile(stack: Stack, chance: random.Random, kills: int, over: thre
     return killed
 
 
+def everybody_lives(stack: Stack) -> bool:
+    with contextlib.suppress(OSError, HTTPException):
+        return all(proplet["alive"] for proplet in stack.get("manager", "/proplets")["proplets"])
+    return False
+
+
 def flow(stack: Stack, *, seed: int, kills: int) -> Counter[str]:
-    """Bring batches of tasks through until there were ``kills`` kills, and check every single task of every batch."""
+    """Bring batches of tasks through until there were ``kills`` kills, and check every single task of every batch.
+
+    A batch sees a few: who dies again and again is started again later and later, by design.
+    """
     chance, killed, first = random.Random(seed), Counter[str](), 0
     image = stack.push(wasm_file(stack), "add:latest")
     while killed.total() < kills:
+        poll(lambda: everybody_lives(stack), within=90)
         over = threading.Event()
+        now = min(len(VICTIMS), kills - killed.total())
         with ThreadPoolExecutor(CLIENTS + 1) as pool:
-            murders = pool.submit(killed_meanwhile, stack, chance, kills - killed.total(), over)
+            murders = pool.submit(killed_meanwhile, stack, chance, now, over)
             made = list(pool.map(lambda number: created(stack, image, number), range(first, first + TASKS)))
             ids = dict(zip(range(first, first + TASKS), made, strict=True))
             shown = {number: stack.task_ended(task_id) for number, task_id in ids.items()}
