@@ -17,6 +17,7 @@ from swashplate.messages import (
     Update,
     UpdateAnswer,
 )
+from swashplate.messages.learning import EXPERIMENT_EXAMPLE, UPDATE_EXAMPLE
 
 TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
 LONGEST_WAIT = 300
@@ -25,24 +26,6 @@ WAIT = Seconds(name="wait", text="Answer when the round is over, or after so man
 ROUND_ID = Text(name="round_id", text="The round.", required=True, shortest=1, longest=256, example="round-1")
 PROPLET_ID = Text(name="proplet_id", text="The participant.", longest=256)
 TOKEN = Text(name=TOKEN_HEADER, text="The token that the participant's task was started with.", place="header")
-EXPERIMENT = {
-    "experiment_id": "hospitals",
-    "round_id": "round-1",
-    "model_ref": "fl/models/global_model_v0",
-    "participants": ["4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10"],
-    "hyperparams": {"epochs": 1, "lr": 0.01},
-    "k_of_n": 1,
-    "timeout_s": 60,
-    "task_wasm_image": "localhost:5000/fl-client:latest",
-}
-UPDATE = {
-    "round_id": "round-1",
-    "proplet_id": "4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10",
-    "base_model_uri": "fl/models/global_model_v0",
-    "num_samples": 12,
-    "metrics": {"loss": 0.4},
-    "update": {"w": [0.1, -0.2, 0.3], "b": 0.05},
-}
 STATUS = {
     "round_id": "round-1",
     "completed": True,
@@ -107,7 +90,7 @@ class CoordinatorApi:
                 description="Launches one task per participant. The same request again starts nothing and is answered 200;"
                 " another one with the same ``round_id`` is a conflict.",
                 body=ExperimentConfig,
-                body_example=EXPERIMENT,
+                body_example=EXPERIMENT_EXAMPLE,
                 answer=ExperimentAnswer,
                 status=201,
                 also={200: ExperimentAnswer},
@@ -123,7 +106,7 @@ class CoordinatorApi:
                 " after the round is over is ``ignored``.",
                 parameters=(TOKEN,),
                 body=Update,
-                body_example=UPDATE,
+                body_example=UPDATE_EXAMPLE,
                 answer=UpdateAnswer,
                 example={"status": "accepted"},
                 errors=(403, 404, 409, 503),

@@ -31,6 +31,7 @@ from swashplate.messages import (
     Update,
     UpdateAnswer,
 )
+from swashplate.messages.learning import EXPERIMENT_EXAMPLE, UPDATE_EXAMPLE
 from swashplate.service import Tasks
 
 log = logging.get("learning")
@@ -47,26 +48,6 @@ TOKEN = Text(
     place="header",
     pattern="[!-~]*",
 )
-EXPERIMENT = {
-    "experiment_id": "hospitals",
-    "round_id": "round-1",
-    "model_ref": "fl/models/global_model_v0",
-    "participants": ["4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10"],
-    "hyperparams": {"epochs": 1, "lr": 0.01},
-    "k_of_n": 1,
-    "timeout_s": 60,
-    "task_wasm_image": "localhost:5000/fl-client:latest",
-}
-
-
-UPDATE = {
-    "round_id": "round-1",
-    "proplet_id": "4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10",
-    "base_model_uri": "fl/models/global_model_v0",
-    "num_samples": 12,
-    "metrics": {"loss": 0.4},
-    "update": {"w": [0.1, -0.2, 0.3], "b": 0.05},
-}
 
 
 class RoundCompletion(Message):
@@ -109,7 +90,7 @@ class Learning:
                 "Configure a round and launch one task per participant",
                 description="The same request again starts nothing and is answered the same.",
                 body=ExperimentConfig,
-                body_example=EXPERIMENT,
+                body_example=EXPERIMENT_EXAMPLE,
                 answer=ExperimentAnswer,
                 errors=(404, 409, 503),
                 tag="learning",
@@ -142,7 +123,7 @@ class Learning:
                 description="Its proof is the token of the participant's attempt, not the token of this service.",
                 parameters=(TOKEN,),
                 body=Update,
-                body_example=UPDATE,
+                body_example=UPDATE_EXAMPLE,
                 answer=UpdateAnswer,
                 example={"status": "accepted"},
                 errors=(403, 404, 409, 503),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -22,7 +23,7 @@ LARGEST = (1 << 53) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parameter(Generic[Value]):
+class Parameter(ABC, Generic[Value]):
     """``text`` says what it is for. Without a value in the request ``of`` answers ``default``."""
 
     name: str
@@ -32,13 +33,13 @@ class Parameter(Generic[Value]):
     required: bool = False
     example: Any = None
 
+    @abstractmethod
     def schema(self) -> dict[str, Any]:
         """JSON Schema of the value."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parsed(self, text: str) -> Value:
         """Raises ``ValueError`` saying what the value must be."""
-        raise NotImplementedError
 
     def of(self, request: web.Request) -> Value:
         """The value in ``request``. Raises ``InvalidRequestError`` naming the parameter."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -148,3 +148,24 @@ class ParticipantTask(Message):
 
 class ParticipantTaskAnswer(Message):
     task: ParticipantTask
+
+
+EXPERIMENT_EXAMPLE: dict[str, Any] = {
+    "experiment_id": "hospitals",
+    "round_id": "round-1",
+    "model_ref": "fl/models/global_model_v0",
+    "participants": ["4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10"],
+    "hyperparams": {"epochs": 1, "lr": 0.01},
+    "k_of_n": 1,
+    "timeout_s": 60,
+    "task_wasm_image": "localhost:5000/fl-client:latest",
+}
+UPDATE_EXAMPLE: dict[str, Any] = {
+    "round_id": "round-1",
+    "proplet_id": "4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10",
+    "base_model_uri": "fl/models/global_model_v0",
+    "num_samples": 12,
+    "metrics": {"loss": 0.4},
+    "update": {"w": [0.1, -0.2, 0.3], "b": 0.05},
+}
+"""As every service that takes them shows them."""

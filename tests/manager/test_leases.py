@@ -300,3 +300,27 @@ async def test_a_clock_that_is_set_back_makes_no_lease_longer(impatient, monkeyp
         await p1.started()
         impatient.ahead_s -= 3600
         assert (await impatient.ended(task["id"]))["code"] == "lease_expired"
+
+
+async def test_what_a_proplet_named_before_it_vanished_is_looked_into_once(world, monkeypatch):
+    monkeypatch.setattr("manager.work.leases.STRANGE_S", 0.02)
+    looked: list[str] = []
+    async with world.manager() as manager, world.proplet("p1") as p1:
+        strangers = []
+        for _ in range(2):
+            task = await world.launch()
+            strangers.append(await p1.started())
+            await p1.acknowledged(await p1.result(strangers[-1], 1))
+            await world.ended(task["id"])
+        look_at = manager.leases._look_at
+
+        async def noted(proplet_id, keys):
+            looked.extend(key.task_id for key in keys)
+            await look_at(proplet_id, keys)
+
+        manager.leases._look_at = noted
+        await p1.alive(strangers[0])
+        await p1.alive(*strangers)
+        p1.bus.drop()
+        await world.until(lambda _: not manager.leases._looks and len(looked) >= 2, "/proplets/p1")
+        assert sorted(looked) == sorted(start.id for start in strangers)
