@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from proplet.course import Course
-from proplet.journal import Journal
-from proplet.outgoing import status_message
+from proplet.work.course import Course
+from proplet.work.journal import Journal
+from proplet.work.outgoing import status_message
 from swashplate.bus import Bus
 from swashplate.topics import Topics
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from proplet.commits import Commits, GroupCommit, InlineCommit, Work
-from proplet.outgoing import Outgoing, Ref, result_of
-from proplet.states import AttemptEvent, AttemptState, after
+from proplet.work.commits import Commits, GroupCommit, InlineCommit, Work
+from proplet.work.outgoing import Outgoing, Ref, result_of
+from proplet.work.states import AttemptEvent, AttemptState, after
 from swashplate.errors import ConfigurationError, UnavailableError
 
 SCHEMA = """

@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from proplet.binaries import Binaries
+from proplet.supply.binaries import Binaries
 from swashplate import logging
 from swashplate.bus import Bus, BusError, Received
 from swashplate.errors import IntegrityError, InvalidRequestError, SwashplateError, TooLargeError

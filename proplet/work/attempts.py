@@ -10,15 +10,15 @@ from typing import Any, Protocol
 
 from structlog.contextvars import bound_contextvars
 
-from proplet.counters import Counters
-from proplet.course import Course
-from proplet.deliveries import Deliveries
-from proplet.journal import Journal, PendingUpdate
-from proplet.outbox import Outbox
-from proplet.outcome import STOPPED, Failure, Learned, Outcome, log_outcome
-from proplet.outgoing import Ref, result_message
-from proplet.starts import called
-from proplet.states import AttemptState
+from proplet.monitoring.counters import Counters
+from proplet.work.course import Course
+from proplet.work.deliveries import Deliveries
+from proplet.work.journal import Journal, PendingUpdate
+from proplet.work.outbox import Outbox
+from proplet.work.outcome import STOPPED, Failure, Learned, Outcome, log_outcome
+from proplet.work.outgoing import Ref, result_message
+from proplet.work.starts import called
+from proplet.work.states import AttemptState
 from swashplate import logging
 from swashplate.errors import SwashplateError
 from swashplate.messages import Invoke, Start
@@ -32,7 +32,7 @@ SUPERSEDED = Failure("another attempt has started", "superseded")
 
 
 class Guests(Protocol):
-    """What runs tasks: ``proplet.attempt.Runner``."""
+    """What runs tasks: ``proplet.runtime.runner.Runner``."""
 
     async def perform(self, start: Start, course: Course) -> Outcome:
         """Never raises for what a task can cause."""

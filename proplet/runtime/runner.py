@@ -11,15 +11,15 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from proplet.binaries import Binaries
-from proplet.course import Course
-from proplet.fetch import Fetcher, Wanted
-from proplet.frames import Answer, Job
-from proplet.guest_log import GuestLog
-from proplet.inputs import Inputs, together
-from proplet.outcome import Failure, Learned, Outcome, Success
-from proplet.runtime import WorkerPool
-from proplet.task_folder import TaskFolder, TaskFolders
+from proplet.runtime.guest_log import GuestLog
+from proplet.runtime.pool import WorkerPool
+from proplet.runtime.task_folder import TaskFolder, TaskFolders
+from proplet.sandbox.frames import Answer, Job
+from proplet.supply.binaries import Binaries
+from proplet.supply.fetch import Fetcher, Wanted
+from proplet.supply.inputs import Inputs, together
+from proplet.work.course import Course
+from proplet.work.outcome import Failure, Learned, Outcome, Success
 from swashplate import logging
 from swashplate.errors import ConfigurationError, InvalidRequestError, SwashplateError, TooLargeError
 from swashplate.messages import Start, Update

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from proplet import usage
 from proplet.capabilities import memory_bytes
-from proplet.course import Course
-from proplet.outgoing import Ref
-from proplet.usage import Sample
+from proplet.monitoring import usage
+from proplet.monitoring.usage import Sample
+from proplet.work.course import Course
+from proplet.work.outgoing import Ref
 from swashplate import logging
 from swashplate.bus import Bus, BusError
 from swashplate.messages import MonitoringProfile, PropletMetrics, Start, TaskMetrics

@@ -6,10 +6,10 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from proplet.journal import Journal, PendingUpdate
-from proplet.outbox import Outbox
-from proplet.outcome import Failure
-from proplet.outgoing import Outgoing, Ref, result_message, result_of
+from proplet.work.journal import Journal, PendingUpdate
+from proplet.work.outbox import Outbox
+from proplet.work.outcome import Failure
+from proplet.work.outgoing import Outgoing, Ref, result_message, result_of
 from swashplate import logging
 from swashplate.client import HttpClient
 from swashplate.errors import SwashplateError, UnavailableError

@@ -1,4 +1,4 @@
-"""``python -m proplet.worker FD PARENT MODULES``: runs guests, one at a time, for the agent that started it.
+"""``python -m proplet.sandbox.worker FD PARENT MODULES``: runs guests, one at a time, for the agent that started it.
 
 The process has an empty environment and an empty working folder, dies with its agent, and is the agent's to kill. Only
 here is WebAssembly compiled and run.
@@ -19,9 +19,9 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from proplet import guest, tree
-from proplet.frames import LOGGED_BYTES, STDERR, Allowance, Answer, Job, packed, packed_message, receive
-from proplet.module_cache import ModuleCache
+from proplet.sandbox import guest, tree
+from proplet.sandbox.frames import LOGGED_BYTES, STDERR, Allowance, Answer, Job, packed, packed_message, receive
+from proplet.sandbox.module_cache import ModuleCache
 
 PR_SET_PDEATHSIG = 1
 WATCH_S = 0.25

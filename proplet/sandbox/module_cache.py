@@ -19,7 +19,7 @@ from pathlib import Path
 import wasmtime
 from wasmtime import component
 
-from proplet.entry import Exited, GuestError
+from proplet.sandbox.entry import Exited, GuestError
 
 Module = wasmtime.Module | component.Component
 Kind = type[wasmtime.Module] | type[component.Component]

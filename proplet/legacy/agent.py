@@ -13,19 +13,19 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from proplet.attempt import Runner
-from proplet.binaries import Binaries
 from proplet.capabilities import described
-from proplet.counters import Counters
-from proplet.course import Course
-from proplet.legacy_deployments import LegacyDeployments
-from proplet.legacy_fetch import MAGIC, LegacyFetcher
-from proplet.legacy_results import Kept, Shelf
-from proplet.outcome import Failure, Learned, Outcome, Success, log_outcome
-from proplet.outgoing import Ref
+from proplet.legacy.deployments import LegacyDeployments
+from proplet.legacy.fetch import MAGIC, LegacyFetcher
+from proplet.legacy.results import Kept, Shelf
+from proplet.monitoring.counters import Counters
+from proplet.runtime.runner import Runner
 from proplet.settings import PropletSettings
 from proplet.site import Site
-from proplet.starts import checked
+from proplet.supply.binaries import Binaries
+from proplet.work.course import Course
+from proplet.work.outcome import Failure, Learned, Outcome, Success, log_outcome
+from proplet.work.outgoing import Ref
+from proplet.work.starts import checked
 from swashplate import logging
 from swashplate.bus import Bus, BusError, PayloadTooLargeError, Received
 from swashplate.client import HttpClient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from proplet.binaries import Binaries
+from proplet.supply.binaries import Binaries
 from swashplate import logging
 from swashplate.bus import Bus, Received
 from swashplate.errors import IntegrityError, InvalidRequestError, TooLargeError, UnavailableError

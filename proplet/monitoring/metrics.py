@@ -11,8 +11,8 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from proplet import usage
 from proplet.app import Proplet
+from proplet.monitoring import usage
 from proplet.settings import PropletSettings
 from swashplate import ports
 from swashplate.access import Access

@@ -10,10 +10,10 @@ from pathlib import Path
 import wasmtime
 from wasmtime import component
 
-from proplet import entry
-from proplet.entry import COMMAND, Exited, GuestError
-from proplet.frames import Answer, Job
-from proplet.module_cache import CommandComponent, CoreModule, Loaded, ModuleCache
+from proplet.sandbox import entry
+from proplet.sandbox.entry import COMMAND, Exited, GuestError
+from proplet.sandbox.frames import Answer, Job
+from proplet.sandbox.module_cache import CommandComponent, CoreModule, Loaded, ModuleCache
 
 TABLE_ELEMENTS = 100_000
 CORE_INSTANCES, COMPONENT_INSTANCES = 1, 64

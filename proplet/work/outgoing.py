@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from proplet.outcome import Failure, Learned, Outcome, Success
+from proplet.work.outcome import Failure, Learned, Outcome, Success
 from swashplate.messages import AttemptStatus, InvokeResult, Result
 from swashplate.messages.control import Stage
 

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from proplet.binaries import Binaries
-from proplet.fetch import Fetcher, Wanted
-from proplet.input_cache import SMALL_BYTES, InputCache, Kept
-from proplet.task_folder import TaskFolder
+from proplet.runtime.task_folder import TaskFolder
+from proplet.supply.binaries import Binaries
+from proplet.supply.fetch import Fetcher, Wanted
+from proplet.supply.input_cache import SMALL_BYTES, InputCache, Kept
 from swashplate import logging
 from swashplate.errors import ConfigurationError, InvalidRequestError, NotFoundError, SwashplateError, UnavailableError
 from swashplate.messages import Start

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from proplet.frames import LOGGED_BYTES, Allowance
-from proplet.outcome import LOGGED_CHARACTERS
+from proplet.sandbox.frames import LOGGED_BYTES, Allowance
+from proplet.work.outcome import LOGGED_CHARACTERS
 from swashplate import logging
 
 log = logging.get("task")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proplet.outgoing import Ref
+from proplet.work.outgoing import Ref
 from swashplate.messages.control import Stage
 
 

@@ -1,4 +1,4 @@
-"""``python -m proplet.data_store``: the local data store, which serves a site's datasets to the proplets beside it."""
+"""The local data store, which serves a site's datasets to the proplets beside it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 
 from aiohttp import web
 
-from proplet import dataset_seed
-from proplet.datasets import Datasets, DatasetUpload
+from proplet.data_store import demo
+from proplet.data_store.datasets import Datasets, DatasetUpload
 from proplet.settings import DataStoreSettings
 from swashplate import logging, service
 from swashplate.errors import NotFoundError
@@ -116,7 +116,7 @@ def seed(datasets: Datasets, names: list[str]) -> None:
         if datasets.has(name):
             log.info("Dataset already exists, skipping", proplet_id=name)
         else:
-            log.info("Dataset seeded", proplet_id=name, size=datasets.put(name, dataset_seed.rows(name)).rows)
+            log.info("Dataset seeded", proplet_id=name, size=datasets.put(name, demo.rows(name)).rows)
 
 
 async def serve(settings: DataStoreSettings, stop: asyncio.Event) -> None:
@@ -130,7 +130,3 @@ async def serve(settings: DataStoreSettings, stop: asyncio.Event) -> None:
 
 def main() -> None:
     service.run(DataStoreSettings, serve, name="data-store")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from proplet import tree
+from proplet.sandbox import tree
 from swashplate import logging
 from swashplate.errors import ConfigurationError, SwashplateError, TooLargeError, UnavailableError
 

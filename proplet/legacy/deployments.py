@@ -10,11 +10,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from proplet.attempts import Guests
-from proplet.course import Course
-from proplet.outcome import STOPPED, Failure, Outcome, Success
-from proplet.outgoing import Ref
-from proplet.starts import called, checked_invoke
+from proplet.work.attempts import Guests
+from proplet.work.course import Course
+from proplet.work.outcome import STOPPED, Failure, Outcome, Success
+from proplet.work.outgoing import Ref
+from proplet.work.starts import called, checked_invoke
 from swashplate import logging
 from swashplate.errors import SwashplateError
 from swashplate.messages import Invoke, Start

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from proplet.course import Course
-from proplet.frames import MESSAGE, STDERR, Answer, Job, packed_message, read
+from proplet.sandbox.frames import MESSAGE, STDERR, Answer, Job, packed_message, read
+from proplet.work.course import Course
 from swashplate import logging
 from swashplate.errors import SwashplateError, UnavailableError
 from swashplate.service import Tasks
@@ -40,8 +40,16 @@ class Worker:
 
     def __init__(self, modules: Path, empty: Path) -> None:
         ours, theirs = socket.socketpair()
-        package_root = str(Path(__file__).resolve().parent.parent)
-        command = [sys.executable, "-P", "-m", "proplet.worker", str(theirs.fileno()), str(os.getpid()), str(modules)]
+        package_root = str(Path(__file__).resolve().parents[2])
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "proplet.sandbox.worker",
+            str(theirs.fileno()),
+            str(os.getpid()),
+            str(modules),
+        ]
         with theirs:
             # From the main thread: PR_SET_PDEATHSIG follows the thread that started the process.
             self.process = subprocess.Popen(

@@ -12,10 +12,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from proplet.journal import Journal, PendingUpdate
-from proplet.outcome import Failure
-from proplet.outgoing import STATUS, Outgoing, Ref, result_message, status_message
-from proplet.states import AttemptState
+from proplet.work.journal import Journal, PendingUpdate
+from proplet.work.outcome import Failure
+from proplet.work.outgoing import STATUS, Outgoing, Ref, result_message, status_message
+from proplet.work.states import AttemptState
 from swashplate import logging
 from swashplate.bus import Bus, BusError, PayloadTooLargeError
 from swashplate.errors import UnavailableError
