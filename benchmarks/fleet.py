@@ -225,6 +225,15 @@ async def _registered(connection: Connection, wanted: int) -> None:
         await asyncio.sleep(0.1)
 
 
+async def _reported(connection: Connection, seconds: float, heartbeat_s: float) -> None:
+    """Nothing was measured if nobody reported."""
+    page = await connection.request("GET", "/proplets?limit=100")
+    for proplet in page["proplets"]:
+        reports = (await connection.request("GET", f"/proplets/{proplet['id']}/alive-history?limit=1"))["total"]
+        if reports < min(100, int(seconds / heartbeat_s)):
+            raise RuntimeError(f"proplet {proplet['id']} reported only {reports} times")
+
+
 async def _join_all(fleet: list[Connected], port: int) -> None:
     left = iter(fleet)
 
@@ -281,6 +290,7 @@ async def measure(options: argparse.Namespace) -> Report:
             used, elapsed = await fleet.used_s(), time.monotonic() - began
             share = {who: 100 * (used[who] - before[who]) / elapsed for who in used}
             await _registered(connection, options.proplets)  # nobody was lost meanwhile
+            await _reported(connection, options.seconds, options.heartbeat)
             pages = await _pages_ms(connection)
             full_mib = processes.rss_mib(fleet.pid)
             tasks = await _tasks(url, fleet, options.tasks) if options.tasks else {}

@@ -216,9 +216,11 @@ def list_groups(
 # Proplets.
 
 
-def save_proplet(db: Connection, proplet_id: str, description: dict[str, Any], now: float) -> None:
-    text = json.dumps(description)
-    db.execute(upsert(db, proplets), {"id": proplet_id, "description": text, "last_seen": now})
+def save_proplets(db: Connection, found: Iterable[tuple[str, dict[str, Any], float]]) -> None:
+    """``(id, description, last seen)`` of each."""
+    rows = [{"id": each, "description": json.dumps(described), "last_seen": seen} for each, described, seen in found]
+    if rows:
+        db.execute(upsert(db, proplets), rows)
 
 
 def delete_proplet(db: Connection, proplet_id: str) -> None:

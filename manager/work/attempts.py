@@ -249,6 +249,7 @@ class Attempts:
 
     async def _joined(self, proplet_id: str) -> None:
         self._load.reported(proplet_id)
+        self._load.refresh(proplet_id)
         self._offers.again(proplet_id)
         self._dispatch.place()
 

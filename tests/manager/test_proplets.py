@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from manager.fleet import proplets
+from manager.fleet.proplet import HISTORY
 from swashplate.messages import Alive, Capabilities, PropletCreate
 from tests.manager.conftest import NAMES
 
@@ -228,7 +228,7 @@ async def _any_start(world, proplet):
 
 async def test_the_times_of_the_last_reports_are_kept(world, monkeypatch):
     async with world.manager(), world.proplet("p1") as p1:
-        for _ in range(proplets.HISTORY + 5):
+        for _ in range(HISTORY + 5):
             await p1.alive()
         page = await world.until(lambda page: page["total"] == 100, "/proplets/p1/alive-history?limit=3")
         assert len(page["history"]) == 3
