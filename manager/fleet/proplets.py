@@ -109,7 +109,9 @@ class Proplets:
             await self._say_hello()
 
     async def _ask_stranger(self, proplet_id: str) -> None:
-        """It was deleted, or its create is still on its way. One who never registers must not make all others do so."""
+        """It was deleted, or its create is still on its way, or was refused. Whoever never registers must not make all
+        others do so again and again.
+        """
         now = asyncio.get_running_loop().time()
         if now - self._asked.get(proplet_id, float("-inf")) >= STRANGER_S:
             self._asked[proplet_id] = now
@@ -232,7 +234,7 @@ class Proplets:
         if self._gone.get(sender) == said.instance:  # it was cut off, and is back
             del self._gone[sender]
         if said.instance != proplet.instance:
-            await self._ask_who_lives()
+            await self._ask_stranger(sender)
         else:
             proplet.running, proplet.free_slots = len(said.running), said.free_slots
             await self.heard(proplet)
