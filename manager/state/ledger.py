@@ -372,8 +372,14 @@ class Ledger:
                     pass
 
     def _forget_replaced(self, attempt: Attempt) -> None:
-        """Only the last attempt for a target says how its run went."""
+        """Only the last attempt for a target says how its run went; and the denials since one was taken, who was asked."""
         run = self._attempts.get(attempt.task_id, {})
+        if attempt.refused:
+            return
+        if attempt.accepted_at is not None:
+            for other in list(run.values()):
+                if other.number < attempt.number and other.target == attempt.target and other.refused:
+                    del run[other.number]
         if any(other.number > attempt.number and other.target == attempt.target for other in run.values()):
             run.pop(attempt.number, None)
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from manager.state.states import AttemptState, InvocationState, TaskState
 from swashplate.messages import TaskCreate
 
+PASSING_DENIALS = frozenset({"no_slot", "superseded"})
+
 
 class AttemptKey(NamedTuple):
     task_id: str
@@ -100,6 +102,11 @@ class Attempt:
     @property
     def key(self) -> AttemptKey:
         return AttemptKey(self.task_id, self.number)
+
+    @property
+    def refused(self) -> bool:
+        """Its proplet denied it for a reason that does not pass by itself."""
+        return self.state is AttemptState.DENIED and self.code not in PASSING_DENIALS
 
     def changed(self, **fields: Any) -> Attempt:
         return replace(self, **fields)

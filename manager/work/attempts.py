@@ -281,10 +281,11 @@ class Attempts:
                 self.accepted(sender, key, ready=True)
             case "denied":
                 self._complaints.warn("start denied", sender, task_id=key.task_id, reason=said.reason, code=said.code)
-                if said.code not in runs.FINAL_DENIALS:
+                code = said.code or "denied"
+                if code == "no_slot":
                     self._load.full(sender)
-                reason = f"denied by the proplet: {said.reason}"
-                self.finish(key, Outcome(AttemptEvent.DENIED, None, reason, said.code, True), sender=sender)
+                reason = ": ".join(filter(None, (f"{sender} denied", code, said.reason)))
+                self.finish(key, Outcome(AttemptEvent.DENIED, None, reason, code, True), sender=sender)
         self._acks.acknowledge(sender, said.id)
 
     def _holder(self, key: AttemptKey) -> str | None:

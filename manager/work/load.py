@@ -48,7 +48,7 @@ class _AtHand:
         return cls(said, frozenset(said.wasm_features), frozenset(said.datasets), frozenset(said.digests))
 
 
-def requirements_of(task: Task, target: str | None) -> Requirements:
+def requirements_of(task: Task, target: str | None, avoided: frozenset[str] = frozenset()) -> Requirements:
     spec = task.spec
     return Requirements(
         selector=tuple(sorted(spec.selector.items())),
@@ -58,6 +58,7 @@ def requirements_of(task: Task, target: str | None) -> Requirements:
         pinned=target,
         digest=task.digest,
         encrypted=spec.encrypted,
+        avoided=avoided,
     )
 
 
