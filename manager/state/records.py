@@ -180,7 +180,18 @@ class Invocation:
         return replace(self, **fields)
 
 
-Record = Task | Attempt | Group | Invocation
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """The coordinator is still to be told how this task of a round ended."""
+
+    task_id: str
+
+    @property
+    def key(self) -> str:
+        return self.task_id
+
+
+Record = Task | Attempt | Group | Invocation | Untold
 
 
 @dataclass(frozen=True, slots=True)
