@@ -101,7 +101,8 @@ class Manager:
             acks,
             clock=clock,
         )
-        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
+        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url, self.ledger)
+        self.attempts.consequences.append(learning.owe)
         self.tasks = TaskService(database, self.ledger, self.proplets, self.load, self.attempts, blobs, clock=clock)
         self.attempts.observers += [learning, self.tasks]
         deployments = Deployments(self.proplets, self.load, clock)
