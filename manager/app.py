@@ -13,6 +13,7 @@ from manager.api.invocations import InvocationApi
 from manager.api.metrics import ContractMetrics, ManagerMetrics
 from manager.api.proplets import PropletApi
 from manager.api.tasks import Api
+from manager.binaries import Binaries
 from manager.fleet.drains import Drains
 from manager.fleet.histories import Histories
 from manager.fleet.legacy import LegacyProplets, SharedTopics
@@ -26,6 +27,7 @@ from manager.plans.groups import Groups
 from manager.plans.parents import ParentResults
 from manager.plans.progress import Progress
 from manager.plans.scheduler import Scheduler
+from manager.salvage import Salvage
 from manager.settings import ManagerSettings
 from manager.state import store, tables
 from manager.state.ledger import Ledger
@@ -74,7 +76,7 @@ class Manager:
         self.ledger = Ledger(database)
         self.proplets = Proplets(bus, database, names, announce, clock)
         images = Images(bus, names, timeout=settings.image_timeout)
-        results = ParentResults(self.ledger, blobs)
+        self._results = results = ParentResults(self.ledger, blobs)
         own = OwnTopics(bus, names, results.of, clock)
         shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets, results.of)
 
@@ -102,7 +104,10 @@ class Manager:
             clock=clock,
         )
         learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
-        self.tasks = TaskService(database, self.ledger, self.proplets, self.load, self.attempts, blobs, clock=clock)
+        self._binaries = Binaries(database, self.ledger, blobs)
+        self.tasks = TaskService(
+            database, self.ledger, self.proplets, self.load, self.attempts, self._binaries, clock=clock
+        )
         self.attempts.observers += [learning, self.tasks]
         deployments = Deployments(self.proplets, self.load, clock)
         calls, archive = (
@@ -141,6 +146,7 @@ class Manager:
         self.progress = Progress(self.ledger, self.tasks, self.attempts, clock=clock)
         self.groups = Groups(database, self.ledger, self.tasks, self.progress, results, clock=clock)
         self.scheduler = Scheduler(database, self.ledger, self.tasks, clock=clock)
+        Salvage(self.ledger, self.tasks, self.attempts, self.invocations, self.progress, clock=clock)
         api = Api(self.tasks, self.attempts, self.dispatch, blobs)
         apis = (
             api,
@@ -192,6 +198,10 @@ class Manager:
         self.progress.recover()
         self.scheduler.recover()
 
+    async def collect(self) -> None:
+        """Remove files that nobody needs; call when it is open and before anybody can upload one."""
+        await self._binaries.collect(self._results.needed())
+
     async def close(self) -> None:
         if self._interrupt_on_exit:
             await self.attempts.interrupt_everything()
@@ -225,6 +235,7 @@ async def managing(
         http.registry.register(manager.metrics)
         http.registry.register(ContractMetrics(http.registry))
         await manager.open()
+        await manager.collect()
         async with bus, bare_bus:
             try:
                 async with http.serving(settings.http_host, settings.http_port, setting=settings.names("http_port")[0]):

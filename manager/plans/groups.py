@@ -84,7 +84,7 @@ class Groups:
                 else:
                     self._ledger.put(group, *tasks)
                 now = Whole(self._ledger.group(group_id) or group, [self._ledger.task(t.id) or t for t in tasks])
-                await self._ledger.durable()
+                await self._ledger.durable(group_id)
         return now, True
 
     def _formed(self, body: JobCreate | WorkflowCreate, kind: str, group_id: str, made: Sequence[Task]) -> Whole:
@@ -154,7 +154,7 @@ class Groups:
             self._progress.begin_rest(group)
         else:
             raise ConflictError(f"{kind} {group_id} runs already", code="group_active")
-        await self._ledger.durable()
+        await self._ledger.durable(group_id)
         return group
 
     async def start_task(self, task_id: str) -> Task:
@@ -189,7 +189,7 @@ class Groups:
                 f"{kind} {group_id} is {group.state.name.lower()}, not running", code="group_not_active"
             )
         self._progress.halt(group)
-        await self._ledger.durable()
+        await self._ledger.durable(group_id)
         return group
 
     async def delete(self, kind: str, group_id: str) -> None:
@@ -198,7 +198,7 @@ class Groups:
         if group.state is GroupState.RUNNING:
             raise ConflictError(f"{kind} {group_id} runs", code="group_active", hint="stop it first")
         self._ledger.erase(*tasks, group)
-        await self._ledger.durable()
+        await self._ledger.durable(group_id)
         await self._tasks.erased(tasks)
 
     async def _fetch(self, kind: str, group_id: str) -> Whole:
@@ -264,7 +264,7 @@ def _read(db: Connection, kind: str, group_id: str) -> Whole:
     group = store.get_group(db, group_id)
     if group is None or group.kind != kind:
         raise _not_found(kind, group_id)
-    return Whole(group, store.tasks_of_groups(db, [group_id]))
+    return Whole(group, store.tasks_of_group(db, group_id))
 
 
 def _not_found(kind: str, group_id: str) -> NotFoundError:

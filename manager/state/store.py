@@ -75,6 +75,12 @@ _TABLES: dict[type[Any], tuple[Table, Any]] = {
 }
 
 
+def row_of(record: Record) -> tuple[Table, dict[str, Any]]:
+    """The table that a record is kept in, and its row there."""
+    table, row = _TABLES[type(record)]
+    return table, row(record)
+
+
 _TASK = select(tasks).where(tasks.c.id == bindparam("wanted"))
 _TASK_BY_KEY = select(tasks).where(tasks.c.idempotency_key == bindparam("wanted"))
 _LAST_SEQ = select(func.coalesce(func.max(tasks.c.seq), 0))
@@ -92,6 +98,9 @@ _ACTIVE_ATTEMPTS = (
     .where(tasks.c.state.in_(_ACTIVE))
 )
 _ACTIVE_GROUPS = select(groups).where(groups.c.state == int(GroupState.RUNNING))
+_TASKS_OF_ACTIVE_GROUPS = (
+    select(tasks).join(groups, groups.c.id == tasks.c.group_id).where(groups.c.state == int(GroupState.RUNNING))
+)
 _ALL_PROPLETS = select(proplets.c.id, proplets.c.description, proplets.c.last_seen)
 
 
@@ -164,6 +173,14 @@ def is_used(db: Connection, digest: str) -> bool:
     return db.execute(select(tasks.c.id).where(tasks.c.digest == digest).limit(1)).first() is not None
 
 
+def used_among(db: Connection, digests: Iterable[str]) -> set[str]:
+    """Those of these that are some task's binary."""
+    found: set[str] = set()
+    for chunk in catalogue.chunks(digests):
+        found.update(db.execute(select(tasks.c.digest).where(tasks.c.digest.in_(chunk)).distinct()).scalars())
+    return found
+
+
 def get_attempt(db: Connection, key: AttemptKey) -> Attempt | None:
     row = db.execute(_ATTEMPT, {"wanted": key.task_id, "attempt": key.number}).first()
     return None if row is None else _attempt(row)
@@ -197,9 +214,13 @@ def active_groups(db: Connection) -> list[Group]:
     return [_group(row) for row in db.execute(_ACTIVE_GROUPS)]
 
 
-def tasks_of_groups(db: Connection, ids: Iterable[str]) -> list[Task]:
+def tasks_of_active_groups(db: Connection) -> list[Task]:
+    return [_task(row) for row in db.execute(_TASKS_OF_ACTIVE_GROUPS)]
+
+
+def tasks_of_group(db: Connection, group_id: str) -> list[Task]:
     """In the order in which they were given."""
-    wanted = select(tasks).where(tasks.c.group_id.in_(list(ids))).order_by(tasks.c.group_id, tasks.c.position)
+    wanted = select(tasks).where(tasks.c.group_id == group_id).order_by(tasks.c.position)
     return [_task(row) for row in db.execute(wanted)]
 
 

@@ -513,7 +513,7 @@ async def test_a_binary_stays_when_its_only_task_goes_while_another_is_given_it(
 
 
 async def test_a_repetition_under_one_key_makes_one_task_though_the_first_is_not_written_yet(world, monkeypatch):
-    monkeypatch.setattr("manager.state.ledger.ANSWER_S", 0.3)
+    monkeypatch.setattr("manager.state.commits.ANSWER_S", 0.3)
     begun, go_on, write = threading.Event(), threading.Event(), store.write
 
     def slowly(*args):
