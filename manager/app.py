@@ -31,6 +31,7 @@ from manager.salvage import Salvage
 from manager.settings import ManagerSettings
 from manager.state import store, tables
 from manager.state.ledger import Ledger
+from manager.task_archive import TaskArchive
 from manager.tasks import TaskService
 from manager.work.acks import Acks
 from manager.work.attempts import TOLD_AGAIN_S, Attempts
@@ -108,12 +109,11 @@ class Manager:
         self.tasks = TaskService(
             database, self.ledger, self.proplets, self.load, self.attempts, self._binaries, clock=clock
         )
-        self.attempts.observers += [learning, self.tasks]
+        self.archive = TaskArchive(database, self.ledger)
+        self.attempts.observers += [learning, self.archive]
         deployments = Deployments(self.proplets, self.load, clock)
-        calls, archive = (
-            InvokeSender(bus, self.ledger, self.proplets, dialect_of),
-            InvocationArchive(database, self.ledger),
-        )
+        calls = InvokeSender(bus, self.ledger, self.proplets, dialect_of)
+        called_before = InvocationArchive(database, self.ledger)
         self.invocations = Invocations(
             bus,
             names,
@@ -121,7 +121,7 @@ class Manager:
             self.proplets,
             deployments,
             calls,
-            archive,
+            called_before,
             acks,
             self.dispatch.waiting_for,
             clock=clock,
@@ -147,11 +147,11 @@ class Manager:
         self.groups = Groups(database, self.ledger, self.tasks, self.progress, results, clock=clock)
         self.scheduler = Scheduler(database, self.ledger, self.tasks, clock=clock)
         Salvage(self.ledger, self.tasks, self.attempts, self.invocations, self.progress, clock=clock)
-        api = Api(self.tasks, self.attempts, self.dispatch, blobs)
+        api = Api(self.tasks, self.archive, self.attempts, self.dispatch, blobs)
         apis = (
             api,
             GroupApi(self.groups, api.shown),
-            InvocationApi(self.invocations, archive),
+            InvocationApi(self.invocations, called_before),
             PropletApi(self.proplets, self.load, self.drains, histories),
         )
         self.routes = [route for api in (*apis, learning) for route in api.routes()]
@@ -180,7 +180,7 @@ class Manager:
             self.attempts,
             self.invocations,
             calls,
-            archive,
+            called_before,
             self.proplets,
             learning,
             histories,

@@ -1,4 +1,4 @@
-"""Tasks as their users see them: created, changed, started, stopped, looked at, deleted."""
+"""What users do with tasks: create, change, start, stop, delete them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection
 
 from manager.binaries import Binaries, decoded
 from manager.fleet.proplets import Proplets
 from manager.state import states, store
 from manager.state.ledger import Ledger
-from manager.state.records import Attempt, Task, spec_text
+from manager.state.records import Task, spec_text
 from manager.state.states import TaskEvent, TaskState
 from manager.work.attempts import Attempts
 from manager.work.load import Load
@@ -26,7 +25,6 @@ from swashplate.database import Database
 from swashplate.errors import (
     ConflictError,
     InvalidRequestError,
-    NotFoundError,
     SwashplateError,
     from_validation,
 )
@@ -66,7 +64,6 @@ class TaskService:
         self._binaries = binaries
         self._clock = clock
         self._making: dict[str, asyncio.Future[None]] = {}
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self.on_specified: Callable[[Task], Task] = lambda task: task
         """Called with a task whose spec is new or has changed, before it is put."""
         self.on_erased: Callable[[Task], Any] = lambda _task: None
@@ -302,58 +299,3 @@ class TaskService:
                     f"proplet {proplet.id} is not alive", code="proplet_not_alive", hint="start it, or try again later"
                 )
         return [spec.proplet_id]
-
-    # Looking.
-
-    async def get(self, task_id: str) -> Task:
-        """As it is on the disk: what is not durable yet may never have been."""
-        known = self._ledger.on_disk(task_id)
-        if known is not None:
-            return known
-
-        def read(db: Connection) -> Task:
-            task = store.get_task(db, task_id)
-            if task is None:
-                raise NotFoundError(f"there is no task {task_id}", code="task_not_found")
-            return task
-
-        return await self._database.run(read)
-
-    async def ended(self, task_id: str, wait: float) -> Task:
-        """The task once it has ended, or as it is after ``wait`` seconds."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(task_id, [])
-        waiting.append(ended)  # before it is read: it may end while it is
-        try:
-            known = self._ledger.task(task_id)
-            if not wait or known is None or not known.state.active:
-                task = await self.get(task_id)
-                if task.state.ended or not wait:
-                    return task
-            await asyncio.wait([ended], timeout=wait)
-        finally:
-            waiting.remove(ended)
-            if not waiting and self._waiting.get(task_id) is waiting:
-                del self._waiting[task_id]
-        return await self.get(task_id)
-
-    def task_ended(self, task: Task) -> None:
-        for waiting in self._waiting.get(task.id, ()):
-            if not waiting.done():
-                waiting.set_result(None)
-
-    def task_started(self, task: Task) -> None: ...
-
-    def task_refused(self, spec: TaskCreate, error: SwashplateError) -> None: ...
-
-    async def attempts(self, task_id: str) -> list[Attempt]:
-        def read(db: Connection) -> list[Attempt]:
-            found = store.attempts_of(db, task_id)
-            if not found and store.get_task(db, task_id) is None:
-                raise NotFoundError(f"there is no task {task_id}", code="task_not_found")
-            return found
-
-        return await self._database.run(read)
-
-    async def list(self, offset: int, limit: int, filters: Mapping[str, Any]) -> tuple[int, list[Task]]:
-        return await self._database.run(lambda db: store.list_tasks(db, offset, limit, filters))

@@ -24,12 +24,24 @@ from swashplate.database import Database
 from swashplate.errors import ConflictError, NotFoundError, SwashplateError
 from swashplate.messages import JobCreate, TaskCreate, WorkflowCreate
 
+MOST_TASKS_LISTED = 500
+"""Of all the groups on a page of a list, newest first; one whose tasks do not fit any more is listed without them."""
+
 
 class Whole(NamedTuple):
     """A job or a workflow with all its tasks, in the order in which they were given."""
 
     group: Group
     tasks: list[Task]
+
+
+class Listed(NamedTuple):
+    """As it is in a list: with its tasks, unless they are too many, and how many there are and have ended."""
+
+    group: Group
+    tasks: list[Task] | None
+    total: int
+    ended: int
 
 
 class Groups:
@@ -247,17 +259,9 @@ class Groups:
 
     async def list(
         self, kind: str, offset: int, limit: int, state: GroupState | None = None
-    ) -> tuple[int, list[Whole]]:
-        """The total, and one page, newest first."""
-
-        def read(db: Connection) -> tuple[int, list[Whole]]:
-            total, page = store.list_groups(db, kind, offset, limit, state)
-            tasks: dict[str, list[Task]] = {group.id: [] for group in page}
-            for task in store.tasks_of_groups(db, tasks):
-                tasks[task.group_id or ""].append(task)
-            return total, [Whole(group, tasks[group.id]) for group in page]
-
-        return await self._database.run(read)
+    ) -> tuple[int, list[Listed]]:
+        """The total, and one page, newest first, with ``MOST_TASKS_LISTED`` tasks at most."""
+        return await self._database.run(lambda db: _listed(db, *store.list_groups(db, kind, offset, limit, state)))
 
 
 def _read(db: Connection, kind: str, group_id: str) -> Whole:
@@ -265,6 +269,26 @@ def _read(db: Connection, kind: str, group_id: str) -> Whole:
     if group is None or group.kind != kind:
         raise _not_found(kind, group_id)
     return Whole(group, store.tasks_of_group(db, group_id))
+
+
+def _listed(db: Connection, total: int, page: Sequence[Group]) -> tuple[int, list[Listed]]:
+    states, room = store.states_of_groups(db, [group.id for group in page]), MOST_TASKS_LISTED
+    tasks: dict[str, list[Task]] = {}
+    for group in page:
+        size = states[group.id].total()
+        if size <= room:
+            tasks[group.id], room = [], room - size
+    for task in store.tasks_listed(db, tasks):
+        tasks[task.group_id or ""].append(task)
+    return total, [
+        Listed(
+            group,
+            tasks.get(group.id),
+            states[group.id].total(),
+            sum(n for state, n in states[group.id].items() if state.ended),
+        )
+        for group in page
+    ]
 
 
 def _not_found(kind: str, group_id: str) -> NotFoundError:

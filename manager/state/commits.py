@@ -169,7 +169,10 @@ class Commits:
                     following.records.setdefault(key, record)
             batch.refuse(refusal)
             following.refuse(refusal)
-            self.on_refused(refusal)
+            try:
+                self.on_refused(refusal)
+            except Exception:
+                log.exception("a change that was refused is not made good")
         following.effects[:0] = batch.effects
         following.waiting += batch.waiting
         self.on_written([each for each in batch.records.values() if not isinstance(each, Erased)])
@@ -186,7 +189,7 @@ class Commits:
             if reason is None:
                 continue
             if len(part) > 1:
-                parts += [part[: len(part) // 2], part[len(part) // 2 :]]
+                parts += [part[len(part) // 2 :], part[: len(part) // 2]]  # the first is tried first
             else:
                 examine = partial(refusals.examined, records=part[0], reason=reason)
                 found.append(await self._patiently(examine, len(records)))

@@ -6,11 +6,12 @@ Every function takes an open transaction.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, delete, func, select
+from sqlalchemy import Connection, Table, bindparam, case, delete, func, select
 
 from manager.state import catalogue, sample_store
 from manager.state.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task
@@ -19,6 +20,10 @@ from manager.state.tables import attempts, groups, invocations, proplets, tasks
 from swashplate.database import upsert
 from swashplate.messages import TaskCreate
 
+MOST_LISTED_RESULT = 16 * 1024
+"""Characters of JSON of a result in a list of tasks; a hundred of the longest are a body of 1.6 MB."""
+LEFT_OUT = ""
+"""In a list, in the place of a result that is longer; no JSON is empty."""
 _ACTIVE = [int(TaskState.SCHEDULED), int(TaskState.RUNNING)]
 
 
@@ -81,6 +86,10 @@ def row_of(record: Record) -> tuple[Table, dict[str, Any]]:
     return table, row(record)
 
 
+_LISTED = select(
+    *(column for column in tasks.c if column is not tasks.c.result),
+    case((func.length(tasks.c.result) > MOST_LISTED_RESULT, LEFT_OUT), else_=tasks.c.result).label("result"),
+)
 _TASK = select(tasks).where(tasks.c.id == bindparam("wanted"))
 _TASK_BY_KEY = select(tasks).where(tasks.c.idempotency_key == bindparam("wanted"))
 _LAST_SEQ = select(func.coalesce(func.max(tasks.c.seq), 0))
@@ -162,9 +171,9 @@ def scheduled_tasks(db: Connection) -> list[tuple[str, float]]:
 def list_tasks(
     db: Connection, offset: int, limit: int, filters: Mapping[str, Any] | None = None
 ) -> tuple[int, list[Task]]:
-    """The total, and one page, newest first; ``filters``: the fields of ``catalogue.Filter``."""
+    """The total, and one page, newest first, without the longest results; ``filters``: the fields of ``catalogue.Filter``."""
     total, page = catalogue.find(db, catalogue.Filter(**(filters or {})), offset, limit)
-    rows = db.execute(select(tasks).where(tasks.c.seq.in_(page)).order_by(tasks.c.seq.desc()))
+    rows = db.execute(_LISTED.where(tasks.c.seq.in_(page)).order_by(tasks.c.seq.desc()))
     return total, [_task(row) for row in rows]
 
 
@@ -222,6 +231,22 @@ def tasks_of_group(db: Connection, group_id: str) -> list[Task]:
     """In the order in which they were given."""
     wanted = select(tasks).where(tasks.c.group_id == group_id).order_by(tasks.c.position)
     return [_task(row) for row in db.execute(wanted)]
+
+
+def tasks_listed(db: Connection, group_ids: Iterable[str]) -> list[Task]:
+    """Of these groups, in the order in which they were given, without the longest results."""
+    wanted = _LISTED.where(tasks.c.group_id.in_(list(group_ids))).order_by(tasks.c.group_id, tasks.c.position)
+    return [_task(row) for row in db.execute(wanted)]
+
+
+def states_of_groups(db: Connection, group_ids: Iterable[str]) -> dict[str, Counter[TaskState]]:
+    """How many tasks of each state they have."""
+    found: dict[str, Counter[TaskState]] = {group_id: Counter() for group_id in group_ids}
+    group, state = tasks.c.group_id, tasks.c.state
+    wanted = select(group, state, func.count().label("n")).where(group.in_(list(found))).group_by(group, state)
+    for row in db.execute(wanted):
+        found[row.group_id][TaskState(row.state)] = row.n
+    return found
 
 
 def list_groups(
