@@ -24,8 +24,8 @@ from swashplate.database import Database
 from swashplate.errors import ConflictError, NotFoundError, SwashplateError
 from swashplate.messages import JobCreate, TaskCreate, WorkflowCreate
 
-MOST_TASKS_LISTED = 500
-"""Of all the groups on a page of a list, newest first; one whose tasks do not fit any more is listed without them."""
+MOST_TASKS_LISTED = 100
+"""On a page of groups, newest first, as on one of tasks; a group whose tasks do not fit any more is listed without them."""
 
 
 class Whole(NamedTuple):
@@ -273,22 +273,15 @@ def _read(db: Connection, kind: str, group_id: str) -> Whole:
 
 def _listed(db: Connection, total: int, page: Sequence[Group]) -> tuple[int, list[Listed]]:
     states, room = store.states_of_groups(db, [group.id for group in page]), MOST_TASKS_LISTED
+    sizes = {group_id: sum(counted.values()) for group_id, counted in states.items()}
+    ended = {group_id: sum(n for state, n in counted.items() if state.ended) for group_id, counted in states.items()}
     tasks: dict[str, list[Task]] = {}
     for group in page:
-        size = states[group.id].total()
-        if size <= room:
-            tasks[group.id], room = [], room - size
+        if sizes[group.id] <= room:
+            tasks[group.id], room = [], room - sizes[group.id]
     for task in store.tasks_listed(db, tasks):
         tasks[task.group_id or ""].append(task)
-    return total, [
-        Listed(
-            group,
-            tasks.get(group.id),
-            states[group.id].total(),
-            sum(n for state, n in states[group.id].items() if state.ended),
-        )
-        for group in page
-    ]
+    return total, [Listed(each, tasks.get(each.id), sizes[each.id], ended[each.id]) for each in page]
 
 
 def _not_found(kind: str, group_id: str) -> NotFoundError:

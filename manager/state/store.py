@@ -6,7 +6,6 @@ Every function takes an open transaction.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -17,11 +16,11 @@ from manager.state import catalogue, sample_store
 from manager.state.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task
 from manager.state.states import AttemptState, TaskState
 from manager.state.tables import attempts, groups, invocations, proplets, tasks
-from swashplate.database import upsert
+from swashplate.database import octet_length, upsert
 from swashplate.messages import TaskCreate
 
 MOST_LISTED_RESULT = 16 * 1024
-"""Characters of JSON of a result in a list of tasks; a hundred of the longest are a body of 1.6 MB."""
+"""Bytes of a result in a list of tasks; a hundred of the longest are a body of 1.6 MB."""
 LEFT_OUT = ""
 """In a list, in the place of a result that is longer; no JSON is empty."""
 _ACTIVE = [int(TaskState.SCHEDULED), int(TaskState.RUNNING)]
@@ -88,7 +87,7 @@ def row_of(record: Record) -> tuple[Table, dict[str, Any]]:
 
 _LISTED = select(
     *(column for column in tasks.c if column is not tasks.c.result),
-    case((func.length(tasks.c.result) > MOST_LISTED_RESULT, LEFT_OUT), else_=tasks.c.result).label("result"),
+    case((octet_length(tasks.c.result) > MOST_LISTED_RESULT, LEFT_OUT), else_=tasks.c.result).label("result"),
 )
 _TASK = select(tasks).where(tasks.c.id == bindparam("wanted"))
 _TASK_BY_KEY = select(tasks).where(tasks.c.idempotency_key == bindparam("wanted"))
@@ -114,7 +113,9 @@ _ALL_PROPLETS = select(proplets.c.id, proplets.c.description, proplets.c.last_se
 
 
 def _entry(task: Task) -> catalogue.Entry:
-    return catalogue.Entry(task.id, task.seq, int(task.state), task.spec_text, task.spec.name, task.spec.metadata)
+    return catalogue.Entry(
+        task.id, task.seq, int(task.state), task.spec_text, task.spec.name, task.spec.metadata, task.group_id
+    )
 
 
 def write(db: Connection, records: Sequence[Record], erased: Mapping[type[Any], Sequence[str]]) -> None:
@@ -239,14 +240,10 @@ def tasks_listed(db: Connection, group_ids: Iterable[str]) -> list[Task]:
     return [_task(row) for row in db.execute(wanted)]
 
 
-def states_of_groups(db: Connection, group_ids: Iterable[str]) -> dict[str, Counter[TaskState]]:
+def states_of_groups(db: Connection, group_ids: Iterable[str]) -> dict[str, dict[TaskState, int]]:
     """How many tasks of each state they have."""
-    found: dict[str, Counter[TaskState]] = {group_id: Counter() for group_id in group_ids}
-    group, state = tasks.c.group_id, tasks.c.state
-    wanted = select(group, state, func.count().label("n")).where(group.in_(list(found))).group_by(group, state)
-    for row in db.execute(wanted):
-        found[row.group_id][TaskState(row.state)] = row.n
-    return found
+    counted = catalogue.counts_of(db, {(catalogue.GROUP, group_id) for group_id in group_ids})
+    return {group_id: {TaskState(state): n for state, n in states.items()} for (_, group_id), states in counted.items()}
 
 
 def list_groups(

@@ -2,7 +2,7 @@
 
 from swashplate.database.refusals import is_refusal, reason_of, refused_column
 from swashplate.database.schema import Schema
-from swashplate.database.statements import upsert
+from swashplate.database.statements import octet_length, upsert
 from swashplate.database.thread import Database, Work
 from swashplate.database.urls import database_url, shown, sqlite_url
 
@@ -12,6 +12,7 @@ __all__ = [
     "Work",
     "database_url",
     "is_refusal",
+    "octet_length",
     "reason_of",
     "refused_column",
     "shown",

@@ -100,23 +100,26 @@ async def test_a_request_that_is_sent_again_after_the_upgrade_is_the_same_reques
     assert task.fingerprint == fingerprint(task.spec)
 
 
-async def test_samples_of_what_was_deleted_are_removed(new_database):
+async def test_tasks_of_groups_are_counted_and_samples_of_what_was_deleted_removed(new_database):
     url, known = new_database(), task_id(1)
 
     def as_before(db):
         at = {"state": 3, "created_at": 1, "updated_at": 1, "run": 1, "attempt": 1, "position": 0, "stopping": False}
         db.execute(tasks.insert(), {"id": known, "seq": 1, "name": "t", "spec_text": '{"name": "t"}', **at})
+        for n in (3, 4):
+            member = {"id": task_id(n), "seq": n, "name": "t", "spec_text": '{"name": "t"}', "group_id": "g"}
+            db.execute(tasks.insert(), {**at, **member, "state": n})
         db.execute(proplets.insert(), {"id": "p-1", "description": "{}", "last_seen": 1})
         for subject in (f"task {known}", f"task {task_id(2)}", "proplet p-1", "proplet p-2"):
             db.execute(samples.insert(), {"subject": subject, "slot": 0, "number": 1, "sample": "{}"})
-        db.execute(text("DROP INDEX tasks_by_group"))
-        db.execute(text("CREATE INDEX tasks_by_group ON tasks (group_id)"))
         db.execute(text("UPDATE alembic_version SET version_num = '0003'"))
 
     async with Database(url, SCHEMA) as database:
         await database.run(as_before)
     async with Database(url, SCHEMA) as database:
         left = await database.run(lambda db: db.execute(samples.select()).all())
+        counted = await database.run(lambda db: store.states_of_groups(db, ["g", "none"]))
+    assert counted == {"g": {TaskState.COMPLETED: 1, TaskState.FAILED: 1}, "none": {}}
     assert {row.subject for row in left} == {f"task {known}", "proplet p-1"}
 
 

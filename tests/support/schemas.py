@@ -28,17 +28,11 @@ def described(connection: Connection) -> dict[str, Any]:
                 "primary key": seen.get_pk_constraint(table),
                 "foreign keys": sorted(map(repr, seen.get_foreign_keys(table))),
                 "unique": sorted(map(repr, seen.get_unique_constraints(table))),
-                "indexes": sorted(map(_index, seen.get_indexes(table))),
+                "indexes": sorted(map(repr, seen.get_indexes(table))),
                 "checks": sorted(map(repr, seen.get_check_constraints(table))),
                 "options": seen.get_table_options(table),
             }
     return found
-
-
-def _index(found: Any) -> str:
-    """With the condition of one that holds only some rows, which is an object, as text."""
-    options = {name: str(value) for name, value in found.get("dialect_options", {}).items()}
-    return repr({**found, "dialect_options": options})
 
 
 def migrated(url: URL, schema: Schema) -> dict[str, Any]:
