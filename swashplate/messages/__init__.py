@@ -16,6 +16,7 @@ from swashplate.messages.control import (
     Result,
     Start,
     Stop,
+    TaskLog,
     TaskMetrics,
 )
 from swashplate.messages.groups import GroupTask, JobCreate, WorkflowCreate
@@ -35,6 +36,7 @@ from swashplate.messages.learning import (
     UpdateAnswer,
 )
 from swashplate.messages.registry import BlobInfo, BlobRequest, Resolve, Resolved
+from swashplate.messages.sandbox import Directory, Granted, GuestCapabilities, RunLimits, RunReport, RunTerms
 from swashplate.messages.tasks import InvokeRequest, MonitoringProfile, TaskCreate
 
 __all__ = [
@@ -48,9 +50,12 @@ __all__ = [
     "BlobRequest",
     "Capabilities",
     "Digest",
+    "Directory",
     "ExperimentAnswer",
     "ExperimentConfig",
+    "Granted",
     "GroupTask",
+    "GuestCapabilities",
     "Invoke",
     "InvokeRequest",
     "InvokeResult",
@@ -70,10 +75,14 @@ __all__ = [
     "RoundStart",
     "RoundStatus",
     "RoundTask",
+    "RunLimits",
+    "RunReport",
+    "RunTerms",
     "Skipped",
     "Start",
     "Stop",
     "TaskCreate",
+    "TaskLog",
     "TaskMetrics",
     "Update",
     "UpdateAnswer",

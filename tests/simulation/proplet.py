@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from proplet.agent import Agent, new_instance, offline_will
-from proplet.attempts import Attempts
-from proplet.counters import Counters
-from proplet.deliveries import Deliveries
-from proplet.journal import Journal
-from proplet.outbox import Outbox
+from proplet.monitoring.counters import Counters
 from proplet.settings import PropletSettings
 from proplet.site import Site
+from proplet.work.attempts import Attempts
+from proplet.work.deliveries import Deliveries
+from proplet.work.journal import Journal
+from proplet.work.outbox import Outbox
 from swashplate.client import HttpClient
 from swashplate.testing import FaultyBus, Process
 from tests.simulation.guests import ScriptedGuests

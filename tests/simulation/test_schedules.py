@@ -11,8 +11,8 @@ from manager.state.ledger import Ledger
 from manager.work.attempts import Attempts
 from manager.work.dispatch import Dispatch
 from manager.work.leases import Leases
-from proplet.attempts import Attempts as PropletAttempts
-from proplet.outbox import Outbox
+from proplet.work.attempts import Attempts as PropletAttempts
+from proplet.work.outbox import Outbox
 from tests.simulation.plan import Plan, Step, drawn
 from tests.simulation.world import simulate
 
