@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, closing
 import pytest
 
 from manager.fleet import histories, legacy, proplet
+from manager.fleet.proplets import Proplets
 from manager.latent import invoke_sender
 from manager.state import store, tables
 from manager.state.ledger import Ledger
@@ -120,11 +121,11 @@ async def test_a_loss_that_the_database_cannot_record_is_recorded_later(world, m
 
 
 def test_a_legacy_proplet_reports_at_its_own_pace():
-    old, modern = (proplets.Proplet("p", legacy=legacy, last_seen=100, offline=False) for legacy in (True, False))
-    assert proplets.is_alive(old, 129, heartbeat_s=1)
-    assert not proplets.is_alive(old, 131, heartbeat_s=1)
-    assert proplets.is_alive(old, 159, heartbeat_s=20)
-    assert not proplets.is_alive(modern, 104, heartbeat_s=1)
+    old, modern = (proplet.Proplet("p", legacy=legacy, last_seen=100, offline=False) for legacy in (True, False))
+    assert proplet.is_alive(old, 129, heartbeat_s=1)
+    assert not proplet.is_alive(old, 131, heartbeat_s=1)
+    assert proplet.is_alive(old, 159, heartbeat_s=20)
+    assert not proplet.is_alive(modern, 104, heartbeat_s=1)
 
 
 async def test_a_proplet_that_gets_topics_of_its_own_is_legacy_no_more(world):
@@ -469,9 +470,9 @@ async def test_a_stop_waits_until_nobody_else_runs_the_task(tmp_path):
         Database(sqlite_url(tmp_path / "manager.db"), tables.SCHEMA) as database,
         MemoryBus(MemoryBroker(), client_id="manager") as bus,
     ):
-        ledger, known = Ledger(database), proplets.Proplets(bus, database, NAMES, Announce(heartbeat_s=5))
+        ledger, known = Ledger(database), Proplets(bus, database, NAMES, Announce(heartbeat_s=5))
         for number in (1, 2):
-            await known.register(proplets.Proplet(f"p{number}", legacy=True))
+            await known.register(proplet.Proplet(f"p{number}", legacy=True))
         ledger.put(task, one, other)
         shared = legacy.SharedTopics(bus, NAMES, BlobStore(tmp_path / "blobs"), ledger, known, no_parents)
         said: asyncio.Queue[LegacyStop] = asyncio.Queue()
