@@ -8,13 +8,14 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
+from manager import specs
 from manager.fleet.proplets import Proplets
 from manager.state import states, store
 from manager.state.ledger import Ledger
@@ -46,11 +47,26 @@ CHANGEABLE_WHILE_ACTIVE = frozenset(
 )
 """What does not concern the run that is under way."""
 
+_ORDER = frozenset({"daemon", "latent", "run_if"})
+"""What other tasks of a job or a workflow may depend on."""
+
 
 def fingerprint(spec: TaskCreate) -> bytes:
     """What makes two requests under one idempotency key the same: everything but how long to wait."""
     text = spec.model_dump_json(exclude={"timeout_s"}, exclude_defaults=True)
     return hashlib.sha256(text.encode()).digest()
+
+
+class Members(Protocol):
+    """Who knows the jobs and workflows that tasks belong to."""
+
+    async def join(self, task: Task) -> Task:
+        """Put a task that is made, as one of the job or workflow that its spec names; it is answered when it is durable."""
+
+    async def respecified(self, task: Task, spec: TaskCreate) -> Task:
+        """``task`` as it is now; raises ``InvalidRequestError`` when the others do not allow it this spec."""
+
+    async def start_task(self, task_id: str) -> Task: ...
 
 
 class TaskService:
@@ -79,8 +95,7 @@ class TaskService:
         self.on_specified: Callable[[Task], Task] = lambda task: task
         """Called with a task whose spec is new or has changed, before it is put."""
         self.on_erased: Callable[[Task], Any] = lambda _task: None
-        self.start_member: Callable[[str], Awaitable[Task]] = self._start_alone
-        """Starts a task that belongs to a job or a workflow."""
+        self.members: Members
 
     # Creating and changing.
 
@@ -89,11 +104,7 @@ class TaskService:
 
         With ``spec.start`` the task and its first attempt become durable together.
         """
-        if spec.depends_on or spec.workflow_id or spec.job_id:
-            raise InvalidRequestError(
-                "a task that depends on others is made together with them",
-                hint="POST /workflows or POST /jobs with all tasks in one body",
-            )
+        specs.group_kind(spec)
         if key is None:
             return await self._create(spec, None), True
         while key in self._making:
@@ -124,6 +135,8 @@ class TaskService:
 
     async def _created(self, task: Task) -> Task:
         spec = task.spec
+        if specs.group_kind(spec):
+            return await self.members.join(task)
         if spec.start:
             try:
                 targets = self.targets(task)
@@ -138,6 +151,7 @@ class TaskService:
 
     async def made(self, spec: TaskCreate, key: str | None = None, task_id: str | None = None) -> Task:
         """A new task that nobody knows of yet. Its file is stored, and stays until ``settled`` at least."""
+        specs.check(spec, spec.model_fields_set)
         now = self._clock()
         digest, size = None, None
         if spec.file:
@@ -198,6 +212,8 @@ class TaskService:
     async def update(self, task_id: str, changes: Mapping[str, Any]) -> Task:
         """Change what is named, and nothing else. Fields that cannot be changed are ignored, as the existing API does."""
         named = {name: value for name, value in changes.items() if name in CHANGEABLE and value is not None}
+        if named.get("schedule") == "":
+            named.setdefault("is_recurring", False)
         if named.get("file"):
             digest, size = await self._keep_file(named["file"])
             try:
@@ -223,6 +239,11 @@ class TaskService:
             spec = TaskCreate.model_validate_json(json.dumps({**task.spec.model_dump(mode="json"), **named}))
         except ValidationError as error:
             raise from_validation(error) from error
+        specs.check(spec, named.keys())
+        if task.group_id is not None and _ORDER & named.keys():
+            now = await self.members.respecified(task, spec)
+            if now is not task:  # it has changed meanwhile
+                return await self._update(task_id, named, digest, size)
         changed = task.specified(spec).changed(updated_at=self._clock())
         if {"file", "image_url"} & named.keys():
             changed = changed.changed(digest=digest, size=size)
@@ -301,7 +322,7 @@ class TaskService:
     async def start(self, task_id: str) -> Task:
         """Begin a new run; answered once it is durable."""
         task = await self._ledger.fetch(task_id)
-        return await (self._start_alone if task.group_id is None else self.start_member)(task_id)
+        return await (self._start_alone if task.group_id is None else self.members.start_task)(task_id)
 
     async def _start_alone(self, task_id: str) -> Task:
         task = await self._ledger.fetch(task_id)
