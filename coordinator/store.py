@@ -146,10 +146,10 @@ class RoundStore:
         *,
         round_: Round | None = None,
         participants: Iterable[Participant] = (),
-        received: ReceivedUpdate | None = None,
+        received: Iterable[ReceivedUpdate] = (),
     ) -> None:
-        """What changed of a round, of its participants, and a new update: all of it or nothing."""
-        values = {} if received is None else await self._update_values(round_id, received)
+        """What changed of a round, of its participants, and new updates: all of it or nothing."""
+        values = [await self._update_values(round_id, each) for each in received]
         changed = [
             {"of_round": round_id, "of_proplet": p.proplet_id, **_participant_values(p, identity=False)}
             for p in participants
