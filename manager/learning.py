@@ -264,7 +264,9 @@ class Learning:
             code=task.code or "",
             error=task.error or "",
         )
-        await self._bus.publish(self._topics.round_task(round_id, proplet_id), said.encode())
+        # That one has completed tells no more than what its lineage may name: its update has come by itself.
+        qos = 0 if said.status == "completed" else 1
+        await self._bus.publish(self._topics.round_task(round_id, proplet_id), said.encode(), qos=qos)
 
     async def _hand_in(self, task: Task, update: bytes) -> Task:
         """Bring an update that came inside the task's result to the coordinator, which counts it once, however often it
