@@ -104,7 +104,8 @@ class Manager:
             acks,
             clock=clock,
         )
-        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
+        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url, self.ledger)
+        self.attempts.consequences.append(learning.owe)
         self._binaries = Binaries(database, self.ledger, blobs)
         self.tasks = TaskService(
             database, self.ledger, self.proplets, self.load, self.attempts, self._binaries, clock=clock

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from manager.state import invocation_store, store
 from manager.state.commits import Commits, Effect
-from manager.state.records import Attempt, AttemptKey, Erased, Group, GroupState, Invocation, Record, Task
+from manager.state.records import Attempt, AttemptKey, Erased, Group, GroupState, Invocation, Record, Task, Untold
 from manager.state.refusals import Refusal
 from swashplate.database import Database
 from swashplate.errors import NotFoundError, SwashplateError, UnavailableError
@@ -207,14 +207,18 @@ class Ledger:
             self._remember(record)
             self._commits.put((type(record), record.key), record)
 
-    def erase(self, *records: Task | Group) -> None:
-        """Delete an ended task, or a group that has no task any more."""
+    def erase(self, *records: Task | Group | Untold) -> None:
+        """Delete an ended task, a group that has no task any more, or what has been told."""
         for record in records:
-            if isinstance(record, Task):
-                self._forget_task(record)
-            else:
-                self._groups.pop(record.id, None)
-            self._erased.add(record.id)
+            match record:
+                case Task():
+                    self._forget_task(record)
+                    self._erased.add(record.id)
+                case Group():
+                    self._groups.pop(record.id, None)
+                    self._erased.add(record.id)
+                case Untold():
+                    pass
             self._commits.put((type(record), record.key), Erased(record.key))
 
     def then(self, effect: Effect, *, about: str = "") -> None:
@@ -251,6 +255,8 @@ class Ledger:
                 self._groups[record.id] = record
             case Invocation():
                 self._invocations[record.id] = record
+            case Untold():
+                pass  # whoever tells it knows
 
     def _forget(self) -> None:
         """Drop from memory what has ended and is written, and what was only looked at."""
@@ -308,7 +314,13 @@ class Ledger:
                     pass
 
     def _forget_replaced(self, attempt: Attempt) -> None:
-        """Only the last attempt for a target says how its run went."""
+        """Only the last attempt for a target says how its run went; and the denials since one was taken, who was asked."""
         run = self._attempts.get(attempt.task_id, {})
+        if attempt.refused:
+            return
+        if attempt.accepted_at is not None:
+            for other in list(run.values()):
+                if other.number < attempt.number and other.target == attempt.target and other.refused:
+                    del run[other.number]
         if any(other.number > attempt.number and other.target == attempt.target for other in run.values()):
             run.pop(attempt.number, None)

@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, case, delete, func, select
 
 from manager.state import catalogue, sample_store
-from manager.state.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task
+from manager.state.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task, Untold
 from manager.state.states import AttemptState, TaskState
-from manager.state.tables import attempts, groups, invocations, proplets, tasks
+from manager.state.tables import attempts, groups, invocations, proplets, tasks, untold
 from swashplate.database import octet_length, upsert
 from swashplate.messages import TaskCreate
 
@@ -55,6 +55,10 @@ def _invocation_row(invocation: Invocation) -> dict[str, Any]:
     return {**_plain(invocation), "state": str(invocation.state)}
 
 
+def _untold_row(record: Untold) -> dict[str, Any]:
+    return {"task_id": record.task_id}
+
+
 def _task(row: Any) -> Task:
     values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
     del values["name"]
@@ -76,6 +80,7 @@ _TABLES: dict[type[Any], tuple[Table, Any]] = {
     Attempt: (attempts, _attempt_row),
     Group: (groups, _group_row),
     Invocation: (invocations, _invocation_row),
+    Untold: (untold, _untold_row),
 }
 
 
@@ -95,7 +100,10 @@ _LAST_SEQ = select(func.coalesce(func.max(tasks.c.seq), 0))
 _ACTIVE_TASKS = select(tasks).where(tasks.c.state.in_(_ACTIVE))
 _ENDED_LEARNING = (
     select(tasks)
-    .where(tasks.c.finished_at >= bindparam("since"), tasks.c.spec_text.contains('"kind":"federated"'))
+    .where(
+        ((tasks.c.finished_at >= bindparam("since")) & tasks.c.spec_text.contains('"kind":"federated"'))
+        | (tasks.c.id.in_(select(untold.c.task_id)) & tasks.c.state.not_in(_ACTIVE))
+    )
     .order_by(tasks.c.finished_at)
 )
 _ATTEMPTS = select(attempts).where(attempts.c.task_id == bindparam("wanted")).order_by(attempts.c.number)
@@ -133,7 +141,10 @@ def write(db: Connection, records: Sequence[Record], erased: Mapping[type[Any], 
         db.execute(delete(attempts).where(attempts.c.task_id.in_(ids)))
         db.execute(delete(invocations).where(invocations.c.task_id.in_(ids)))
         sample_store.erase(db, map(sample_store.task_subject, ids))
+        db.execute(delete(untold).where(untold.c.task_id.in_(ids)))
         db.execute(delete(tasks).where(tasks.c.id.in_(ids)))
+    for ids in catalogue.chunks(erased.get(Untold, ())):
+        db.execute(delete(untold).where(untold.c.task_id.in_(ids)))
     for group_id in erased.get(Group, ()):
         db.execute(delete(groups).where(groups.c.id == group_id))
 
@@ -207,7 +218,7 @@ def attempts_of_active(db: Connection) -> list[Attempt]:
 
 
 def learning_ended_since(db: Connection, since: float) -> list[Task]:
-    """Those of rounds, oldest first. Of all there may be hundreds of thousands, and nobody else asks."""
+    """Those of rounds, oldest first, and all whose end was never told. Of all there may be hundreds of thousands, and nobody else asks."""
     rows = db.execute(_ENDED_LEARNING, {"since": since})
     return [_task(row) for row in rows]
 
@@ -259,9 +270,11 @@ def list_groups(
 # Proplets.
 
 
-def save_proplet(db: Connection, proplet_id: str, description: dict[str, Any], now: float) -> None:
-    text = json.dumps(description)
-    db.execute(upsert(db, proplets), {"id": proplet_id, "description": text, "last_seen": now})
+def save_proplets(db: Connection, found: Iterable[tuple[str, dict[str, Any], float]]) -> None:
+    """``(id, description, last seen)`` of each."""
+    rows = [{"id": each, "description": json.dumps(described), "last_seen": seen} for each, described, seen in found]
+    if rows:
+        db.execute(upsert(db, proplets), rows)
 
 
 def delete_proplet(db: Connection, proplet_id: str) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from manager.fleet.complaints import Complaints
 from manager.fleet.proplets import Proplets
 from manager.state import states
 from manager.state.ledger import Ledger
@@ -81,6 +82,7 @@ class Attempts:
         self._dialect_of = dialect_of
         self._acks = acks
         self._clock = clock
+        self._complaints = Complaints()
         self._work = Tasks(log)
         self._stops: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._stages: dict[AttemptKey, str] = {}
@@ -152,6 +154,7 @@ class Attempts:
     async def close(self) -> None:
         for timer in self._stops.values():
             timer.cancel()
+        self._complaints.close()
         await self._work.close()
 
     def stage(self, key: AttemptKey) -> str:
@@ -249,6 +252,7 @@ class Attempts:
 
     async def _joined(self, proplet_id: str) -> None:
         self._load.reported(proplet_id)
+        self._load.refresh(proplet_id)
         self._offers.again(proplet_id)
         self._dispatch.place()
 
@@ -276,11 +280,12 @@ class Attempts:
             case "ready":
                 self.accepted(sender, key, ready=True)
             case "denied":
-                log.warning("start denied", task_id=key.task_id, proplet_id=sender, reason=said.reason, code=said.code)
-                if said.code not in runs.FINAL_DENIALS:
+                self._complaints.warn("start denied", sender, task_id=key.task_id, reason=said.reason, code=said.code)
+                code = said.code or "denied"
+                if code == "no_slot":
                     self._load.full(sender)
-                reason = f"denied by the proplet: {said.reason}"
-                self.finish(key, Outcome(AttemptEvent.DENIED, None, reason, said.code, True), sender=sender)
+                reason = ": ".join(filter(None, (f"{sender} denied", code, said.reason)))
+                self.finish(key, Outcome(AttemptEvent.DENIED, None, reason, code, True), sender=sender)
         self._acks.acknowledge(sender, said.id)
 
     def _holder(self, key: AttemptKey) -> str | None:
@@ -292,7 +297,7 @@ class Attempts:
         task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
         event = AttemptEvent.READY if ready else AttemptEvent.ACCEPTED
         if task is None or attempt is None or attempt.proplet_id != sender:
-            log.info("accepted what it was not given, or what has ended", task_id=key.task_id, proplet_id=sender)
+            self._complaints.warn("accepted what it was not given, or what has ended", sender, task_id=key.task_id)
             return
         self._offers.settle(key)
         if (attempt.state, event) not in states.ATTEMPT:
@@ -345,7 +350,7 @@ class Attempts:
             log.debug("the attempt had ended already", task_id=key.task_id, attempt=key.number, proplet_id=sender)
             return
         if sender is not None and attempt.proplet_id != sender:
-            log.warning("result of an attempt that it was not given", task_id=key.task_id, proplet_id=sender)
+            self._complaints.warn("result of an attempt that it was not given", sender, task_id=key.task_id)
             return
         if (attempt.state, outcome.event) not in states.ATTEMPT:
             log.info("attempt had already ended", task_id=key.task_id, attempt=key.number, state=str(attempt.state))
