@@ -194,9 +194,16 @@ class Commits:
             if len(part) > 1:
                 parts += [part[len(part) // 2 :], part[: len(part) // 2]]  # the first is tried first
             else:
-                examine = partial(refusals.examined, records=part[0], reason=reason)
-                found.append(await self._patiently(examine, len(records)))
+                found.append(await self._examined(part[0], reason))
         return found
+
+    async def _examined(self, records: Records, reason: str) -> Refusal:
+        try:
+            return await self._patiently(partial(refusals.examined, records=records, reason=reason), len(records))
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            return refusals.blamed(records, reason_of(error))
 
     async def _refused(self, records: Records) -> str | None:
         """Why the database will never take these together; None when it has."""
