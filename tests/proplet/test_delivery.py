@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from proplet import deliveries, outbox
+from proplet.work import deliveries, outbox
 from swashplate.bus import MemoryBus, PayloadTooLargeError
 from swashplate.messages import AttemptRef, Result
 
