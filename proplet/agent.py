@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable
 
 from pydantic_core import from_json
 
-from proplet.attempts import Attempts
 from proplet.capabilities import capabilities, described
-from proplet.counters import Counters
-from proplet.deliveries import Deliveries
-from proplet.outbox import Outbox
-from proplet.outgoing import Ref
+from proplet.monitoring.counters import Counters
 from proplet.settings import PropletSettings
 from proplet.site import Site
-from proplet.starts import checked, checked_invoke
+from proplet.work.attempts import Attempts
+from proplet.work.deliveries import Deliveries
+from proplet.work.outbox import Outbox
+from proplet.work.outgoing import Ref
+from proplet.work.starts import checked, checked_invoke
 from swashplate import logging
 from swashplate.bus import Bus, BusError, Received, Will
 from swashplate.errors import InvalidRequestError

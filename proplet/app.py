@@ -9,25 +9,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from proplet.agent import Agent, new_instance, offline_will
-from proplet.attempt import Limits, Runner
-from proplet.attempts import Attempts
-from proplet.binaries import Binaries
-from proplet.counters import Counters
-from proplet.deliveries import Deliveries
-from proplet.fetch import Fetcher
-from proplet.input_cache import InputCache
-from proplet.inputs import Inputs
-from proplet.journal import Journal
-from proplet.legacy import LegacyAgent
-from proplet.legacy_fetch import LegacyFetcher
-from proplet.legacy_results import Shelf
-from proplet.monitor import Monitor
-from proplet.outbox import Outbox
-from proplet.progress import Progress
-from proplet.runtime import WorkerPool
+from proplet.legacy.agent import LegacyAgent
+from proplet.legacy.fetch import LegacyFetcher
+from proplet.legacy.results import Shelf
+from proplet.monitoring.counters import Counters
+from proplet.monitoring.monitor import Monitor
+from proplet.runtime.pool import WorkerPool
+from proplet.runtime.runner import Runner
+from proplet.runtime.task_folder import TaskFolders, choose_root
+from proplet.sandbox.frames import Limits
 from proplet.settings import PropletSettings
 from proplet.site import Site
-from proplet.task_folder import TaskFolders, choose_root
+from proplet.supply.binaries import Binaries
+from proplet.supply.fetch import Fetcher
+from proplet.supply.input_cache import InputCache
+from proplet.supply.inputs import Inputs
+from proplet.work.attempts import Attempts
+from proplet.work.deliveries import Deliveries
+from proplet.work.journal import Journal
+from proplet.work.outbox import Outbox
+from proplet.work.progress import Progress
 from swashplate import logging
 from swashplate.bus import Bus, Will
 from swashplate.client import HttpClient
@@ -118,7 +119,7 @@ async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:
     async with contextlib.AsyncExitStack() as stack:
         proplet = await stack.enter_async_context(running(settings, mqtt_bus(settings)))
         if settings.metrics_port > 0:
-            from proplet import metrics  # noqa: PLC0415  # an HTTP server costs memory that most proplets need not spend
+            from proplet.monitoring import metrics  # noqa: PLC0415  # an HTTP server costs memory that most proplets need not spend
 
             await stack.enter_async_context(metrics.serving(settings, proplet))
         await stop.wait()

@@ -15,6 +15,6 @@ def run() -> None:
 
 def data_store() -> None:
     """Serve the site's datasets to the proplets beside them."""
-    from proplet.data_store import main
+    from proplet.data_store.app import main
 
     main()

@@ -14,7 +14,7 @@ import coordinator.states
 import manager.settings
 import manager.state.states
 import proplet.settings
-import proplet.states
+import proplet.work.states
 import provision.identity.settings
 import proxy.settings
 from swashplate.settings import Settings
@@ -37,7 +37,7 @@ MACHINES: list[tuple[str, Mapping[Any, Any]]] = [
     ("Task (`manager/state/states.py`)", manager.state.states.TASK),
     ("Attempt, as the manager sees it (`manager/state/states.py`)", manager.state.states.ATTEMPT),
     ("Invocation of a latent task (`manager/state/states.py`)", manager.state.states.INVOCATION),
-    ("Attempt, in the proplet's journal (`proplet/states.py`)", proplet.states.TRANSITIONS),
+    ("Attempt, in the proplet's journal (`proplet/work/states.py`)", proplet.work.states.TRANSITIONS),
     ("Round (`coordinator/states.py`)", coordinator.states.ROUND),
     ("Participant of a round (`coordinator/states.py`)", coordinator.states.PARTICIPANT),
 ]

@@ -2,6 +2,8 @@
 
 from swashplate.messages.base import Digest, Message, digest_hex
 from swashplate.messages.control import (
+    MAX_QUEUE,
+    MAX_SLOTS,
     Ack,
     Alive,
     Announce,
@@ -16,6 +18,7 @@ from swashplate.messages.control import (
     Result,
     Start,
     Stop,
+    TaskLog,
     TaskMetrics,
 )
 from swashplate.messages.groups import GroupTask, JobCreate, WorkflowCreate
@@ -35,9 +38,12 @@ from swashplate.messages.learning import (
     UpdateAnswer,
 )
 from swashplate.messages.registry import BlobInfo, BlobRequest, Resolve, Resolved
+from swashplate.messages.sandbox import Directory, Granted, GuestCapabilities, RunLimits, RunReport, RunTerms
 from swashplate.messages.tasks import InvokeRequest, MonitoringProfile, TaskCreate
 
 __all__ = [
+    "MAX_QUEUE",
+    "MAX_SLOTS",
     "PROPLET_IDS_HINT",
     "Ack",
     "Alive",
@@ -48,9 +54,12 @@ __all__ = [
     "BlobRequest",
     "Capabilities",
     "Digest",
+    "Directory",
     "ExperimentAnswer",
     "ExperimentConfig",
+    "Granted",
     "GroupTask",
+    "GuestCapabilities",
     "Invoke",
     "InvokeRequest",
     "InvokeResult",
@@ -70,10 +79,14 @@ __all__ = [
     "RoundStart",
     "RoundStatus",
     "RoundTask",
+    "RunLimits",
+    "RunReport",
+    "RunTerms",
     "Skipped",
     "Start",
     "Stop",
     "TaskCreate",
+    "TaskLog",
     "TaskMetrics",
     "Update",
     "UpdateAnswer",

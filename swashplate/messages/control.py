@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from swashplate.messages.base import Digest, Identifier, Json, JsonObject, Message
+from swashplate.messages.sandbox import RunReport, RunTerms
 from swashplate.messages.tasks import MonitoringProfile
 
 PROTOCOL = 2
@@ -17,6 +18,7 @@ class ProcessUrls(Message):
 
     coordinator: str = ""
     model_registry: str = ""
+    manager: str = ""
 
 
 class Announce(Message):
@@ -27,20 +29,24 @@ class Announce(Message):
     urls: ProcessUrls = ProcessUrls()
 
 
+MAX_SLOTS = 1024
+MAX_QUEUE = 100_000
+
+
 class Capabilities(Message):
     """What a proplet can do and has at hand. ``memory_bytes`` is the machine's total; ``queue`` is how many accepted starts
-    may wait there for one of the ``slots``.
+    may wait there for one of the ``slots``. Bounded, since they are believed.
     """
 
-    cpu: int = 0
-    memory_bytes: int = 0
+    cpu: int = Field(default=0, ge=0, lt=2**31)
+    memory_bytes: int = Field(default=0, ge=0, lt=2**63)
     arch: str = ""
     wasm_features: list[str] = []
     labels: dict[str, str] = {}
     datasets: list[str] = []
     digests: list[str] = []
-    slots: int = 1
-    queue: int = 0
+    slots: int = Field(default=1, ge=0, le=MAX_SLOTS)
+    queue: int = Field(default=0, ge=0, le=MAX_QUEUE)
 
 
 class PropletCreate(Message):
@@ -87,7 +93,7 @@ class Alive(Message):
     free_slots: int = 0
 
 
-class Start(Message):
+class Start(RunTerms):
     """A lease on one attempt of one task. ``tokens`` prove later messages about this attempt; they never reach the guest.
 
     ``timeout_s`` is absent for a ``daemon`` and a ``latent`` task: they run until they are stopped. ``parents`` holds the
@@ -151,7 +157,11 @@ class AttemptStatus(Message):
 
 
 class Result(Message):
-    """How an attempt ended. ``error`` empty or absent means it succeeded; ``retryable`` says another attempt could differ."""
+    """How an attempt ended. ``error`` empty or absent means it succeeded; ``retryable`` says another attempt could differ.
+
+    A value of ``results`` that is too large for a message is a blob of JSON at the manager instead: ``results_digest`` and
+    ``results_size`` in bytes.
+    """
 
     id: str
     task_id: str
@@ -161,6 +171,9 @@ class Result(Message):
     error: Reason | None = None
     code: Code = ""
     retryable: bool = False
+    results_digest: Digest | None = None
+    results_size: int = Field(default=0, ge=0)
+    report: RunReport | None = None
 
 
 class InvokeResult(Message):
@@ -196,6 +209,20 @@ class TaskMetrics(Message):
     timestamp: str
     metrics: JsonObject = {}
     aggregated: JsonObject | None = None
+
+
+class TaskLog(Message):
+    """QoS 0. A part of an attempt's stderr: ``offset`` bytes of it came before, ``dropped`` of them were never sent.
+
+    Bytes that are no UTF-8 are replaced; ``offset`` and ``dropped`` count those that the guest wrote.
+    """
+
+    task_id: str
+    attempt: AttemptNumber
+    proplet_id: Identifier
+    offset: int = Field(ge=0)
+    dropped: int = Field(default=0, ge=0)
+    text: str
 
 
 class Ack(Message):

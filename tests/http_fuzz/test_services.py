@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 
 from coordinator import aggregator, registry
-from proplet.data_store import DataStoreApi, seed
-from proplet.datasets import Datasets
+from proplet.data_store.app import DataStoreApi, seed
+from proplet.data_store.datasets import Datasets
 from proxy.manifests import OCI_MANIFEST
 from proxy.registry import Registry
 from proxy.registry_routes import routes

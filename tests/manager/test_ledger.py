@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from manager.state import ledger as writing
+from manager.state import commits as writing
 from manager.state import tables
 from manager.state.ledger import Ledger
 from manager.state.records import Task, spec_text
@@ -49,6 +49,5 @@ async def test_a_few_large_batches_wait_for_nobody_and_many_in_a_row_are_gathere
         await asyncio.wait([waiting], timeout=0.2)
         assert (written, waiting.done()) == (writing.STREAK + 1, False)
         waiting.cancel()
-        ledger.trouble = None
         monkeypatch.setattr(writing, "ANSWER_S", 0.01)
         await ledger.close()

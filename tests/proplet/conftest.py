@@ -17,8 +17,8 @@ import wasmtime
 from aiohttp import web
 
 from proplet.app import running
-from proplet.data_store import DataStoreApi
-from proplet.datasets import Datasets
+from proplet.data_store.app import DataStoreApi
+from proplet.data_store.datasets import Datasets
 from proplet.settings import PropletSettings
 from swashplate.bus import MemoryBroker, MemoryBus, Received
 from swashplate.http import HttpService, Route, answer

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from proplet.data_store import DataStoreApi, seed
-from proplet.datasets import Datasets
+from proplet.data_store.app import DataStoreApi, seed
+from proplet.data_store.datasets import Datasets
 from proplet.settings import DataStoreSettings
 from swashplate.http import HttpService
 from tests.support.ports import free_port

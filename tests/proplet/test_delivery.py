@@ -10,10 +10,10 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from proplet import deliveries, outbox
-from proplet.journal import Journal
-from proplet.outcome import Success
-from proplet.outgoing import Ref, result_message
+from proplet.work import deliveries, outbox
+from proplet.work.journal import Journal
+from proplet.work.outcome import Success
+from proplet.work.outgoing import Ref, result_message
 from swashplate.bus import MemoryBus, PayloadTooLargeError, Received
 from swashplate.messages import AttemptRef, Result
 from swashplate.testing import Faults, FaultyBroker, FaultyBus

@@ -9,8 +9,8 @@ import os
 import pytest
 import wasmtime
 
-from proplet import fetch
-from proplet.binaries import Binaries
+from proplet.supply import fetch
+from proplet.supply.binaries import Binaries
 
 
 def padded(wat: str, size: int) -> bytes:

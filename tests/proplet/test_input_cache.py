@@ -8,7 +8,7 @@ import gc
 import pytest
 from aiohttp import web
 
-from proplet.input_cache import InputCache
+from proplet.supply.input_cache import InputCache
 from swashplate.client import HttpClient
 from swashplate.errors import NotFoundError, UnavailableError
 from swashplate.http import HttpService, Route, answer

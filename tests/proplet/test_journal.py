@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from proplet.journal import KEPT_RESULT_BYTES, Journal, PendingUpdate
-from proplet.outgoing import Outgoing, Ref, result_of
-from proplet.states import AttemptState
+from proplet.work.journal import KEPT_RESULT_BYTES, Journal, PendingUpdate
+from proplet.work.outgoing import Outgoing, Ref, result_of
+from proplet.work.states import AttemptState
 from swashplate.errors import ConfigurationError, UnavailableError
 
 A, B, UNSTORABLE = Ref("a", 1), Ref("b", 1), Ref("c", 2**63)
@@ -147,7 +147,7 @@ async def test_a_large_result_is_forgotten_once_it_is_acknowledged(journal):
 
 
 async def test_the_oldest_acknowledged_are_forgotten_and_others_never(path, monkeypatch):
-    monkeypatch.setattr("proplet.journal.KEPT_ENTRIES", 3)
+    monkeypatch.setattr("proplet.work.journal.KEPT_ENTRIES", 3)
     async with Journal(path, clock=itertools.count().__next__) as journal:
         await journal.accept([A])
         refs = [Ref(f"t{number}", 1) for number in range(7)]

@@ -220,7 +220,7 @@ async def test_what_a_latent_task_cannot_also_be_is_refused(world, proplet, gues
 
 
 async def test_calls_beyond_what_may_wait_are_refused(world, proplet, monkeypatch):
-    monkeypatch.setattr("proplet.attempts.MOST_INVOCATIONS", 2)
+    monkeypatch.setattr("proplet.work.attempts.MOST_INVOCATIONS", 2)
     endless = world.start(ENDLESS, name="again", **FOREVER)
     await world.manager.ready(endless)
     asked = [await world.manager.invoke(endless.id) for _ in range(3)]

@@ -12,9 +12,9 @@ import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proplet import legacy
-from proplet.legacy_fetch import LegacyAssembly
-from proplet.legacy_results import Kept, Shelf
+from proplet.legacy import agent as legacy
+from proplet.legacy.fetch import LegacyAssembly
+from proplet.legacy.results import Kept, Shelf
 from swashplate.errors import IntegrityError, InvalidRequestError, TooLargeError
 from swashplate.messages import Announce
 from swashplate.messages.legacy import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from proplet import metrics
+from proplet.monitoring import metrics
 from tests.support.ports import free_port
 
 

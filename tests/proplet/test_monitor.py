@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proplet import usage
-from proplet.course import Course
-from proplet.journal import Journal
-from proplet.monitor import profile_of
-from proplet.outgoing import Ref
-from proplet.progress import STAYS_S, Progress
-from proplet.usage import Sample, Usage
+from proplet.monitoring import usage
+from proplet.monitoring.monitor import profile_of
+from proplet.monitoring.usage import Sample, Usage
+from proplet.work.course import Course
+from proplet.work.journal import Journal
+from proplet.work.outgoing import Ref
+from proplet.work.progress import STAYS_S, Progress
 from swashplate.bus import MemoryBus
 from swashplate.messages import MonitoringProfile, Start
 from tests.proplet.conftest import ID, NAMES

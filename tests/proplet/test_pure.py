@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proplet import dataset_seed, entry, states
-from proplet.frames import LOGGED_EVERY_S, Allowance
+from proplet.data_store import demo
+from proplet.sandbox import entry
+from proplet.sandbox.frames import LOGGED_EVERY_S, Allowance
 from proplet.settings import PropletSettings
-from proplet.states import AttemptEvent, AttemptState
+from proplet.work import states
+from proplet.work.states import AttemptEvent, AttemptState
 from swashplate.errors import ConfigurationError, ConflictError
 
 FUNCTIONS = {"add": True, "_start": True, "memory": False}
@@ -97,19 +99,19 @@ def test_every_state_can_still_become_acknowledged():
 
 @given(st.text(max_size=80))
 def test_seeded_rows_are_in_range_for_every_id(name):
-    rows = dataset_seed.rows(name)
+    rows = demo.rows(name)
     assert len(rows) == 64
-    assert -(2**63) <= dataset_seed.name_hash(name) < 2**63
+    assert -(2**63) <= demo.name_hash(name) < 2**63
     for row in rows:
         assert row["y"] in {0, 1}
         assert all(0 <= feature <= 0.9 for feature in row["x"])
 
 
 def test_seeded_rows_follow_the_formula():
-    assert dataset_seed.name_hash("ab") == 97 * 31 + 98
+    assert demo.name_hash("ab") == 97 * 31 + 98
     s = (97 * 31 + 98) % 1000
-    assert dataset_seed.rows("ab")[0] == {"x": [s % 10 / 10, 2 * s % 10 / 10, 3 * s % 10 / 10], "y": s % 2}
-    assert dataset_seed.name_hash("3fe95a65-74f1-4ede-bf20-ef565f04cecb") == reference_hash(
+    assert demo.rows("ab")[0] == {"x": [s % 10 / 10, 2 * s % 10 / 10, 3 * s % 10 / 10], "y": s % 2}
+    assert demo.name_hash("3fe95a65-74f1-4ede-bf20-ef565f04cecb") == reference_hash(
         "3fe95a65-74f1-4ede-bf20-ef565f04cecb"
     )
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from proplet import deliveries
+from proplet.work import deliveries
 from swashplate.messages import AttemptRef
 from tests.proplet.test_delivery import learning
 

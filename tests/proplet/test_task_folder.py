@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from proplet import task_folder
-from proplet.task_folder import TaskFolders, choose_root, sweep
+from proplet.runtime import task_folder
+from proplet.runtime.task_folder import TaskFolders, choose_root, sweep
 from swashplate.errors import ConfigurationError, SwashplateError, UnavailableError
 
 

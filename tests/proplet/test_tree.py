@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proplet import tree
-from proplet.tree import SMALLEST_FILE, Measured
+from proplet.sandbox import tree
+from proplet.sandbox.tree import SMALLEST_FILE, Measured
 
 PLENTY = 1_000_000
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
-from proplet.course import Course
-from proplet.outcome import Failure, Outcome, Success
+from proplet.work.course import Course
+from proplet.work.outcome import Failure, Outcome, Success
 from swashplate.errors import SwashplateError
 from swashplate.messages import Start
 

@@ -7,8 +7,8 @@ import random
 import sqlite3
 from typing import Any
 
-from proplet.commits import Work, _transaction
-from proplet.journal import SCHEMA
+from proplet.work.commits import Work, _transaction
+from proplet.work.journal import SCHEMA
 from swashplate.errors import UnavailableError
 from swashplate.testing import Disk, Pace
 from swashplate.testing.disk import Committer, Outcome

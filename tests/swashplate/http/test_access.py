@@ -19,8 +19,8 @@ from coordinator.settings import AggregatorSettings, CoordinatorSettings
 from coordinator.settings import RegistrySettings as ModelRegistrySettings
 from manager.app import serve as manager_serve
 from manager.settings import ManagerSettings
-from proplet import data_store
 from proplet.app import serve as proplet_serve
+from proplet.data_store import app as data_store
 from proplet.settings import DataStoreSettings, PropletSettings
 from provision.identity.app import serve as identity_serve
 from provision.identity.settings import IdentitySettings

@@ -1,0 +1,1 @@
+"""The site's local data store: ``python -m proplet.data_store``."""

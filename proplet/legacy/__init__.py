@@ -1,0 +1,1 @@
+"""A Propeller manager, spoken to on its shared topics."""

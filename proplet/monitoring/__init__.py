@@ -1,0 +1,1 @@
+"""What the proplet and its tasks use."""

@@ -1,0 +1,46 @@
+"""What a guest says on stderr."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from proplet.sandbox.frames import LOGGED_BYTES, Allowance
+from proplet.work.outcome import LOGGED_CHARACTERS
+from swashplate import logging
+
+log = logging.get("task")
+
+LINE_COST = 100
+"""Bytes of log that a line counts beside its text: a flood of short lines is a flood too."""
+LAST_LINES = 5
+
+
+class GuestLog:
+    """A guest's stderr, line by line in the proplet's log, and its last lines for an error message."""
+
+    def __init__(self, task_id: str) -> None:
+        self._task_id = task_id
+        self._partial = b""
+        self._allowance = Allowance(LOGGED_BYTES)
+        self.last: deque[str] = deque(maxlen=LAST_LINES)
+
+    def feed(self, content: bytes) -> None:
+        *lines, self._partial = (self._partial + content).split(b"\n")
+        for line in lines:
+            self._line(line)
+        if len(self._partial) > LOGGED_BYTES:  # a daemon may never end its line
+            self.close()
+
+    def close(self) -> None:
+        self._line(self._partial)
+        self._partial = b""
+
+    def _line(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip("\r")
+        if not text or self._allowance.left() < 0:
+            return
+        if self._allowance.spend(len(line) + LINE_COST) < 0:
+            log.warning("stderr of the task was cut", task_id=self._task_id, limit=LOGGED_BYTES)
+            return
+        self.last.append(text[:LOGGED_CHARACTERS])
+        log.info(text, task_id=self._task_id, stream="stderr")

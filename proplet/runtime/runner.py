@@ -1,0 +1,193 @@
+"""One attempt, from its start message to its outcome: binary and inputs, a slot, the run, and what came out of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from proplet.runtime.guest_log import GuestLog
+from proplet.runtime.pool import WorkerPool
+from proplet.runtime.task_folder import TaskFolder, TaskFolders
+from proplet.sandbox.frames import Answer, Job, Limits
+from proplet.supply.binaries import Binaries
+from proplet.supply.fetch import Fetcher, Wanted
+from proplet.supply.inputs import Inputs, together
+from proplet.work.course import Course
+from proplet.work.outcome import Failure, Learned, Outcome, Success
+from swashplate import logging
+from swashplate.errors import ConfigurationError, InvalidRequestError, SwashplateError, TooLargeError
+from swashplate.messages import Start, Update
+
+log = logging.get("task")
+
+MAX_RESULT_BYTES = 192 * 1024
+LAST_BYTES = MAX_RESULT_BYTES // 8
+"""Of a daemon's stdout: as JSON a byte can take six."""
+LARGE_UPDATE_BYTES = 1 << 20
+"""A larger update is parsed beside the event loop."""
+
+
+class Runner:
+    """Performs attempts; many at a time, of which the pool runs as many guests as it has slots."""
+
+    def __init__(
+        self,
+        proplet_id: str,
+        binaries: Binaries,
+        fetcher: Fetcher,
+        inputs: Inputs,
+        pool: WorkerPool,
+        folders: TaskFolders,
+        limits: Limits,
+        coordinator_url: Callable[[], str],
+    ) -> None:
+        self._proplet_id = proplet_id
+        self._binaries = binaries
+        self._fetcher = fetcher
+        self._inputs = inputs
+        self._pool = pool
+        self._folders = folders
+        self._limits = limits
+        self._coordinator_url = coordinator_url
+
+    async def perform(self, start: Start, course: Course) -> Outcome:
+        """Never raises for what a task can cause; cancelled, it leaves neither a guest nor a file behind."""
+        log.info("Executing task %s in spawned task", start.id, task_id=start.id, attempt=start.attempt)
+        course.enter("fetching")
+        try:
+            with self._folders.lent() as folder, self._binaries.in_use(start.digest):
+                return await self._performed(start, folder, course)
+        except SwashplateError as error:
+            return Failure(error.sentence, error.code, error.retryable)
+
+    @asynccontextmanager
+    async def deployed(self, start: Start, course: Course) -> AsyncIterator[None]:
+        """Within, the task's binary is here and compiled, so that ``perform`` need do neither.
+
+        Raises ``SwashplateError`` when it cannot be had or cannot run.
+        """
+        log.info("Deploying task %s", start.id, task_id=start.id, attempt=start.attempt)
+        course.enter("fetching")
+        with self._binaries.in_use(start.digest):
+            with self._folders.lent() as folder:
+                job = self._job(start, folder, await self._binary(start), {}, precompile=True)
+                answer = await self._run(start, job, course, GuestLog(start.id))
+            if answer.error:
+                raise SwashplateError(answer.error, code=answer.code, retryable=answer.code == "digest_mismatch")
+            yield
+
+    async def _performed(self, start: Start, folder: TaskFolder, course: Course) -> Outcome:
+        if start.kind == "federated" and not self._coordinator_url():
+            raise ConfigurationError(
+                "the task learns, but this proplet knows no coordinator", hint="set COORDINATOR_URL"
+            )
+        if self._binaries.has(start.digest):
+            binary, env = await self._binary(start), await self._inputs.gather(start, folder)
+        else:
+            binary, env = await together(self._binary(start), self._inputs.gather(start, folder))
+        guest_log = GuestLog(start.id)
+        answer = await self._run(start, self._job(start, folder, binary, env), course, guest_log)
+        if answer.error:
+            return _failed(answer, guest_log)
+        if start.kind == "federated":
+            text = folder.stdout(self._limits.output)
+            if len(text) > LARGE_UPDATE_BYTES:
+                return await asyncio.to_thread(self._learned, start, text)
+            return self._learned(start, text)
+        return self._finished(start, answer, folder)
+
+    async def _binary(self, start: Start) -> Path:
+        return await self._fetcher.fetch(Wanted(start.digest, start.size, start.image_url))
+
+    def _job(
+        self, start: Start, folder: TaskFolder, binary: Path, env: dict[str, str], *, precompile: bool = False
+    ) -> Job:
+        return Job(
+            digest=start.digest,
+            binary=str(binary),
+            name=start.name,
+            folder=str(folder.path),
+            inputs=start.inputs,
+            cli_args=start.cli_args,
+            env=env,
+            limits=self._limits,
+            precompile=precompile,
+        )
+
+    async def _run(self, start: Start, job: Job, course: Course, guest_log: GuestLog) -> Answer:
+        if self._pool.full:
+            course.enter("waiting")
+        async with self._pool.slot:
+            log.info("Starting Host runtime app: task_id=%s", start.id, task_id=start.id)
+            try:
+                answer = await self._pool.run(job, guest_log.feed, course)
+            finally:
+                guest_log.close()
+        if answer.compiled:
+            log.info(
+                "Compiled the module of %s", start.image_url or start.digest, task_id=start.id, digest=start.digest
+            )
+        if answer.code == "digest_mismatch":
+            self._binaries.drop(start.digest)
+        return answer
+
+    @staticmethod
+    def _finished(start: Start, answer: Answer, folder: TaskFolder) -> Success:
+        """``/out/result.json`` when there is one, else what the function returned, else stdout as it is.
+
+        A daemon may have printed for months: the last of it is its result.
+        """
+        written = folder.result_file(MAX_RESULT_BYTES)
+        results: Any
+        if written is not None:
+            try:
+                results = from_json(written, allow_inf_nan=False)
+            except ValueError as error:
+                raise InvalidRequestError(f"/out/result.json is not JSON: {error}", code="result_invalid") from error
+        elif answer.text is not None:
+            results = answer.text
+        else:
+            limit = LAST_BYTES if start.daemon else MAX_RESULT_BYTES
+            results = folder.stdout(limit, last=start.daemon).decode(errors="replace")
+        _refuse_too_large(results)
+        return Success(results)
+
+    def _learned(self, start: Start, text: bytes) -> Learned:
+        try:
+            update = Update.decode(text)
+        except SwashplateError as error:
+            raise InvalidRequestError(f"stdout is no update: {error.sentence}", code="update_invalid") from error
+        round_id = start.env.get("ROUND_ID", "")
+        if update.round_id != round_id or update.proplet_id != self._proplet_id:
+            raise InvalidRequestError(
+                f"the update is for round {update.round_id} and proplet {update.proplet_id},"
+                f" the task for round {round_id} and proplet {self._proplet_id}",
+                code="update_mismatch",
+            )
+        model_uri = start.env.get("MODEL_URI", "")
+        if model_uri and not update.base_model_uri:
+            text = update.model_copy(update={"base_model_uri": model_uri}).encode()
+        results = {
+            "round_id": update.round_id,
+            "num_samples": update.num_samples,
+            "metrics": update.metrics,
+            "update": "accepted",
+        }
+        _refuse_too_large(results)
+        return Learned(text, results)
+
+
+def _refuse_too_large(results: Any) -> None:
+    if len(to_json(results)) > MAX_RESULT_BYTES:
+        raise TooLargeError(f"the result is over the limit of {MAX_RESULT_BYTES} bytes", code="result_too_large")
+
+
+def _failed(answer: Answer, guest_log: GuestLog) -> Failure:
+    said = "; ".join(guest_log.last)
+    error = f"{answer.error}: {said}" if said and answer.code == "guest_exit" else answer.error
+    return Failure(error, answer.code, answer.code == "digest_mismatch")

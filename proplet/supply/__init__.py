@@ -1,0 +1,1 @@
+"""What a run needs, brought here: binaries, models, datasets."""
