@@ -13,12 +13,12 @@ import os
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import wasmtime
 from wasmtime import component
 
+from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import Exited, GuestError
 
 Module = wasmtime.Module | component.Component
@@ -27,25 +27,14 @@ Kind = type[wasmtime.Module] | type[component.Component]
 COMPONENT = b"\0asm\x0d\0\x01\0"
 """How a component begins; anything else is a core module or refused by the compiler."""
 KEPT_LOADED = 8
-MAX_WASM_STACK = 512 * 1024
-"""Bytes. Well below the 8 MiB of a main thread's stack: recursion ends in a trap, not in the death of the host."""
-
-
-def engine() -> wasmtime.Engine:
-    """Cranelift; no threads, no shared or 64-bit memory; fuel and epochs off, as killing the process is cheaper."""
-    config = wasmtime.Config()
-    config.strategy = "cranelift"
-    config.wasm_threads = False
-    config.shared_memory = False
-    config.wasm_memory64 = False
-    config.max_wasm_stack = MAX_WASM_STACK
-    return wasmtime.Engine(config)
 
 
 @dataclass(frozen=True)
 class CoreModule:
     """A core module with its imports resolved; ``exports`` says of each export whether it is a function."""
 
+    module: wasmtime.Module
+    engine: wasmtime.Engine
     prepared: wasmtime.InstancePre
     exports: dict[str, bool]
 
@@ -55,6 +44,7 @@ class CommandComponent:
     """A component; ``run`` is its ``wasi:cli/run`` export."""
 
     component: component.Component
+    engine: wasmtime.Engine
     run: str
 
 
@@ -66,17 +56,24 @@ class ModuleCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._engine = engine()
+        self._caches: dict[Configuration, _Configured] = {}
+
+    def load(self, digest: str, binary: Path, configuration: Configuration) -> tuple[Loaded, bool]:
+        cache = self._caches.get(configuration)
+        if cache is None:
+            cache = self._caches[configuration] = _Configured(self._folder, configuration)
+        return cache.load(digest, binary)
+
+
+class _Configured:
+    def __init__(self, folder: Path, configuration: Configuration) -> None:
+        self._folder = folder
+        self._engine = configuration.engine()
         self._linker = wasmtime.Linker(self._engine)
         self._linker.define_wasi()
-        _define_exit(self._linker)
+        define_exit(self._linker)
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
-        described = f"wasmtime {metadata.version('wasmtime')} stack {MAX_WASM_STACK} no threads, memory64"
-        self._configuration = hashlib.sha256(described.encode()).hexdigest()[:16]
-
-    @property
-    def engine(self) -> wasmtime.Engine:
-        return self._engine
+        self._configuration = configuration.key
 
     def load(self, digest: str, binary: Path) -> tuple[Loaded, bool]:
         """The module, ready to instantiate, and whether it had to be compiled. Raises ``GuestError``."""
@@ -142,16 +139,16 @@ class ModuleCache:
                     f"a component must export wasi:cli/run; this one exports {', '.join(exports) or 'nothing'}",
                     "component_unsupported",
                 )
-            return CommandComponent(module, run)
+            return CommandComponent(module, self._engine, run)
         try:
             prepared = self._linker.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
             raise GuestError(f"the binary cannot be linked: {_one_line(error)}", "guest_link") from error
         exports_of = {export.name: isinstance(export.type, wasmtime.FuncType) for export in module.exports}
-        return CoreModule(prepared, exports_of)
+        return CoreModule(module, self._engine, prepared, exports_of)
 
 
-def _define_exit(linker: wasmtime.Linker) -> None:
+def define_exit(linker: wasmtime.Linker) -> None:
     """``proc_exit`` with any status: wasmtime's own takes one over 125 for a trap, and does not tell it."""
 
     def leave(status: int) -> None:

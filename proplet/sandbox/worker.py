@@ -14,14 +14,12 @@ import socket
 import sys
 from pathlib import Path
 
-from proplet.sandbox import guest
 from proplet.sandbox.frames import Answer, Job, receive
 from proplet.sandbox.module_cache import ModuleCache
-from proplet.sandbox.watch import Watch, excess, too_much
+from proplet.sandbox.performance import perform
+from proplet.sandbox.watch import Watch
 
 PR_SET_PDEATHSIG = 1
-BEYOND_MEMORY_LIMIT = 1 << 30
-"""Bytes of private memory for Python, the compiler and the tables, above the guest's own limit."""
 
 
 def die_with_parent(parent: int) -> None:
@@ -34,15 +32,6 @@ def die_with_parent(parent: int) -> None:
         sys.exit(0)
 
 
-def perform(job: Job, modules: ModuleCache, stderr: str) -> Answer:
-    """Run ``job`` with its limits on private memory and on output."""
-    bytes_of_data = job.limits.memory + BEYOND_MEMORY_LIMIT
-    resource.setrlimit(resource.RLIMIT_DATA, (bytes_of_data, resource.RLIM_INFINITY))
-    answer = guest.run(job, modules, stderr)
-    over = excess(job)
-    return too_much(over) if over else answer
-
-
 def main() -> None:
     number, parent, folder = sys.argv[1:]
     die_with_parent(int(parent))
@@ -52,10 +41,7 @@ def main() -> None:
     watch = Watch(connection)
     watch.answer(Answer(text="ready"))
     while (asked := receive(connection)) is not None:
-        job = Job.of(asked)
-        with watch.over(job):
-            answer = perform(job, modules, f"/proc/self/fd/{watch.write_end}")
-        watch.answer(answer)
+        watch.answer(perform(Job.of(asked), modules, watch))
 
 
 if __name__ == "__main__":
