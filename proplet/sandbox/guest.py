@@ -8,11 +8,13 @@ import wasmtime
 from wasmtime import component
 
 from proplet.sandbox import entry, failures
+from proplet.sandbox.bounds import Bounds
+from proplet.sandbox.compiler import compile_binary
 from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import COMMAND, Exited, GuestError
 from proplet.sandbox.failures import Memory
 from proplet.sandbox.frames import Answer, Job
-from proplet.sandbox.module_cache import CommandComponent, CoreModule, Loaded, ModuleCache
+from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled
 from proplet.sandbox.preview1 import linking
 
 CORE_INSTANCES, COMPONENT_INSTANCES = 1, 64
@@ -28,8 +30,7 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     guest: Guest | None = None
     text, failure = None, None
     try:
-        configuration = Configuration(bool(job.limits.fuel), job.deterministic, job.limits.stack)
-        loaded, compiled = modules.load(job.digest, Path(job.binary), configuration)
+        loaded, compiled = _loaded(job, modules)
         if job.precompile:
             _check_entry(job, loaded)
         else:
@@ -51,6 +52,18 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     return Answer(error=failure.sentence, code=failure.code, reusable=failure.reusable, compiled=compiled, used=used)
 
 
+def _loaded(job: Job, modules: ModuleCache) -> tuple[Loaded, bool]:
+    configuration = Configuration(job.limits.fuel > 0, job.deterministic, job.limits.stack)
+    try:
+        return modules.load(job.digest, configuration), False
+    except NotCompiled:
+        bounds = Bounds(memory=job.limits.memory, table_elements=job.limits.table_elements)
+        answer = compile_binary(Path(job.binary), job.digest, modules.folder, configuration, bounds)
+        if answer.error:
+            raise GuestError(answer.error, answer.code) from None
+        return modules.load(job.digest, configuration), answer.compiled
+
+
 def _exited(status: int, guest: Guest | None) -> GuestError | None:
     if status == 0 or guest is None:
         return None
@@ -63,6 +76,7 @@ def _check_entry(job: Job, loaded: Loaded) -> None:
         entry.choose(job.name, job.cli_args, loaded.exports)
     else:
         _check_component(job)
+        _ = loaded.run
 
 
 def _check_component(job: Job) -> None:
@@ -168,7 +182,7 @@ class Guest:
         values = returned if isinstance(returned, list) else [] if returned is None else [returned]
         return " ".join(entry.decimal(kind, value) for kind, value in zip(kinds, values, strict=True))
 
-    def _run_component(self, loaded: CommandComponent) -> None:
+    def _run_component(self, loaded: LoadedComponent) -> None:
         _check_component(self._job)
         store = self._store
         linker = component.Linker(loaded.engine)

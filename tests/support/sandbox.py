@@ -14,6 +14,9 @@ from pathlib import Path
 
 import wasmtime
 
+from proplet.sandbox.bounds import Bounds
+from proplet.sandbox.compiler import compile_binary
+from proplet.sandbox.engine import Configuration
 from proplet.sandbox.frames import HEADER, STDERR, Answer, Job, Limits, packed_message
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +26,9 @@ ENDS_PROCESS = {"deadline", "cpu_limit", "output_limit", "file_limit"}
 MAIN = """
 import socket, sys
 from pathlib import Path
+from proplet.sandbox.bounds import Bounds
+from proplet.sandbox.compiler import compile_binary
+from proplet.sandbox.engine import Configuration
 from proplet.sandbox.frames import Job, receive
 from proplet.sandbox.module_cache import ModuleCache
 from proplet.sandbox.performance import perform
@@ -88,9 +94,17 @@ class Sandbox:
             ),
             **fields,
         )
-        answer, log = self._asked(job)
+        code = Configuration(job.limits.fuel > 0, job.deterministic, job.limits.stack)
+        refused = compile_binary(stored, digest, self._modules, code, Bounds())
+        answer, log = (refused, b"") if refused.error else self._asked(job)
         stdout = folder / "stdout"
         return Ran(answer, stdout.read_bytes() if stdout.exists() else b"", log, folder / "out")
+
+    @property
+    def _modules(self) -> Path:
+        folder = self.root / "modules"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
 
     def _asked(self, job: Job) -> tuple[Answer, bytes]:
         if self._process is None:
@@ -114,13 +128,11 @@ class Sandbox:
         return got
 
     def _start(self) -> None:
-        modules = self.root / "modules"
-        modules.mkdir(exist_ok=True)
         self._ours, theirs = socket.socketpair()
         self._ours.settimeout(PATIENCE)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", MAIN, str(theirs.fileno()), str(modules)],
+                [sys.executable, "-c", MAIN, str(theirs.fileno()), str(self._modules)],
                 env={"PYTHONPATH": str(ROOT), **self.env},
                 cwd=self.root,
                 pass_fds=[theirs.fileno()],
