@@ -137,13 +137,13 @@ class Guest:
         return used
 
     def _wasi(self, stderr: str) -> wasmtime.WasiConfig:
-        job, folder = self._job, Path(self._job.folder)
+        job, folder = self._job, self._job.folder  # as text: a Path costs as much as the guest
         wasi = wasmtime.WasiConfig()
         wasi.argv = [job.name, *job.inputs]
         wasi.env = list(job.env.items())
-        wasi.stdout_file = str(folder / "stdout")
+        wasi.stdout_file = f"{folder}/stdout"
         wasi.stderr_file = stderr
-        own = [(str(folder / "in"), "/in", False), (str(folder / "out"), "/out", True)]
+        own = [(f"{folder}/in", "/in", False), (f"{folder}/out", "/out", True)]
         for here, path, write in [*own, *job.directories]:
             try:
                 wasi.preopen_dir(here, path, write)  # it takes no keyword
