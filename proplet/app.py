@@ -14,6 +14,7 @@ from proplet.legacy.fetch import LegacyFetcher
 from proplet.legacy.results import Shelf
 from proplet.monitoring.counters import Counters
 from proplet.monitoring.monitor import Monitor
+from proplet.runtime.compilations import Bounds
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.runner import Runner
 from proplet.runtime.task_folder import TaskFolders, choose_root
@@ -75,7 +76,10 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         http = await stack.enter_async_context(HttpClient())
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
         modules = state / "modules"
-        pool = await stack.enter_async_context(WorkerPool(settings.slots, modules, state / "empty"))
+        bounds = Bounds(settings.compile_cpu, settings.compile_memory, settings.compile_wall)
+        pool = await stack.enter_async_context(
+            WorkerPool(settings.slots, modules, state / "empty", folders.root, bounds)
+        )
         binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
@@ -93,7 +97,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         stack.callback(progress.close)
         if settings.monitoring:
             every = settings.metrics_interval
-            monitor = Monitor(bus, topics, proplet_id, settings.namespace, every, pool.processes, attempts.start_of)
+            monitor = Monitor(bus, topics, proplet_id, settings.namespace, every, pool.every_process, attempts.start_of)
             progress.on_stay = monitor.follow
             monitor.open()
             stack.push_async_callback(monitor.close)

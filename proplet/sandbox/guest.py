@@ -12,8 +12,8 @@ from wasmtime import component
 
 from proplet.sandbox import entry
 from proplet.sandbox.entry import COMMAND, Exited, GuestError
-from proplet.sandbox.frames import Answer, Job
-from proplet.sandbox.module_cache import CommandComponent, CoreModule, Loaded, ModuleCache
+from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
+from proplet.sandbox.module_cache import CommandComponent, CoreModule, Loaded, ModuleCache, NotCompiledError
 
 TABLE_ELEMENTS = 100_000
 CORE_INSTANCES, COMPONENT_INSTANCES = 1, 64
@@ -22,12 +22,12 @@ CORE_TABLES, COMPONENT_TABLES = 8, 64
 
 def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     """Run ``job``; the guest's stderr goes to the file ``stderr``. Never raises for what a guest does."""
-    compiled, text = False, None
+    text = None
     try:
-        loaded, compiled = modules.load(job.digest, Path(job.binary))
+        loaded = modules.load(job.digest, Path(job.binary))
         if job.precompile:
             _check_entry(job, loaded)
-            return Answer(compiled=compiled)
+            return Answer()
         with _bounded_files(job.limits.output):
             if isinstance(loaded, CoreModule):
                 text = _run_core(job, loaded, _store(job, modules, stderr, CORE_INSTANCES, CORE_TABLES))
@@ -35,15 +35,17 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
                 store = _store(job, modules, stderr, COMPONENT_INSTANCES, COMPONENT_TABLES)
                 text = None
                 _run_component(job, loaded, modules.engine, store)
+    except NotCompiledError:
+        return Answer(error="the module is not compiled", code=NOT_COMPILED)
     except GuestError as error:
-        return Answer(error=error.sentence, code=error.code, reusable=error.reusable, compiled=compiled)
+        return Answer(error=error.sentence, code=error.code, reusable=error.reusable)
     except Exited as ended:
-        return _exited(ended.status, compiled)
+        return _exited(ended.status)
     except wasmtime.ExitTrap as ended:
-        return _exited(ended.code, compiled)
+        return _exited(ended.code)
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-        return Answer(error=_cause(error), code="guest_trap", reusable=False, compiled=compiled)
-    return Answer(text=text, compiled=compiled)
+        return Answer(error=_cause(error), code="guest_trap", reusable=False)
+    return Answer(text=text)
 
 
 def _check_entry(job: Job, loaded: Loaded) -> None:
@@ -59,10 +61,8 @@ def _check_component(job: Job) -> None:
         raise GuestError("--invoke does not apply to a component", "component_unsupported")
 
 
-def _exited(status: int, compiled: bool) -> Answer:
-    if status == 0:
-        return Answer(compiled=compiled)
-    return Answer(error=f"process exited with status {status}", code="guest_exit", compiled=compiled)
+def _exited(status: int) -> Answer:
+    return Answer(error=f"process exited with status {status}", code="guest_exit") if status else Answer()
 
 
 @contextlib.contextmanager

@@ -7,10 +7,7 @@ when its content has the sha256 that its name carries.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
-import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from importlib import metadata
@@ -42,6 +39,27 @@ def engine() -> wasmtime.Engine:
     return wasmtime.Engine(config)
 
 
+CONFIGURATION = hashlib.sha256(
+    f"wasmtime {metadata.version('wasmtime')} stack {MAX_WASM_STACK} no threads, memory64".encode()
+).hexdigest()[:16]
+
+
+class NotCompiledError(Exception):
+    """The module must be compiled first."""
+
+
+def kind_of(content: bytes) -> Kind:
+    return component.Component if content[: len(COMPONENT)] == COMPONENT else wasmtime.Module
+
+
+def stem(digest: str) -> str:
+    return f"{digest.removeprefix('sha256:')}-{CONFIGURATION}-"
+
+
+def file_name(digest: str, compiled: bytes | bytearray) -> str:
+    return f"{stem(digest)}{hashlib.sha256(compiled).hexdigest()}.cwasm"
+
+
 @dataclass(frozen=True)
 class CoreModule:
     """A core module with its imports resolved; ``exports`` says of each export whether it is a function."""
@@ -71,67 +89,35 @@ class ModuleCache:
         self._linker.define_wasi()
         _define_exit(self._linker)
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
-        described = f"wasmtime {metadata.version('wasmtime')} stack {MAX_WASM_STACK} no threads, memory64"
-        self._configuration = hashlib.sha256(described.encode()).hexdigest()[:16]
 
     @property
     def engine(self) -> wasmtime.Engine:
         return self._engine
 
-    def load(self, digest: str, binary: Path) -> tuple[Loaded, bool]:
-        """The module, ready to instantiate, and whether it had to be compiled. Raises ``GuestError``."""
+    def load(self, digest: str, binary: Path) -> Loaded:
+        """The module, ready to instantiate. Raises ``NotCompiledError`` and ``GuestError``."""
         known = self._loaded.get(digest)
         if known is not None:
             self._loaded.move_to_end(digest)
-            return known, False
+            return known
         with binary.open("rb") as file:
-            kind: Kind = component.Component if file.read(len(COMPONENT)) == COMPONENT else wasmtime.Module
-            module = self._from_disk(kind, digest)
-            if module is None:
-                fcntl.flock(file, fcntl.LOCK_EX)  # a worker of another slot may be compiling it just now
-                module = self._from_disk(kind, digest)
-            compiled = module is None
-            if module is None:
-                module = self._compile(kind, digest, binary)
+            module = self._from_disk(kind_of(file.read(len(COMPONENT))), digest)
+        if module is None:
+            raise NotCompiledError(digest)
         loaded = self._prepare(module)
         self._loaded[digest] = loaded
         if len(self._loaded) > KEPT_LOADED:
             self._loaded.popitem(last=False)
-        return loaded, compiled
-
-    def _stem(self, digest: str) -> str:
-        return f"{digest.removeprefix('sha256:')}-{self._configuration}-"
+        return loaded
 
     def _from_disk(self, kind: Kind, digest: str) -> Module | None:
-        for path in self._folder.glob(self._stem(digest) + "*.cwasm"):
+        for path in self._folder.glob(stem(digest) + "*.cwasm"):
             with contextlib.suppress(OSError, wasmtime.WasmtimeError):
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
-                if path.name == f"{self._stem(digest)}{content}.cwasm":
+                if path.name == f"{stem(digest)}{content}.cwasm":
                     return kind.deserialize_file(self._engine, str(path))
             path.unlink(missing_ok=True)
         return None
-
-    def _compile(self, kind: Kind, digest: str, binary: Path) -> Module:
-        content = binary.read_bytes()
-        if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
-            raise GuestError(f"the stored binary {digest} was altered on disk", "digest_mismatch")
-        try:
-            module = kind(self._engine, content)
-        except wasmtime.WasmtimeError as error:
-            raise GuestError(f"the binary does not compile: {_one_line(error)}", "guest_invalid") from error
-        with contextlib.suppress(OSError):  # a full disk costs time, not the task
-            self._keep(digest, module.serialize())
-        return module
-
-    def _keep(self, digest: str, content: bytearray) -> None:
-        target = self._folder / f"{self._stem(digest)}{hashlib.sha256(content).hexdigest()}.cwasm"
-        handle, name = tempfile.mkstemp(prefix=".incoming-", dir=self._folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.replace(name, target)  # noqa: PTH105  # the temporary name is text
-        finally:
-            Path(name).unlink(missing_ok=True)
 
     def _prepare(self, module: Module) -> Loaded:
         if isinstance(module, component.Component):

@@ -162,8 +162,8 @@ def test_what_a_process_is_called_does_not_matter(tmp_path):
     numbers = " ".join(str(number) for number in range(4, 53))
     (folder / "stat").write_text(f"7 (a) b (c) S {numbers}\n")
     assert usage.of_process(7, tmp_path) == Usage(
-        user_s=14 / usage.TICKS,
-        system_s=15 / usage.TICKS,
+        user_s=(14 + 16) / usage.TICKS,
+        system_s=(15 + 17) / usage.TICKS,
         memory=24 * usage.PAGE,
         threads=20,
         descriptors=0,
