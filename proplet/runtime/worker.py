@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Self
+from typing import Self, cast
 
 from proplet.runtime.zygote import Child, Kind, Zygote
 from proplet.sandbox.frames import STDERR, Answer, Compilation, Incoming, Job, packed_message
@@ -43,8 +43,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is one, but no instance of it
 
     async def ask(self, message: Job | Compilation, on_stderr: OnStderr) -> Answer | None:
         """None when the child is gone."""
