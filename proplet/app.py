@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from proplet.legacy.fetch import LegacyFetcher
 from proplet.legacy.results import Shelf
 from proplet.monitoring.counters import Counters
 from proplet.monitoring.monitor import Monitor
-from proplet.runtime.compilations import Bounds
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.runner import Runner
 from proplet.runtime.task_folder import TaskFolders, choose_root
+from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.frames import Limits
 from proplet.settings import PropletSettings
 from proplet.site import Site
@@ -76,9 +77,11 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         http = await stack.enter_async_context(HttpClient())
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
         modules = state / "modules"
-        bounds = Bounds(settings.compile_cpu, settings.compile_memory, settings.compile_wall)
+        bounds = Bounds(
+            memory=settings.memory_limit, cpu_s=math.ceil(settings.compile_cpu), data_bytes=settings.compile_memory
+        )
         pool = await stack.enter_async_context(
-            WorkerPool(settings.slots, modules, state / "empty", folders.root, bounds)
+            WorkerPool(settings.slots, modules, state / "empty", folders.root, bounds, settings.compile_wall)
         )
         binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
         bus = make_bus(stable_client_id(state, proplet_id), will)

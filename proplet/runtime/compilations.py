@@ -10,23 +10,13 @@ from dataclasses import dataclass, field, replace
 
 from proplet.runtime.worker import Worker, WorkerDiedError
 from proplet.runtime.zygote import Zygote
-from proplet.sandbox.frames import Answer, Compilation, Job
+from proplet.sandbox.bounds import Bounds, Compilation
+from proplet.sandbox.frames import Answer, Job
 
 REMEMBERED_S = 600.0
 REMEMBERED = 1024
 KILLED = -9
-"""By us, or by a system that has no memory left: not what a module does to its compiler."""
-OUT_OF_TIME = -24
-"""SIGXCPU."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What one compilation may take: seconds of processor time, bytes of private memory, and seconds."""
-
-    cpu_s: float = 60.0
-    memory: int = 2 << 30
-    wall_s: float = 120.0
+"""Not by us, but by a system that has no memory left: not what a module does to its compiler."""
 
 
 @dataclass
@@ -36,11 +26,14 @@ class _Running:
 
 
 class Compilations:
-    """``clock`` counts seconds."""
+    """``wall_s`` is how long one may take, and ``clock`` counts, in seconds."""
 
-    def __init__(self, zygote: Zygote, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, zygote: Zygote, bounds: Bounds, wall_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._zygote = zygote
         self._bounds = bounds
+        self._wall_s = wall_s
         self._clock = clock
         self._running: dict[Compilation, _Running] = {}
         self._refused: OrderedDict[Compilation, tuple[float, Answer]] = OrderedDict()
@@ -56,9 +49,7 @@ class Compilations:
             binary=job.binary,
             fuel=job.limits.fuel > 0,
             deterministic=job.deterministic,
-            stack=job.limits.stack,
-            cpu_s=self._bounds.cpu_s,
-            memory=self._bounds.memory,
+            bounds=self._bounds,
         )
         if (refused := self._remembered(wanted)) is not None:
             return refused
@@ -85,21 +76,19 @@ class Compilations:
     async def _compile(self, wanted: Compilation) -> Answer:
         worker = await Worker.start(self._zygote, "compiler")
         try:
-            async with asyncio.timeout(self._bounds.wall_s):
+            async with asyncio.timeout(self._wall_s):
                 return await worker.ask(wanted)
         except TimeoutError:
-            return self._refuse(wanted, f"{self._bounds.wall_s:g} s")
+            took = f"the binary cannot be compiled: compiling it takes more than {self._wall_s:g} s"
+            return self._refuse(wanted, Answer(error=took, code="compile_limit"))
         except WorkerDiedError as died:
-            if died.ending in {None, KILLED}:
+            if died.ending is None or died.ending == KILLED:
                 raise
-            if died.ending == OUT_OF_TIME:
-                return self._refuse(wanted, f"{self._bounds.cpu_s:g} s of processor time")
-            return self._refuse(wanted, f"{self._bounds.memory} bytes of memory (status {died.ending})")
+            return self._refuse(wanted, self._bounds.ended(abs(died.ending)))
         finally:
             worker.kill()
 
-    def _refuse(self, wanted: Compilation, exceeded: str) -> Answer:
-        answer = Answer(error=f"compiling the binary takes more than {exceeded}", code="compile_limit")
+    def _refuse(self, wanted: Compilation, answer: Answer) -> Answer:
         self._refused[wanted] = self._clock(), answer
         self._refused.move_to_end(wanted)
         if len(self._refused) > REMEMBERED:

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from proplet.runtime.compilations import Bounds, Compilations
+from proplet.runtime.compilations import Compilations
 from proplet.runtime.worker import OnStderr, Worker
 from proplet.runtime.zygote import Zygote
+from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
+from proplet.sandbox.module_folder import ModuleFolder, UnsafeFolderError
 from proplet.work.course import Course
 from swashplate import logging
+from swashplate.errors import ConfigurationError
 from swashplate.service import Tasks
 
 log = logging.get("runtime")
@@ -26,19 +29,23 @@ class WorkerPool:
     """``slots`` runs at a time. A worker is warm before anything is asked for, and a further one as soon as all are busy.
 
     ``modules`` is the folder of compiled modules, ``empty`` the working folder of every process, ``tasks`` that of the
-    running tasks, which is removed when this process is killed.
+    running tasks, which is removed when this process is killed. ``bounds`` and ``compile_wall_s`` (seconds) are for one
+    compilation. Raises ``ConfigurationError``.
     """
 
-    def __init__(self, slots: int, modules: Path, empty: Path, tasks: Path, bounds: Bounds | None = None) -> None:
-        for folder in (modules, empty):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for leftover in modules.glob(".incoming-*"):
-            leftover.unlink(missing_ok=True)
+    def __init__(
+        self, slots: int, modules: Path, empty: Path, tasks: Path, bounds: Bounds, compile_wall_s: float
+    ) -> None:
+        empty.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            ModuleFolder(modules)
+        except UnsafeFolderError as error:
+            raise ConfigurationError(str(error), hint="set PROPLET_STATE_DIR") from error
         self._slots = slots
         self.slot = asyncio.Semaphore(slots)
         """Entered, in turn, around ``run``."""
         self._zygote = Zygote(modules, empty, tasks, on_death=self._lose)
-        self._compilations = Compilations(self._zygote, bounds or Bounds())
+        self._compilations = Compilations(self._zygote, bounds, compile_wall_s)
         self._idle: list[Worker] = []
         """Those that have run nothing yet come first."""
         self._all: set[Worker] = set()
@@ -75,10 +82,10 @@ class WorkerPool:
 
         Raises ``UnavailableError`` and ``WorkerDiedError``.
         """
-        course.enter("running")
         answer = await self._run(job, on_stderr, course)
         if answer.code != NOT_COMPILED:
             return answer
+        course.enter("waiting")
         compiled = await self._compilations.compiled(job)
         if compiled.error:
             return compiled
@@ -87,6 +94,7 @@ class WorkerPool:
     async def _run(self, job: Job, on_stderr: OnStderr, course: Course) -> Answer:
         worker = await self._take(fresh=job.isolation == "fork")
         course.process = worker.pid
+        course.enter("running")
         spent = True
         try:
             answer = await worker.ask(job, on_stderr)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 from collections.abc import Callable
 from typing import Self, cast
 
 from proplet.runtime.zygote import Child, Kind, Zygote
-from proplet.sandbox.frames import STDERR, Answer, Compilation, Incoming, Job, packed_message
+from proplet.sandbox.bounds import Compilation
+from proplet.sandbox.frames import STDERR, Answer, Incoming, Job, packed_message
 from swashplate.errors import SwashplateError
 
 OnStderr = Callable[[bytes], None]
@@ -49,7 +51,8 @@ class _Connection(asyncio.Protocol):
         """None when the child is gone."""
         if self._transport is None or self._transport.is_closing():
             return None
-        self._on_stderr = on_stderr
+        context = contextvars.copy_context()  # what is logged for the guest names its task and round
+        self._on_stderr = lambda text: context.run(on_stderr, text)
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(packed_message(message))
         return await self._answer

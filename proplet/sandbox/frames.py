@@ -89,21 +89,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Compilation:
-    """A module to be compiled, for engines that count ``fuel`` or not, and so on; ``cpu_s`` and ``memory`` (bytes of private
-    memory) are what it may take.
-    """
-
-    digest: str
-    binary: str
-    fuel: bool
-    deterministic: bool
-    stack: int
-    cpu_s: float
-    memory: int
-
-
-@dataclass(frozen=True)
 class Answer:
     """How a run ended: with ``error`` empty it succeeded, and ``text`` is what a function returned.
 
@@ -123,7 +108,7 @@ def packed(kind: int, payload: bytes) -> bytes:
     return HEADER.pack(len(payload), kind) + payload
 
 
-def packed_message(message: Job | Compilation | Answer) -> bytes:
+def packed_message(message: object) -> bytes:
     return packed(MESSAGE, json.dumps(vars(message), default=vars).encode())
 
 

@@ -11,9 +11,10 @@ import wasmtime
 from wasmtime import component
 
 from proplet.sandbox import entry
+from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import COMMAND, Exited, GuestError
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
-from proplet.sandbox.module_cache import CommandComponent, CoreModule, Loaded, ModuleCache, NotCompiledError
+from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled
 
 TABLE_ELEMENTS = 100_000
 CORE_INSTANCES, COMPONENT_INSTANCES = 1, 64
@@ -24,19 +25,17 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     """Run ``job``; the guest's stderr goes to the file ``stderr``. Never raises for what a guest does."""
     text = None
     try:
-        loaded = modules.load(job.digest, Path(job.binary))
+        loaded = modules.load(job.digest, Configuration(job.limits.fuel > 0, job.deterministic, job.limits.stack))
         if job.precompile:
             _check_entry(job, loaded)
             return Answer()
         with _bounded_files(job.limits.output):
             if isinstance(loaded, CoreModule):
-                text = _run_core(job, loaded, _store(job, modules, stderr, CORE_INSTANCES, CORE_TABLES))
+                text = _run_core(job, loaded, _store(job, loaded.engine, stderr, CORE_INSTANCES, CORE_TABLES))
             else:
-                store = _store(job, modules, stderr, COMPONENT_INSTANCES, COMPONENT_TABLES)
-                text = None
-                _run_component(job, loaded, modules.engine, store)
-    except NotCompiledError:
-        return Answer(error="the module is not compiled", code=NOT_COMPILED)
+                _run_component(job, loaded, _store(job, loaded.engine, stderr, COMPONENT_INSTANCES, COMPONENT_TABLES))
+    except NotCompiled:
+        return Answer(error="the compiled module is not there", code=NOT_COMPILED)
     except GuestError as error:
         return Answer(error=error.sentence, code=error.code, reusable=error.reusable)
     except Exited as ended:
@@ -75,7 +74,7 @@ def _bounded_files(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def _store(job: Job, modules: ModuleCache, stderr: str, instances: int, tables: int) -> wasmtime.Store:
+def _store(job: Job, engine: wasmtime.Engine, stderr: str, instances: int, tables: int) -> wasmtime.Store:
     """A store with every limit set and with nothing but the job's own files, arguments and environment."""
     folder = Path(job.folder)
     wasi = wasmtime.WasiConfig()
@@ -85,7 +84,7 @@ def _store(job: Job, modules: ModuleCache, stderr: str, instances: int, tables: 
     wasi.stderr_file = stderr
     wasi.preopen_dir(str(folder / "in"), "/in", False)  # read-only; it takes no keyword
     wasi.preopen_dir(str(folder / "out"), "/out", True)
-    store = wasmtime.Store(modules.engine)
+    store = wasmtime.Store(engine)
     store.set_limits(
         memory_size=job.limits.memory, table_elements=TABLE_ELEMENTS, instances=instances, tables=tables, memories=1
     )
@@ -114,9 +113,9 @@ def _run_core(job: Job, module: CoreModule, store: wasmtime.Store) -> str | None
     return " ".join(entry.decimal(kind, value) for kind, value in zip(kinds, values, strict=True))
 
 
-def _run_component(job: Job, loaded: CommandComponent, engine: wasmtime.Engine, store: wasmtime.Store) -> None:
+def _run_component(job: Job, loaded: LoadedComponent, store: wasmtime.Store) -> None:
     _check_component(job)
-    linker = component.Linker(engine)
+    linker = component.Linker(loaded.engine)
     linker.add_wasip2()
     try:
         instance = linker.instantiate(store, loaded.component)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import socket
-from pathlib import Path
 
 from proplet.sandbox import guest
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job, receive
@@ -24,9 +23,8 @@ def perform(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     return too_much(over) if over else answer
 
 
-def serve(connection: socket.socket, folder: Path) -> None:
+def serve(connection: socket.socket, modules: ModuleCache) -> None:
     """Returns when the agent is gone, or after the one guest that wants a process of its own."""
-    modules = ModuleCache(folder)
     watch = Watch(connection)
     while (asked := receive(connection)) is not None:
         job = Job.of(asked)

@@ -1,7 +1,7 @@
 """``python -m proplet.sandbox.zygote SOCKET MODULES TASKS``: the process from which those that run guests are forked.
 
-It has imported what they need and done nothing else: no engine, no thread, no random number, so that nothing of one
-child can be known in another. Over SOCKET, of type SEQPACKET, the agent asks for a child of a kind and hands over the
+It has imported what they need and made an engine, which has no thread, and nothing else: no store, no random number, so
+that nothing of one child can be known in another. Over SOCKET, of type SEQPACKET, the agent asks for a child of a kind and hands over the
 child's end of a socket; the answer carries a pidfd, and the child's exit status follows when it has ended. The agent's end,
 however it comes, is the end of that socket: the children are killed and the folder of running tasks, TASKS, is removed.
 """
@@ -23,9 +23,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from proplet.sandbox import claim, compiler, worker
+from proplet.sandbox import claim, compile_worker, worker
+from proplet.sandbox.engine import Configuration
+from proplet.sandbox.module_cache import ModuleCache
 
-KINDS: dict[str, Callable[[socket.socket, Path], None]] = {"worker": worker.serve, "compiler": compiler.serve}
+Kind = Callable[[socket.socket, ModuleCache], None]
+KINDS: dict[str, Kind] = {"worker": worker.serve, "compiler": compile_worker.serve}
 REQUEST_BYTES = 256
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
@@ -51,11 +54,9 @@ def prepare() -> None:
         with contextlib.suppress(OSError, ValueError):  # KILL, STOP and the C library's own
             signal.signal(number, signal.SIG_IGN if number in IGNORED else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    gc.collect()
-    gc.freeze()  # the pages of what is never collected stay shared
 
 
-def become(kind: Callable[[socket.socket, Path], None], parent: int, connection: int, modules: Path) -> NoReturn:
+def become(kind: Kind, parent: int, connection: int, modules: ModuleCache) -> NoReturn:
     """Be the child: nothing is left of its parent but what is imported, and of descriptors ``connection`` and stderr."""
     status = 1
     try:
@@ -76,7 +77,7 @@ def become(kind: Callable[[socket.socket, Path], None], parent: int, connection:
 
 
 class Zygote:
-    def __init__(self, agent: socket.socket, modules: Path, tasks: Path) -> None:
+    def __init__(self, agent: socket.socket, modules: ModuleCache, tasks: Path) -> None:
         self._agent = agent
         self._modules = modules
         self._tasks = tasks
@@ -128,25 +129,26 @@ class Zygote:
         child = self._children.pop(pidfd)
         self._ready.unregister(pidfd)
         os.close(pidfd)
-        _, status, used = os.wait4(child, 0)
-        compiler.forget(self._modules, child)
-        cpu_s = [used.ru_utime, used.ru_stime]
-        self._tell({"ended": child, "status": os.waitstatus_to_exitcode(status), "cpu_s": cpu_s})
+        _, status = os.waitpid(child, 0)
+        self._tell({"ended": child, "status": os.waitstatus_to_exitcode(status)})
 
     def _clean_up(self) -> None:
         for pidfd in self._children:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         for child in self._children.values():
             os.waitpid(child, 0)
-            compiler.forget(self._modules, child)
-        claim.remove_left(self._tasks)
+            claim.remove_left(self._tasks)
 
 
 def main() -> None:
-    number, modules, tasks = sys.argv[1:]
+    number, folder, tasks = sys.argv[1:]
     prepare()
+    modules = ModuleCache(Path(folder))
+    modules.linker(Configuration())  # its engine handles the signals that are a guest's traps
+    gc.collect()
+    gc.freeze()  # the pages of what is never collected stay shared
     with socket.socket(fileno=int(number)) as agent:
-        Zygote(agent, Path(modules), Path(tasks)).serve()
+        Zygote(agent, modules, Path(tasks)).serve()
 
 
 if __name__ == "__main__":
