@@ -63,6 +63,9 @@ class PropletSettings(MqttSettings, HttpSettings):
     cache_bytes: Bytes = setting(
         GIB, "PROPLET_CACHE_BYTES", help="Binaries kept; above it the one used longest ago is dropped."
     )
+    module_cache_bytes: Bytes = setting(
+        GIB, "PROPLET_MODULE_CACHE_BYTES", help="Compiled binaries kept; above it the one used longest ago is dropped."
+    )
     input_cache_bytes: Bytes = setting(
         64 * MIB, "PROPLET_INPUT_CACHE_BYTES", help="Models and datasets kept between tasks."
     )

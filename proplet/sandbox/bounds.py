@@ -21,7 +21,7 @@ class Bounds:
     compiled. ``data_bytes`` is the compiler's own private memory, ``cache_bytes`` what the compiled modules may take together.
     """
 
-    binary_bytes: int = 64 * MIB
+    binary_bytes: int = 256 * MIB
     memory: int = 512 * MIB
     table_elements: int = 100_000
     cpu_s: int = 60
