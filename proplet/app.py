@@ -78,7 +78,10 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
         modules = state / "modules"
         bounds = Bounds(
-            memory=settings.memory_limit, cpu_s=math.ceil(settings.compile_cpu), data_bytes=settings.compile_memory
+            memory=settings.memory_limit,
+            cpu_s=math.ceil(settings.compile_cpu),
+            data_bytes=settings.compile_memory,
+            cache_bytes=settings.module_cache_bytes,
         )
         pool = await stack.enter_async_context(
             WorkerPool(settings.slots, modules, state / "empty", folders.root, bounds, settings.compile_wall)

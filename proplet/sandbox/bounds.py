@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from proplet.sandbox.frames import Answer
@@ -20,20 +22,25 @@ class Bounds:
     compiled. ``data_bytes`` is the compiler's own private memory, ``cache_bytes`` what the compiled modules may take together.
     """
 
-    binary_bytes: int = 64 * MIB
+    binary_bytes: int = 256 * MIB
     memory: int = 512 * MIB
     table_elements: int = 100_000
     cpu_s: int = 60
-    data_bytes: int = 3072 * MIB
+    data_bytes: int = 2048 * MIB
     cache_bytes: int = 1024 * MIB
 
     def impose(self) -> None:
-        """On this process, for good. The kernel ends it when it computes too long, the compiler when it gets no memory."""
+        """On this process, for good. The kernel ends it when it computes too long, the compiler when it gets no memory.
+
+        Should the machine itself run out of memory, then this process goes first.
+        """
         used = resource.getrusage(resource.RUSAGE_SELF)
         cpu = int(used.ru_utime + used.ru_stime) + self.cpu_s
         resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
         resource.setrlimit(resource.RLIMIT_DATA, (self.data_bytes, self.data_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
 
     def ended(self, number: int) -> Answer:
         """The answer in the name of a compile that the signal ``number`` ended."""

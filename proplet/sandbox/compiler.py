@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
-import re
 from pathlib import Path
 from typing import IO
 
@@ -29,25 +27,30 @@ def compile_binary(binary: Path, digest: str, folder: Path, configuration: Confi
 
     Never raises for what a binary is. It does not limit itself: call ``bounds.impose`` before, and wait with a deadline.
     """
-    modules = ModuleFolder(folder)
     try:
         with binary.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # another process may be compiling it just now
-            with modules.opened(digest, configuration.key) as there:
-                if there is not None:
-                    return Answer()
-            content = _read(file, digest, bounds)
-        found = _checked(content, configuration, bounds)
-        engine = configuration.engine(optimise=found.largest_function <= LARGE_FUNCTION)
-        code, contents = _compile(content, found, engine)
+            return _compiled(file, digest, ModuleFolder(folder), configuration, bounds)
     except GuestError as error:
         return Answer(error=error.sentence, code=error.code)
     except OSError as error:
         return Answer(error=f"the stored binary cannot be read: {error.strerror}", code="digest_mismatch")
+
+
+def _compiled(
+    file: IO[bytes], digest: str, modules: ModuleFolder, configuration: Configuration, bounds: Bounds
+) -> Answer:
+    with modules.opened(digest, configuration.key) as there:
+        if there is not None:
+            return Answer()
+    content = _read(file, digest, bounds)
+    found = _checked(content, configuration, bounds)
+    engine = configuration.compiling_engine(optimise=found.largest_function <= LARGE_FUNCTION)
+    code, contents = _compile(content, found, engine)
     try:
         modules.keep(digest, configuration.key, code, contents, bounds.cache_bytes)
     except OSError as error:
-        return Answer(error=f"the compiled module cannot be stored: {error.strerror}", code="module_not_stored")
+        raise GuestError(f"the compiled module cannot be stored: {error.strerror}", "module_not_stored") from error
     return Answer(compiled=True)
 
 
@@ -111,7 +114,5 @@ def _compile(content: bytes, found: Declared, engine: wasmtime.Engine) -> tuple[
 
 def reason(error: Exception) -> str:
     """The cause alone, with its offset, of a message that begins with what was tried."""
-    cause = str(error).rpartition("Caused by:")[2]
-    with contextlib.suppress(ValueError):
-        cause = re.sub(r"\s+", " ", cause).strip()
+    cause = " ".join(str(error).rpartition("Caused by:")[2].split())
     return cause[:500] or type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,6 +16,9 @@ import wasmtime
 VERSION = metadata.version("wasmtime")
 STACK = 512 * 1024
 """Bytes. Well below the 8 MiB of a main thread's stack: recursion ends in a trap, not in the death of the host."""
+
+THREADS = min(4, len(os.sched_getaffinity(0)))
+"""Each takes memory of its own."""
 
 OFF = (
     "wasm_threads",
@@ -42,21 +46,28 @@ class Configuration:
     deterministic: bool = False
     stack: int = STACK
 
-    def engine(self, *, optimise: bool = True) -> wasmtime.Engine:
-        """An engine that may be inherited through a fork: it has no thread, as it neither compiles in parallel nor has epochs.
+    def engine(self) -> wasmtime.Engine:
+        """To run modules. It may be inherited through a fork, as it has no thread."""
+        return wasmtime.Engine(self._config())
 
-        Code made with or without ``optimise`` runs in either.
-        """
+    def compiling_engine(self, *, optimise: bool) -> wasmtime.Engine:
+        """To compile modules that ``engine`` runs, in some threads: not in a process that forks afterwards."""
+        os.environ["RAYON_NUM_THREADS"] = str(THREADS)
+        config = self._config()
+        config.parallel_compilation = True
+        config.cranelift_opt_level = "speed" if optimise else "none"
+        return wasmtime.Engine(config)
+
+    def _config(self) -> wasmtime.Config:
         config = wasmtime.Config()
         config.strategy = "cranelift"
-        config.cranelift_opt_level = "speed" if optimise else "none"
         config.parallel_compilation = False
         config.max_wasm_stack = self.stack
         for proposal in OFF:
             setattr(config, proposal, False)
         for name, value in self._of_the_code().items():
             setattr(config, name, value)
-        return wasmtime.Engine(config)
+        return config
 
     def _of_the_code(self) -> dict[str, bool]:
         return {

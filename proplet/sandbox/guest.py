@@ -53,6 +53,7 @@ def _check_entry(job: Job, loaded: Loaded) -> None:
         entry.choose(job.name, job.cli_args, loaded.exports)
     else:
         _check_component(job)
+        _ = loaded.run
 
 
 def _check_component(job: Job) -> None:

@@ -77,7 +77,7 @@ def check(imports: Iterable[Import]) -> None:
     for wanted in imports:
         if wanted.module != PREVIEW1 or wanted.name not in FUNCTIONS or wanted.kind != "function":
             raise GuestError(
-                f"the module imports the {wanted.kind} {wanted.module[:100]}.{wanted.name[:100]}; "
+                f"the module imports the {wanted.kind} {wanted.module[:100]}::{wanted.name[:100]}; "
                 f"it may import the functions of {PREVIEW1} alone",
                 "import_not_allowed",
             )

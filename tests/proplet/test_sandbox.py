@@ -147,17 +147,17 @@ async def test_a_module_that_needs_more_than_the_limit_does_not_start(world):
 
 
 @pytest.mark.parametrize(
-    "guest",
+    ("guest", "code"),
     [
-        '(module (memory 1) (memory 1) (func (export "_start")))',
-        '(module (memory i64 1) (func (export "_start")))',
-        '(module (memory 1 1 shared) (func (export "_start")))',
-        '(module (table 1000000 funcref) (func (export "_start")))',
+        ('(module (memory 1) (memory 1) (func (export "_start")))', "memory_limit"),
+        ('(module (memory i64 1) (func (export "_start")))', "guest_invalid"),
+        ('(module (memory 1 1 shared) (func (export "_start")))', "guest_invalid"),
+        ('(module (table 1000000 funcref) (func (export "_start")))', "table_limit"),
     ],
 )
-async def test_second_64_bit_and_shared_memories_and_huge_tables_are_refused(world, proplet, guest):
+async def test_second_64_bit_and_shared_memories_and_huge_tables_are_refused(world, proplet, guest, code):
     result = await world.manager.outcome(world.start(guest))
-    assert result.code in {"guest_invalid", "memory_limit", "table_limit"}
+    assert result.code == code
 
 
 async def test_endless_recursion_is_a_trap(world, proplet, guests):
@@ -257,7 +257,7 @@ async def test_text_that_grows_in_json_counts_as_it_is_sent(world, proplet, gues
 async def test_an_unknown_import_is_an_error_that_names_it(world, proplet):
     result = await world.manager.outcome(world.start('(module (import "env" "f" (func)) (func (export "_start")))'))
     assert result.code == "import_not_allowed"
-    assert "env.f" in result.error
+    assert "env::f" in result.error
 
 
 async def test_a_binary_that_does_not_compile_is_an_error(world, proplet):
