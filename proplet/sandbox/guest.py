@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import wasmtime
 from wasmtime import component
 
 from proplet.sandbox import entry, failures
-from proplet.sandbox.bounds import Bounds
-from proplet.sandbox.compiler import compile_binary
 from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import COMMAND, Exited, GuestError
 from proplet.sandbox.failures import Memory
-from proplet.sandbox.frames import Answer, Job
+from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
 from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled
 from proplet.sandbox.preview1 import linking
 
@@ -26,16 +22,17 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
 
     Of ``Answer.used`` only the memory and the fuel are filled in.
     """
-    compiled = False
     guest: Guest | None = None
     text, failure = None, None
     try:
-        loaded, compiled = _loaded(job, modules)
+        loaded = modules.load(job.digest, Configuration(job.limits.fuel > 0, job.deterministic, job.limits.stack))
         if job.precompile:
             _check_entry(job, loaded)
         else:
             guest = Guest(job, loaded, stderr)
             text = guest.run()
+    except NotCompiled:
+        return Answer(error="the compiled module is not there", code=NOT_COMPILED)
     except GuestError as error:
         failure = error
     except Exited as ended:
@@ -46,22 +43,10 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
         failure = failures.failed(error, job.limits, guest.memory() if guest else None)
     used = guest.used() if guest else {}
     if failure is None:
-        return Answer(text=text, compiled=compiled, used=used)
+        return Answer(text=text, used=used)
     if guest is not None and guest.refused:
         failure = failures.refused(failure, guest.refused)
-    return Answer(error=failure.sentence, code=failure.code, reusable=failure.reusable, compiled=compiled, used=used)
-
-
-def _loaded(job: Job, modules: ModuleCache) -> tuple[Loaded, bool]:
-    configuration = Configuration(job.limits.fuel > 0, job.deterministic, job.limits.stack)
-    try:
-        return modules.load(job.digest, configuration), False
-    except NotCompiled:
-        bounds = Bounds(memory=job.limits.memory, table_elements=job.limits.table_elements)
-        answer = compile_binary(Path(job.binary), job.digest, modules.folder, configuration, bounds)
-        if answer.error:
-            raise GuestError(answer.error, answer.code) from None
-        return modules.load(job.digest, configuration), answer.compiled
+    return Answer(error=failure.sentence, code=failure.code, reusable=failure.reusable, used=used)
 
 
 def _exited(status: int, guest: Guest | None) -> GuestError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import wasmtime
 from wasmtime import component
@@ -12,6 +13,8 @@ from wasmtime import component
 from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import Exited, GuestError
 from proplet.sandbox.module_folder import ModuleFolder, Stored
+
+Kind = TypeVar("Kind", wasmtime.Module, component.Component)
 
 KEPT_LOADED, KEPT_BYTES = 8, 256 << 20
 """Of modules in one process; the bytes are mapped from files, so that what was not used takes no memory."""
@@ -98,19 +101,17 @@ class ModuleCache:
         return linker
 
     def _ready(self, stored: Stored, linker: wasmtime.Linker) -> Loaded:
-        engine = linker.engine
+        engine, exports = linker.engine, stored.contents.exports
         if stored.contents.component:
-            return LoadedComponent(
-                engine, component.Component.deserialize_file(engine, stored.code), stored.contents.exports
-            )
-        module = wasmtime.Module.deserialize_file(engine, stored.code)
+            return LoadedComponent(engine, _mapped(component.Component, engine, stored), exports)
+        module = _mapped(wasmtime.Module, engine, stored)
         try:
             prepared = linker.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
             raise GuestError(
                 f"the binary cannot be linked: {' '.join(str(error).split())[:500]}", "guest_link"
             ) from error
-        return CoreModule(engine, module, prepared, stored.contents.exports)
+        return CoreModule(engine, module, prepared, exports)
 
     def _remember(self, wanted: tuple[str, Configuration], loaded: Loaded, size: int) -> None:
         self._loaded[wanted] = loaded, size
@@ -118,6 +119,13 @@ class ModuleCache:
         while len(self._loaded) > 1 and (len(self._loaded) > KEPT_LOADED or self._bytes > KEPT_BYTES):
             _, (_, dropped) = self._loaded.popitem(last=False)
             self._bytes -= dropped
+
+
+def _mapped(kind: type[Kind], engine: wasmtime.Engine, stored: Stored) -> Kind:
+    try:
+        return kind.deserialize_file(engine, stored.code)
+    except wasmtime.WasmtimeError:  # a file system that is mounted noexec
+        return kind.deserialize(engine, Path(stored.code).read_bytes())
 
 
 def define_exit(linker: wasmtime.Linker) -> None:

@@ -1,48 +1,21 @@
-"""``python -m proplet.sandbox.worker FD PARENT MODULES``: runs guests, one at a time, for the agent that started it.
-
-The process has an empty environment and an empty working folder, dies with its agent, and is the agent's to kill. Only
-here is WebAssembly compiled and run.
-"""
+"""A worker process: runs guests, one at a time, for the agent. It never compiles."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import resource
-import signal
 import socket
-import sys
-from pathlib import Path
 
-from proplet.sandbox.frames import Answer, Job, receive
+from proplet.sandbox.frames import NOT_COMPILED, Job, receive
 from proplet.sandbox.module_cache import ModuleCache
 from proplet.sandbox.performance import perform
 from proplet.sandbox.watch import Watch
 
-PR_SET_PDEATHSIG = 1
 
-
-def die_with_parent(parent: int) -> None:
-    """Be killed when the agent's main thread ends, however it ends.
-
-    ``swashplate.stack.supervisor`` has this for its own children; importing it would cost every worker 4 MB for pydantic.
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(0)
-
-
-def main() -> None:
-    number, parent, folder = sys.argv[1:]
-    die_with_parent(int(parent))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    connection = socket.socket(fileno=int(number))
-    modules = ModuleCache(Path(folder))
+def serve(connection: socket.socket, modules: ModuleCache) -> None:
+    """Returns when the agent is gone, or after the one guest that wants a process of its own."""
     watch = Watch(connection)
-    watch.answer(Answer(text="ready"))
     while (asked := receive(connection)) is not None:
-        watch.answer(perform(Job.of(asked), modules, watch))
-
-
-if __name__ == "__main__":
-    main()
+        job = Job.of(asked)
+        answer = perform(job, modules, watch)
+        watch.answer(answer)
+        if job.isolation == "fork" and answer.code != NOT_COMPILED:
+            return
