@@ -124,6 +124,8 @@ class _Life:
             return
         self._ended = True
         asyncio.get_running_loop().remove_reader(self._socket)
+        with contextlib.suppress(OSError):
+            self._socket.send(b"farewell")
         self._socket.close()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionResetError("the zygote ended"))
