@@ -45,11 +45,14 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use at most: bytes, seconds of processor time, and how many. ``fuel`` 0 is not counted."""
+    """What one run may use at most: bytes, seconds, and how many. ``wall_s`` counts from the guest's first instruction,
+    ``cpu_s`` is processor time; of both and of ``fuel`` 0 is no limit.
+    """
 
     memory: int
     output: int
     files: int
+    wall_s: float = 0.0
     cpu_s: float = 0.0
     table_elements: int = 100_000
     stack: int = 512 * 1024
@@ -60,7 +63,8 @@ class Limits:
 @dataclass(frozen=True)
 class Job:
     """One run of a guest, or with ``precompile`` only its preparation. ``folder`` holds ``in/`` and ``out/``; stdout is
-    written to ``stdout`` in it. ``directories`` are (folder here, path for the guest, may it write).
+    written to ``stdout`` in it. ``isolation`` is ``warm`` or ``fork``, and for the agent. ``directories`` are (folder here,
+    path for the guest, may it write).
     """
 
     digest: str
@@ -72,6 +76,7 @@ class Job:
     env: dict[str, str]
     limits: Limits
     precompile: bool = False
+    isolation: str = "warm"
     deterministic: bool = False
     seed: int = 0
     clock: bool = True
