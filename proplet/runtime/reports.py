@@ -19,19 +19,17 @@ class Reporting:
         self.log = guest_log
         self._clock = clock
         self._began: float | None = None
-        self._used: dict[str, float] = {}
-        self.inputs_digest: str | None = None
-        self.output_digest: str | None = None
+        self._answer = Answer()
 
     def begins(self) -> None:
         self._began = self._clock()
 
     def ended(self, answer: Answer) -> None:
-        self._used = answer.used
+        self._answer = answer
 
     def report(self) -> RunReport:
         """A process that was killed has not told what it used but for the time."""
-        used = dict(self._used)
+        used = dict(self._answer.used)
         if "wall_s" not in used and self._began is not None:
             used["wall_s"] = round(self._clock() - self._began, 6)
         return RunReport(
@@ -41,6 +39,6 @@ class Reporting:
             used=used,
             capabilities=self._terms.granted,
             log_tail=self.log.tail,
-            inputs_digest=self.inputs_digest,
-            output_digest=self.output_digest,
+            inputs_digest=self._answer.inputs_digest or None,
+            output_digest=self._answer.output_digest or None,
         )

@@ -12,7 +12,6 @@ from pydantic_core import from_json, to_json
 
 from proplet.policy.policy import Policy
 from proplet.policy.terms import RefusedError, Terms, resolved
-from proplet.runtime import digests
 from proplet.runtime.guest_log import GuestLog
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.reports import Reporting
@@ -103,11 +102,7 @@ class Runner:
         else:
             binary, env = await together(self._binary(start), self._inputs.gather(start, folder))
         job = self._job(start, terms, folder, binary, env)
-        if job.deterministic:
-            reporting.inputs_digest = await asyncio.to_thread(digests.of_inputs, job, folder)
         answer = await self._run(start, job, course, reporting)
-        if job.deterministic:
-            reporting.output_digest = await asyncio.to_thread(digests.of_output, answer.text, folder)
         if answer.error:
             return _failed(answer, guest_log)
         if start.kind == "federated":

@@ -94,7 +94,7 @@ class Answer:
     """How a run ended: with ``error`` empty it succeeded, and ``text`` is what a function returned.
 
     A worker that is not ``reusable`` must be replaced; ``compiled`` says that the module had to be compiled first. ``used``
-    has the names of ``swashplate.messages.RunLimits``.
+    has the names of ``swashplate.messages.RunLimits``. Only a deterministic run has the digests.
     """
 
     text: str | None = None
@@ -103,6 +103,8 @@ class Answer:
     reusable: bool = True
     compiled: bool = False
     used: dict[str, float] = field(default_factory=dict)
+    inputs_digest: str = ""
+    output_digest: str = ""
 
 
 def packed(kind: int, payload: bytes) -> bytes:

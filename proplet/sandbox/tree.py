@@ -21,7 +21,6 @@ GONE = (FileNotFoundError, NotADirectoryError)
 """What was a folder when it was listed is none any more."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class _Folder:
@@ -67,29 +66,6 @@ def measure(top: Path, most: int) -> Measured:
                 with contextlib.suppress(FileNotFoundError):
                     size += max(entry.stat(follow_symlinks=False).st_blocks * 512, SMALLEST_FILE)
     return Measured(size, entries)
-
-
-def files(top: Path) -> Iterator[tuple[str, int]]:
-    """Each regular file below ``top``: its path from there, and a descriptor to read it, which the caller closes.
-
-    Raises ``OSError`` when a part cannot be looked into, but not for what is removed or renamed meanwhile.
-    """
-    pending: list[tuple[_Folder, str, str]] = []
-    with contextlib.suppress(*GONE):
-        pending.append((_Folder(os.open(top, _FOLDER)), ".", ""))
-    while pending:
-        base, path, name = pending.pop()
-        with contextlib.suppress(*GONE), _opened(path, base.handle) as handle:
-            if len(path.encode(errors="surrogateescape")) > LONGEST_PATH:
-                base, path = _Folder(os.dup(handle)), "."
-            with os.scandir(handle) as listed:
-                entries = [*listed]
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append((base, f"{path}/{entry.name}", f"{name}{entry.name}/"))
-                elif entry.is_file(follow_symlinks=False):
-                    with contextlib.suppress(FileNotFoundError):
-                        yield f"{name}{entry.name}", os.open(entry.name, _FILE, dir_fd=handle)
 
 
 def remove(top: Path) -> None:
