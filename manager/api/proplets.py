@@ -19,7 +19,8 @@ from manager.api.proplet_views import (
 from manager.api.views import timestamp
 from manager.fleet.drains import Drains
 from manager.fleet.histories import Histories
-from manager.fleet.proplets import Proplet, Proplets
+from manager.fleet.proplet import Proplet
+from manager.fleet.proplets import Proplets
 from manager.fleet.sdf import description
 from manager.work.load import Load
 from swashplate.http import OFFSET, Choice, Route, Text, answer, limit_of

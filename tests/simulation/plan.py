@@ -99,6 +99,9 @@ def spec(chance: random.Random, proplets: int, *, anywhere: bool) -> dict[str, A
         "priority": chance.choice((0, 50, 50, 50, 100)),
         "start": chance.random() < 0.7,
     }
+    if chance.random() < 0.15:
+        code, most = chance.choice((("no_slot", 3), ("dataset_missing", 1), ("dataset_missing", 4), ("unwilling", 100)))
+        found["env"] |= {"DENIES": f"proplet-{chance.randrange(proplets)}:{most}", "DENIES_WITH": code}
     kinds = ("any", "daemon", "latent", "pinned", "broadcast")[: 3 if anywhere else None]
     match chance.choices(kinds, (60, 8, 7, 15, 10)[: len(kinds)])[0]:
         case "pinned":
@@ -108,9 +111,8 @@ def spec(chance: random.Random, proplets: int, *, anywhere: bool) -> dict[str, A
         case "daemon":
             found |= {"daemon": True, "restart": chance.choice(("never", "on_failure", "always"))}
             # Its last life goes on for ever, or it would be restarted for ever.
-            found["env"] = {
-                "DOES": ",".join([*(behaviour(chance).split(",") if chance.random() < 0.5 else []), "hang:0"])
-            }
+            lives = behaviour(chance).split(",") if chance.random() < 0.5 else []
+            found["env"]["DOES"] = ",".join([*lives, "hang:0"])
             found["broadcast"] = not anywhere and chance.random() < 0.3
         case "latent":
             found["latent"] = True
