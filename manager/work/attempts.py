@@ -19,7 +19,7 @@ from manager.state import states
 from manager.state.ledger import Ledger
 from manager.state.records import Attempt, AttemptKey, Task
 from manager.state.states import AttemptEvent, AttemptState, TaskEvent
-from manager.work import denials, runs
+from manager.work import denials, reports, runs
 from manager.work.acks import Acks
 from manager.work.dialects import Dialect
 from manager.work.dispatch import Dispatch
@@ -332,12 +332,12 @@ class Attempts:
         said = Result.decode(message.payload)
         sender = self._proplets.checked_sender(message, said.proplet_id)
         key = AttemptKey(said.task_id, said.attempt)
-        result = json.dumps(said.results)
+        result, report = json.dumps(said.results), reports.kept(said.report)
         if not said.error:
-            outcome = Outcome(AttemptEvent.COMPLETED, result)
+            outcome = Outcome(AttemptEvent.COMPLETED, result, report=report)
         else:
             event = AttemptEvent.INTERRUPTED if said.code == "stopped" else AttemptEvent.FAILED
-            outcome = Outcome(event, result, said.error, said.code or "failed", said.retryable)
+            outcome = Outcome(event, result, said.error, said.code or "failed", said.retryable, report=report)
         self.finish(key, outcome, sender=sender)
         self._acks.acknowledge(sender, said.id)
 

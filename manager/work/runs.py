@@ -34,6 +34,7 @@ class Outcome:
     retryable: bool = False
     free: bool = False
     final: bool = False
+    report: str | None = None
 
 
 def retry_delay(retry: int, most: float = 5.0) -> float:
@@ -73,6 +74,7 @@ def ended(attempt: Attempt, outcome: Outcome, now: float) -> Attempt:
         result=outcome.result,
         error=outcome.error,
         code=outcome.code,
+        report=outcome.report,
     )
 
 
