@@ -72,6 +72,11 @@ class PropletSettings(MqttSettings, HttpSettings):
     queue: Annotated[int, Field(ge=0, le=MAX_QUEUE)] = setting(
         64, "PROPLET_QUEUE", help="How many further tasks may wait for a slot; beyond that a start is denied."
     )
+    fetch_timeout: Seconds = setting(
+        600.0,
+        "PROPLET_FETCH_TIMEOUT",
+        help="How long the binary of a daemon or a latent task may be on its way; other tasks have their own deadline.",
+    )
     memory_limit: Bytes = setting(512 * MIB, "PROPLET_MEMORY_LIMIT", help="Bytes of memory that a task may have.")
     output_limit: Bytes = setting(
         64 * MIB, "PROPLET_OUTPUT_LIMIT", help="Bytes that a task may write to its stdout and to /out together."
