@@ -21,7 +21,7 @@ class Requirements:
     """What an attempt needs of a proplet. Two attempts with equal requirements can take each other's place.
 
     ``dataset`` and ``digest`` are preferences: a proplet that has them at hand comes first. The rest must be met.
-    ``avoided`` are proplets that denied it a moment ago.
+    ``avoided`` are proplets that denied it a moment ago. Only ``patient`` ones wait at a proplet for a slot.
     """
 
     selector: tuple[tuple[str, str], ...] = ()
@@ -32,6 +32,7 @@ class Requirements:
     digest: str | None = None
     encrypted: bool = False
     avoided: frozenset[str] = frozenset()
+    patient: bool = True
 
     @property
     def constraint(self) -> Constraint:
@@ -86,7 +87,7 @@ def fits(requirements: Requirements, candidate: Candidate) -> bool:
     """May it be given the attempt now?"""
     selector, memory, features, pinned, encrypted, avoided = requirements.constraint
     return (
-        candidate.room > 0
+        _has_room(requirements, candidate)
         and candidate.alive
         and not candidate.cordoned
         and (pinned is None or candidate.proplet_id == pinned)
@@ -96,6 +97,10 @@ def fits(requirements: Requirements, candidate: Candidate) -> bool:
         and (not encrypted or candidate.legacy)
         and (not selector or _labelled(selector, candidate.labels))
     )
+
+
+def _has_room(requirements: Requirements, candidate: Candidate) -> bool:
+    return candidate.room > 0 and (requirements.patient or candidate.active < candidate.slots)
 
 
 def could_take(requirements: Requirements, candidate: Candidate) -> bool:
@@ -217,7 +222,7 @@ def _reason(requirements: Requirements, candidate: Candidate) -> _Reason | None:
     free = candidate.memory_bytes - candidate.memory_reserved
     if required and free < required:
         return _short_of_memory(max(0, free), required)
-    if candidate.room <= 0:
+    if not _has_room(requirements, candidate):
         return _Why.SLOTS, "has no free slot", "have no free slot"
     return None
 
