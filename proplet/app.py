@@ -15,8 +15,9 @@ from proplet.legacy.results import Shelf
 from proplet.monitoring.counters import Counters
 from proplet.monitoring.monitor import Monitor
 from proplet.runtime.pool import WorkerPool
-from proplet.runtime.runner import Limits, Runner
+from proplet.runtime.runner import Runner
 from proplet.runtime.task_folder import TaskFolders, choose_root
+from proplet.sandbox.frames import Limits
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.supply.binaries import Binaries

@@ -21,6 +21,8 @@ from manager.api.views import (
 )
 from manager.state.records import AttemptKey, Task
 from manager.state.states import TaskState
+from manager.state.store import MOST_LISTED_RESULT
+from manager.task_archive import TaskArchive
 from manager.tasks import CHANGEABLE, TaskService
 from manager.work.attempts import Attempts
 from manager.work.dispatch import Dispatch
@@ -107,11 +109,13 @@ class Api:
     def __init__(
         self,
         tasks: TaskService,
+        archive: TaskArchive,
         attempts: Attempts,
         dispatch: Dispatch,
         blobs: BlobStore,
     ) -> None:
         self._tasks = tasks
+        self._archive = archive
         self._attempts = attempts
         self._dispatch = dispatch
         self._blobs = blobs
@@ -140,6 +144,8 @@ class Api:
                 "/tasks",
                 self._list,
                 "Tasks, newest first",
+                description=f"Results of more than {MOST_LISTED_RESULT} bytes are left out; ``results_omitted`` is true"
+                " then, and ``GET /tasks/{task_id}`` has them.",
                 parameters=(OFFSET, LIMIT, STATUS, NAME, METADATA, JOB, WORKFLOW),
                 answer=TaskPage,
                 example={"offset": 0, "limit": 100, "total": 1, "tasks": [TASK]},
@@ -273,12 +279,12 @@ class Api:
         if groups:  # of two groups at once there is no task
             return answer({"offset": offset, "limit": limit, "total": 0, "tasks": []})
         filters = {name: value for name, value in filters.items() if value is not None}
-        total, page = await self._tasks.list(offset, limit, filters)
+        total, page = await self._archive.list(offset, limit, filters)
         shown = [self.shown(task) for task in page]
         return answer({"offset": offset, "limit": limit, "total": total, "tasks": shown})
 
     async def _get(self, request: web.Request) -> web.Response:
-        return answer(self.shown(await self._tasks.ended(request.match_info["task_id"], WAIT.of(request))))
+        return answer(self.shown(await self._archive.ended(request.match_info["task_id"], WAIT.of(request))))
 
     async def _update(self, request: web.Request) -> web.Response:
         changes = await read_body(request, TaskChanges)
@@ -292,7 +298,7 @@ class Api:
 
     async def _upload(self, request: web.Request) -> web.Response:
         task_id = request.match_info["task_id"]
-        await self._tasks.get(task_id)  # before the file is taken
+        await self._archive.get(task_id)  # before the file is taken
         with self._blobs.writer() as writer:
             received = await read_upload(request, writer, check=is_wasm)
             task = await self._tasks.upload(task_id, writer, received.size)
@@ -307,12 +313,12 @@ class Api:
         return answer({"stopped": True})
 
     async def _results(self, request: web.Request) -> web.Response:
-        task = await self._tasks.get(request.match_info["task_id"])
+        task = await self._archive.get(request.match_info["task_id"])
         found = {"results": json.loads(task.result) if task.result else None, "status": task.state.name.lower()}
         return answer({**found, **({"error": task.error, "code": task.code} if task.error else {})})
 
     async def _attempts_of(self, request: web.Request) -> web.Response:
-        found = await self._tasks.attempts(request.match_info["task_id"])
+        found = await self._archive.attempts(request.match_info["task_id"])
         shown = [attempt_json(each, "" if each.state.ended else self._attempts.stage(each.key)) for each in found]
         return answer({"total": len(found), "attempts": shown})
 

@@ -175,7 +175,10 @@ class Histories:
 
 
 def _save(db: Connection, batch: list[_Sample], known: dict[str, int | None]) -> dict[str, int]:
-    """Write them; answers the number of the last one of each subject."""
+    """Write them; answers the number of the last one of each subject. What was deleted meanwhile has none any more."""
+    there = sample_store.existing(db, known)
+    batch = [sample for sample in batch if sample.subject in there]
+    known = {subject: number for subject, number in known.items() if subject in there}
     numbers = {
         subject: sample_store.last_number(db, subject) if number is None else number
         for subject, number in known.items()
@@ -190,5 +193,6 @@ def _save(db: Connection, batch: list[_Sample], known: dict[str, int | None]) ->
             "number": number,
             "sample": sample.text,
         }
-    sample_store.save(db, list(rows.values()))
+    if rows:
+        sample_store.save(db, list(rows.values()))
     return numbers

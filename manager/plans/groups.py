@@ -24,12 +24,24 @@ from swashplate.database import Database
 from swashplate.errors import ConflictError, NotFoundError, SwashplateError
 from swashplate.messages import JobCreate, TaskCreate, WorkflowCreate
 
+MOST_TASKS_LISTED = 100
+"""On a page of groups, newest first, as on one of tasks; a group whose tasks do not fit any more is listed without them."""
+
 
 class Whole(NamedTuple):
     """A job or a workflow with all its tasks, in the order in which they were given."""
 
     group: Group
     tasks: list[Task]
+
+
+class Listed(NamedTuple):
+    """As it is in a list: with its tasks, unless they are too many, and how many there are and have ended."""
+
+    group: Group
+    tasks: list[Task] | None
+    total: int
+    ended: int
 
 
 class Groups:
@@ -84,7 +96,7 @@ class Groups:
                 else:
                     self._ledger.put(group, *tasks)
                 now = Whole(self._ledger.group(group_id) or group, [self._ledger.task(t.id) or t for t in tasks])
-                await self._ledger.durable()
+                await self._ledger.durable(group_id)
         return now, True
 
     def _formed(self, body: JobCreate | WorkflowCreate, kind: str, group_id: str, made: Sequence[Task]) -> Whole:
@@ -154,7 +166,7 @@ class Groups:
             self._progress.begin_rest(group)
         else:
             raise ConflictError(f"{kind} {group_id} runs already", code="group_active")
-        await self._ledger.durable()
+        await self._ledger.durable(group_id)
         return group
 
     async def start_task(self, task_id: str) -> Task:
@@ -189,7 +201,7 @@ class Groups:
                 f"{kind} {group_id} is {group.state.name.lower()}, not running", code="group_not_active"
             )
         self._progress.halt(group)
-        await self._ledger.durable()
+        await self._ledger.durable(group_id)
         return group
 
     async def delete(self, kind: str, group_id: str) -> None:
@@ -198,7 +210,7 @@ class Groups:
         if group.state is GroupState.RUNNING:
             raise ConflictError(f"{kind} {group_id} runs", code="group_active", hint="stop it first")
         self._ledger.erase(*tasks, group)
-        await self._ledger.durable()
+        await self._ledger.durable(group_id)
         await self._tasks.erased(tasks)
 
     async def _fetch(self, kind: str, group_id: str) -> Whole:
@@ -247,24 +259,29 @@ class Groups:
 
     async def list(
         self, kind: str, offset: int, limit: int, state: GroupState | None = None
-    ) -> tuple[int, list[Whole]]:
-        """The total, and one page, newest first."""
-
-        def read(db: Connection) -> tuple[int, list[Whole]]:
-            total, page = store.list_groups(db, kind, offset, limit, state)
-            tasks: dict[str, list[Task]] = {group.id: [] for group in page}
-            for task in store.tasks_of_groups(db, tasks):
-                tasks[task.group_id or ""].append(task)
-            return total, [Whole(group, tasks[group.id]) for group in page]
-
-        return await self._database.run(read)
+    ) -> tuple[int, list[Listed]]:
+        """The total, and one page, newest first, with ``MOST_TASKS_LISTED`` tasks at most."""
+        return await self._database.run(lambda db: _listed(db, *store.list_groups(db, kind, offset, limit, state)))
 
 
 def _read(db: Connection, kind: str, group_id: str) -> Whole:
     group = store.get_group(db, group_id)
     if group is None or group.kind != kind:
         raise _not_found(kind, group_id)
-    return Whole(group, store.tasks_of_groups(db, [group_id]))
+    return Whole(group, store.tasks_of_group(db, group_id))
+
+
+def _listed(db: Connection, total: int, page: Sequence[Group]) -> tuple[int, list[Listed]]:
+    states, room = store.states_of_groups(db, [group.id for group in page]), MOST_TASKS_LISTED
+    sizes = {group_id: sum(counted.values()) for group_id, counted in states.items()}
+    ended = {group_id: sum(n for state, n in counted.items() if state.ended) for group_id, counted in states.items()}
+    tasks: dict[str, list[Task]] = {}
+    for group in page:
+        if sizes[group.id] <= room:
+            tasks[group.id], room = [], room - sizes[group.id]
+    for task in store.tasks_listed(db, tasks):
+        tasks[task.group_id or ""].append(task)
+    return total, [Listed(each, tasks.get(each.id), sizes[each.id], ended[each.id]) for each in page]
 
 
 def _not_found(kind: str, group_id: str) -> NotFoundError:

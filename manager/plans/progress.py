@@ -81,6 +81,16 @@ class Progress:
         reason = f"the {group.kind} was stopped"
         self._go_on(group, lambda nodes: halt(nodes, reason))
 
+    def reconsider(self, task: Task) -> None:
+        """A task has ended otherwise than was said before; so may its group."""
+        group = self._ledger.group(task.group_id) if task.group_id is not None else None
+        if group is not None:
+            self._left.pop(group.id, None)
+            self._go_on(group)
+
+    def forget(self, group: Group) -> None:
+        self._left.pop(group.id, None)
+
     def _task_ended(self, task: Task) -> None:
         group = self._ledger.group(task.group_id) if task.group_id is not None else None
         if group is None or group.state is not GroupState.RUNNING:

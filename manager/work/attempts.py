@@ -108,7 +108,7 @@ class Attempts:
         self._offers.on_impossible = self._impossible
         self._dispatch.on_offered = self._leases.begin
         self._dispatch.on_impossible = self._impossible
-        self._leases.on_over = self._over
+        self._leases.on_over = self.give_up
         self._leases.on_unknown = self._offers.begin
         self._leases.on_unwanted = self._unwanted
 
@@ -310,7 +310,7 @@ class Attempts:
         self._ledger.put(task, attempt)
         if ready:
             self._load.idle(attempt)
-            self._ledger.then(lambda: self.on_ready(task, attempt))
+            self._ledger.then(lambda: self.on_ready(task, attempt), about=task.id)
 
     def _taken(self, proplet_id: str, key: AttemptKey) -> None:
         """The start is with a proplet that says no more than how it ends."""
@@ -335,8 +335,8 @@ class Attempts:
     def _impossible(self, key: AttemptKey, error: SwashplateError) -> None:
         self.finish(key, Outcome(AttemptEvent.FAILED, None, error.sentence, error.code, error.retryable))
 
-    def _over(self, key: AttemptKey, outcome: Outcome) -> None:
-        """The lease is over. Its proplet is told, should it still be there."""
+    def give_up(self, key: AttemptKey, outcome: Outcome) -> None:
+        """End it whatever its proplet does, which is told, should it still be there."""
         attempt = self._ledger.attempt(key)
         if attempt is not None and attempt.proplet_id is not None and not attempt.state.ended:
             self._ledger.then(lambda: self._tell_to_stop(attempt))
@@ -374,7 +374,7 @@ class Attempts:
         elif not after.state.active:
             for consequence in self.consequences:
                 consequence(after)
-            self._ledger.then(lambda: self._tell_ended(after))
+            self._ledger.then(lambda: self._tell_ended(after), about=after.id)
         self._dispatch.place()
 
     def _settle(self, task: Task, attempt: Attempt) -> None:
@@ -395,7 +395,7 @@ class Attempts:
 
     def ended_unstarted(self, task: Task) -> None:
         """``task`` was put as ended without an attempt: those who follow it are told when that is durable."""
-        self._ledger.then(lambda: self._tell_ended(task))
+        self._ledger.then(lambda: self._tell_ended(task), about=task.id)
 
     def _tell_ended(self, task: Task) -> None:
         ending = self._ending.pop(task.id, None)

@@ -112,4 +112,10 @@ def start_message(task: Task, attempt: Attempt, now: float, parents: Parents) ->
         parents_digest=parents.digest,
         parents_size=parents.size,
         tokens=spec.tokens,
+        limits=spec.limits,
+        isolation=spec.isolation,
+        deterministic=spec.deterministic,
+        seed=spec.seed,
+        capabilities=spec.capabilities,
+        signatures=spec.signatures,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pydantic_core import from_json, to_json
 from proplet.runtime.guest_log import GuestLog
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.task_folder import TaskFolder, TaskFolders
-from proplet.sandbox.frames import Answer, Job
+from proplet.sandbox.frames import Answer, Job, Limits
 from proplet.supply.binaries import Binaries
 from proplet.supply.fetch import Fetcher, Wanted
 from proplet.supply.inputs import Inputs, together
@@ -31,15 +30,6 @@ LAST_BYTES = MAX_RESULT_BYTES // 8
 """Of a daemon's stdout: as JSON a byte can take six."""
 LARGE_UPDATE_BYTES = 1 << 20
 """A larger update is parsed beside the event loop."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bytes, and of ``files`` how many."""
-
-    memory: int
-    output: int
-    files: int
 
 
 class Runner:
@@ -126,9 +116,7 @@ class Runner:
             inputs=start.inputs,
             cli_args=start.cli_args,
             env=env,
-            memory_limit=self._limits.memory,
-            output_limit=self._limits.output,
-            file_limit=self._limits.files,
+            limits=self._limits,
             precompile=precompile,
         )
 

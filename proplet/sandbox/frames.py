@@ -11,8 +11,8 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 HEADER = struct.Struct(">IB")
 MESSAGE, STDERR = 0, 1
@@ -44,9 +44,23 @@ class Allowance:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one run may use at most: bytes, seconds of processor time, and how many. ``fuel`` 0 is not counted."""
+
+    memory: int
+    output: int
+    files: int
+    cpu_s: float = 0.0
+    table_elements: int = 100_000
+    stack: int = 512 * 1024
+    log: int = LOGGED_BYTES
+    fuel: int = 0
+
+
+@dataclass(frozen=True)
 class Job:
     """One run of a guest, or with ``precompile`` only its preparation. ``folder`` holds ``in/`` and ``out/``; stdout is
-    written to ``stdout`` in it.
+    written to ``stdout`` in it. ``directories`` are (folder here, path for the guest, may it write).
     """
 
     digest: str
@@ -56,17 +70,26 @@ class Job:
     inputs: list[str]
     cli_args: list[str]
     env: dict[str, str]
-    memory_limit: int
-    output_limit: int
-    file_limit: int
+    limits: Limits
     precompile: bool = False
+    deterministic: bool = False
+    seed: int = 0
+    clock: bool = True
+    random: bool = True
+    directories: list[tuple[str, str, bool]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, asked: dict[str, Any]) -> Self:
+        """The job in a received message."""
+        return cls(**{**asked, "limits": Limits(**asked["limits"])})
 
 
 @dataclass(frozen=True)
 class Answer:
     """How a run ended: with ``error`` empty it succeeded, and ``text`` is what a function returned.
 
-    A worker that is not ``reusable`` must be replaced; ``compiled`` says that the module had to be compiled first.
+    A worker that is not ``reusable`` must be replaced; ``compiled`` says that the module had to be compiled first. ``used``
+    has the names of ``swashplate.messages.RunLimits``.
     """
 
     text: str | None = None
@@ -74,6 +97,7 @@ class Answer:
     code: str = ""
     reusable: bool = True
     compiled: bool = False
+    used: dict[str, float] = field(default_factory=dict)
 
 
 def packed(kind: int, payload: bytes) -> bytes:
@@ -81,7 +105,7 @@ def packed(kind: int, payload: bytes) -> bytes:
 
 
 def packed_message(message: Job | Answer) -> bytes:
-    return packed(MESSAGE, json.dumps(vars(message)).encode())
+    return packed(MESSAGE, json.dumps(vars(message), default=vars).encode())
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:

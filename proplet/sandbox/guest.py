@@ -28,7 +28,7 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
         if job.precompile:
             _check_entry(job, loaded)
             return Answer(compiled=compiled)
-        with _bounded_files(job.output_limit):
+        with _bounded_files(job.limits.output):
             if isinstance(loaded, CoreModule):
                 text = _run_core(job, loaded, _store(job, modules, stderr, CORE_INSTANCES, CORE_TABLES))
             else:
@@ -87,7 +87,7 @@ def _store(job: Job, modules: ModuleCache, stderr: str, instances: int, tables: 
     wasi.preopen_dir(str(folder / "out"), "/out", True)
     store = wasmtime.Store(modules.engine)
     store.set_limits(
-        memory_size=job.memory_limit, table_elements=TABLE_ELEMENTS, instances=instances, tables=tables, memories=1
+        memory_size=job.limits.memory, table_elements=TABLE_ELEMENTS, instances=instances, tables=tables, memories=1
     )
     store.set_wasi(wasi)
     return store

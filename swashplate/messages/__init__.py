@@ -18,6 +18,7 @@ from swashplate.messages.control import (
     Result,
     Start,
     Stop,
+    TaskLog,
     TaskMetrics,
 )
 from swashplate.messages.groups import GroupTask, JobCreate, WorkflowCreate
@@ -37,6 +38,7 @@ from swashplate.messages.learning import (
     UpdateAnswer,
 )
 from swashplate.messages.registry import BlobInfo, BlobRequest, Resolve, Resolved
+from swashplate.messages.sandbox import Directory, Granted, GuestCapabilities, RunLimits, RunReport, RunTerms
 from swashplate.messages.tasks import InvokeRequest, MonitoringProfile, TaskCreate
 
 __all__ = [
@@ -52,9 +54,12 @@ __all__ = [
     "BlobRequest",
     "Capabilities",
     "Digest",
+    "Directory",
     "ExperimentAnswer",
     "ExperimentConfig",
+    "Granted",
     "GroupTask",
+    "GuestCapabilities",
     "Invoke",
     "InvokeRequest",
     "InvokeResult",
@@ -74,10 +79,14 @@ __all__ = [
     "RoundStart",
     "RoundStatus",
     "RoundTask",
+    "RunLimits",
+    "RunReport",
+    "RunTerms",
     "Skipped",
     "Start",
     "Stop",
     "TaskCreate",
+    "TaskLog",
     "TaskMetrics",
     "Update",
     "UpdateAnswer",

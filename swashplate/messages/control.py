@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from swashplate.messages.base import Digest, Identifier, Json, JsonObject, Message
+from swashplate.messages.sandbox import RunReport, RunTerms
 from swashplate.messages.tasks import MonitoringProfile
 
 PROTOCOL = 2
@@ -17,6 +18,7 @@ class ProcessUrls(Message):
 
     coordinator: str = ""
     model_registry: str = ""
+    manager: str = ""
 
 
 class Announce(Message):
@@ -91,7 +93,7 @@ class Alive(Message):
     free_slots: int = 0
 
 
-class Start(Message):
+class Start(RunTerms):
     """A lease on one attempt of one task. ``tokens`` prove later messages about this attempt; they never reach the guest.
 
     ``timeout_s`` is absent for a ``daemon`` and a ``latent`` task: they run until they are stopped. ``parents`` holds the
@@ -155,7 +157,11 @@ class AttemptStatus(Message):
 
 
 class Result(Message):
-    """How an attempt ended. ``error`` empty or absent means it succeeded; ``retryable`` says another attempt could differ."""
+    """How an attempt ended. ``error`` empty or absent means it succeeded; ``retryable`` says another attempt could differ.
+
+    A value of ``results`` that is too large for a message is a blob of JSON at the manager instead: ``results_digest`` and
+    ``results_size`` in bytes.
+    """
 
     id: str
     task_id: str
@@ -165,6 +171,9 @@ class Result(Message):
     error: Reason | None = None
     code: Code = ""
     retryable: bool = False
+    results_digest: Digest | None = None
+    results_size: int = Field(default=0, ge=0)
+    report: RunReport | None = None
 
 
 class InvokeResult(Message):
@@ -200,6 +209,20 @@ class TaskMetrics(Message):
     timestamp: str
     metrics: JsonObject = {}
     aggregated: JsonObject | None = None
+
+
+class TaskLog(Message):
+    """QoS 0. A part of an attempt's stderr: ``offset`` bytes of it came before, ``dropped`` of them were never sent.
+
+    Bytes that are no UTF-8 are replaced; ``offset`` and ``dropped`` count those that the guest wrote.
+    """
+
+    task_id: str
+    attempt: AttemptNumber
+    proplet_id: Identifier
+    offset: int = Field(ge=0)
+    dropped: int = Field(default=0, ge=0)
+    text: str
 
 
 class Ack(Message):

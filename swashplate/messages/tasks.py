@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from swashplate.messages.base import Identifier, JsonObject, Message
+from swashplate.messages.sandbox import RunTerms
 
 MAX_METADATA_BYTES = 1 << 20
 WASM_MAGIC = b"\0asm"
@@ -63,7 +64,7 @@ class MonitoringProfile(Message):
         return self.interval / 1e9
 
 
-class TaskCreate(Message):
+class TaskCreate(RunTerms):
     """A task to be. ``image_url`` (an OCI reference) or ``file`` (base64 of a WASM binary) names what runs; a file can also
     be uploaded before the start.
 

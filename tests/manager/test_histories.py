@@ -58,6 +58,22 @@ async def test_the_samples_of_a_proplet_are_kept_as_it_told_them(world):
         }
 
 
+async def test_samples_of_a_task_that_was_deleted_meanwhile_are_not_kept(world, monkeypatch):
+    monkeypatch.setattr(histories, "WRITE_EVERY_S", 3600)
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch()
+        start = await p1.started()
+        await measured_task(p1, start, 1)
+        path = f"/tasks/{task['id']}"
+        await world.until(lambda page: page["total"] == 1, f"{path}/metrics")
+        await p1.result(start, "1")
+        await world.ended(task["id"])
+        assert (await world.call("DELETE", path))[0] == 204
+    # What is left was written when the manager ended.
+    async with Database(sqlite_url(world.folder / "manager.db"), tables.SCHEMA) as database:
+        assert await database.run(lambda db: db.execute(tables.samples.select()).all()) == []
+
+
 async def test_a_hundred_samples_are_kept_newest_first_over_a_restart(world):
     async with world.proplet_known("p1") as p1:
         async with world.manager():

@@ -200,7 +200,7 @@ def check_groups(world) -> None:
             not asked.deleted or asked.id not in groups, f"the deletion of {asked.key} was confirmed, and it is there"
         )
     for group in groups.values():
-        tasks = read(world, lambda db, group=group: store.tasks_of_groups(db, [group.id]))
+        tasks = read(world, lambda db, group=group: store.tasks_of_group(db, group.id))
         check_group(world, group, {task.id: task for task in tasks})
     lost = [row[0] for row in read(world, _members) if row[1] not in groups]
     require(not lost, f"tasks {lost} belong to nothing")
