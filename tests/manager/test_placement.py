@@ -18,6 +18,8 @@ requirements = st.builds(
     pinned=st.sampled_from([None, None, *NAMES]),
     digest=st.sampled_from([None, "sha256:1"]),
     encrypted=st.booleans(),
+    avoided=st.frozensets(st.sampled_from(NAMES), max_size=2),
+    patient=st.booleans(),
 )
 fleets = st.lists(
     st.builds(
