@@ -7,11 +7,12 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from manager import specs
 from manager.binaries import Binaries, decoded
 from manager.fleet.proplets import Proplets
 from manager.state import states, store
@@ -24,7 +25,6 @@ from swashplate.blobs import BlobWriter, sha256_digest
 from swashplate.database import Database
 from swashplate.errors import (
     ConflictError,
-    InvalidRequestError,
     SwashplateError,
     from_validation,
 )
@@ -37,11 +37,26 @@ CHANGEABLE_WHILE_ACTIVE = frozenset(
 )
 """What does not concern the run that is under way."""
 
+_ORDER = frozenset({"daemon", "latent", "run_if"})
+"""What other tasks of a job or a workflow may depend on."""
+
 
 def fingerprint(spec: TaskCreate) -> bytes:
     """What makes two requests under one idempotency key the same: everything but how long to wait."""
     text = spec.model_dump_json(exclude={"timeout_s"}, exclude_defaults=True)
     return hashlib.sha256(text.encode()).digest()
+
+
+class Members(Protocol):
+    """Who knows the jobs and workflows that tasks belong to."""
+
+    async def join(self, task: Task) -> Task:
+        """Put a task that is made, as one of the job or workflow that its spec names; it is answered when it is durable."""
+
+    async def respecified(self, task: Task, spec: TaskCreate) -> Task:
+        """``task`` as it is now; raises ``InvalidRequestError`` when the others do not allow it this spec."""
+
+    async def start_task(self, task_id: str) -> Task: ...
 
 
 class TaskService:
@@ -67,8 +82,7 @@ class TaskService:
         self.on_specified: Callable[[Task], Task] = lambda task: task
         """Called with a task whose spec is new or has changed, before it is put."""
         self.on_erased: Callable[[Task], Any] = lambda _task: None
-        self.start_member: Callable[[str], Awaitable[Task]] = self._start_alone
-        """Starts a task that belongs to a job or a workflow."""
+        self.members: Members
 
     # Creating and changing.
 
@@ -77,11 +91,7 @@ class TaskService:
 
         With ``spec.start`` the task and its first attempt become durable together.
         """
-        if spec.depends_on or spec.workflow_id or spec.job_id:
-            raise InvalidRequestError(
-                "a task that depends on others is made together with them",
-                hint="POST /workflows or POST /jobs with all tasks in one body",
-            )
+        specs.group_kind(spec)
         if key is None:
             return await self._create(spec, None), True
         while key in self._making:
@@ -112,6 +122,8 @@ class TaskService:
 
     async def _created(self, task: Task) -> Task:
         spec = task.spec
+        if specs.group_kind(spec):
+            return await self.members.join(task)
         if spec.start:
             try:
                 targets = self.targets(task)
@@ -126,6 +138,7 @@ class TaskService:
 
     async def made(self, spec: TaskCreate, key: str | None = None, task_id: str | None = None) -> Task:
         """A new task that nobody knows of yet. Its file is stored, and stays until ``settled`` at least."""
+        specs.check(spec, spec.model_fields_set)
         now = self._clock()
         digest, size = None, None
         if spec.file:
@@ -172,6 +185,8 @@ class TaskService:
     async def update(self, task_id: str, changes: Mapping[str, Any]) -> Task:
         """Change what is named, and nothing else. Fields that cannot be changed are ignored, as the existing API does."""
         named = {name: value for name, value in changes.items() if name in CHANGEABLE and value is not None}
+        if named.get("schedule") == "":
+            named.setdefault("is_recurring", False)
         if named.get("file"):
             digest, size = await self._binaries.keep(named["file"])
             try:
@@ -197,6 +212,11 @@ class TaskService:
             spec = TaskCreate.model_validate_json(json.dumps({**task.spec.model_dump(mode="json"), **named}))
         except ValidationError as error:
             raise from_validation(error) from error
+        specs.check(spec, named.keys())
+        if task.group_id is not None and _ORDER & named.keys():
+            now = await self.members.respecified(task, spec)
+            if now is not task:  # it has changed meanwhile
+                return await self._update(task_id, named, digest, size)
         changed = task.specified(spec).changed(updated_at=self._clock())
         if {"file", "image_url"} & named.keys():
             changed = changed.changed(digest=digest, size=size)
@@ -260,7 +280,7 @@ class TaskService:
     async def start(self, task_id: str) -> Task:
         """Begin a new run; answered once it is durable."""
         task = await self._ledger.fetch(task_id)
-        return await (self._start_alone if task.group_id is None else self.start_member)(task_id)
+        return await (self._start_alone if task.group_id is None else self.members.start_task)(task_id)
 
     async def _start_alone(self, task_id: str) -> Task:
         task = await self._ledger.fetch(task_id)

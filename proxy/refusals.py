@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from proxy.references import Reference, is_loopback
 from swashplate.client import reason_of
 from swashplate.errors import ForbiddenError, NotFoundError, SwashplateError, UnavailableError
+from swashplate.references import Reference, is_loopback
 
 LOOPBACK_HINT = (
     "is it running? Inside a container, localhost is the container itself: name the registry by its service,"

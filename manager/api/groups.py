@@ -8,11 +8,12 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import Field
 
+from manager.api.ids import Id
 from manager.api.tasks import KEY, LIMIT, WAIT
 from manager.api.views import TaskView, Time, timestamp
 from manager.plans.groups import MOST_TASKS_LISTED, Groups, Listed, Whole
 from manager.state.records import Group, GroupState, Task
-from swashplate.http import OFFSET, Choice, Route, Text, answer, read_body
+from swashplate.http import OFFSET, Choice, Route, answer, read_body
 from swashplate.messages import JobCreate, Message, WorkflowCreate
 
 GROUP_STATUS = Choice(
@@ -128,6 +129,7 @@ class _Routes:
         self._shown = shown
         self._kind = kind
         self._many = f"{kind}s"
+        self._id = Id(name="group_id", text=f"The {kind}.", place="path")
 
     def routes(
         self,
@@ -138,7 +140,7 @@ class _Routes:
         example: dict[str, Any],
     ) -> list[Route]:
         kind, many, self._body = self._kind, self._many, body
-        one = Text(name="group_id", text=f"The {kind}.", place="path", longest=256)
+        one = self._id
         path = f"/{many}/{{group_id}}"
         return [
             Route(
@@ -237,18 +239,18 @@ class _Routes:
         return answer({"offset": offset, "limit": limit, "total": total, self._many: shown})
 
     async def _get(self, request: web.Request) -> web.Response:
-        whole = await self._groups.get(self._kind, request.match_info["group_id"], WAIT.of(request))
+        whole = await self._groups.get(self._kind, self._id.of(request), WAIT.of(request))
         return answer(self._whole(whole))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        await self._groups.delete(self._kind, request.match_info["group_id"])
+        await self._groups.delete(self._kind, self._id.of(request))
         return web.Response(status=204)
 
     async def _start(self, request: web.Request) -> web.Response:
-        return self._done(await self._groups.start(self._kind, request.match_info["group_id"]), "started")
+        return self._done(await self._groups.start(self._kind, self._id.of(request)), "started")
 
     async def _stop(self, request: web.Request) -> web.Response:
-        return self._done(await self._groups.stop(self._kind, request.match_info["group_id"]), "stopped")
+        return self._done(await self._groups.stop(self._kind, self._id.of(request)), "stopped")
 
     def _done(self, group: Group, what: str) -> web.Response:
         return answer({"message": f"{self._kind} {what}", f"{self._kind}_id": group.id})

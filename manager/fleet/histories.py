@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from manager.api.views import timestamp
 from manager.fleet.proplets import Proplets
-from manager.state import sample_store, store
+from manager.state import sample_store
 from manager.state.ledger import Ledger
 from manager.state.records import Task
 from manager.state.sample_store import proplet_subject, task_subject
@@ -159,13 +159,14 @@ class Histories:
         self._unwritten = [sample for sample in self._unwritten if sample.subject != subject]
 
     async def proplet(self, proplet_id: str) -> list[dict[str, Any]]:
-        """Newest first."""
+        """Newest first. Raises ``NotFoundError``."""
+        self._proplets.get(proplet_id)
         return await self._list(proplet_subject(proplet_id), KEPT)
 
     async def task(self, task_id: str) -> list[dict[str, Any]]:
-        """Newest first; nothing of a task that is not known."""
-        task = self._ledger.task(task_id) or await self._database.run(lambda db: store.get_task(db, task_id))
-        return [] if task is None else await self._list(task_subject(task_id), kept_of(task))
+        """Newest first. Raises ``NotFoundError``."""
+        task = await self._ledger.fetch(task_id)
+        return await self._list(task_subject(task_id), kept_of(task))
 
     async def _list(self, subject: str, kept: int) -> list[dict[str, Any]]:
         async with self._writing:  # so that each is either still here or already there

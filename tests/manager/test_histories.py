@@ -1,11 +1,14 @@
 """What is measured: kept per proplet and per task, the newest over the oldest, also when the manager is restarted."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
 from manager.fleet import histories
 from manager.state import sample_store, tables
+from manager.state.sample_store import proplet_subject, task_subject
 from swashplate.database import Database, sqlite_url
 from swashplate.messages import PropletMetrics, TaskMetrics
 
@@ -32,6 +35,12 @@ async def measured_task(proplet, start, number):
         aggregated={"sample_count": number},
     )
     await proplet.say("task_metrics", said)
+
+
+def kept(world, subject):
+    """How many samples the database has."""
+    with closing(sqlite3.connect(world.folder / "manager.db")) as database:
+        return database.execute("SELECT count(*) FROM samples WHERE subject = ?", [subject]).fetchone()[0]
 
 
 def numbers(page):
@@ -131,7 +140,8 @@ async def test_a_daemon_keeps_more_and_its_samples_go_with_it(world):
         await world.ended(task["id"])
         assert (await world.call("GET", f"/tasks/{task['id']}/metrics"))[1]["total"] == 120
         assert (await world.call("DELETE", f"/tasks/{task['id']}"))[0] == 204
-        assert (await world.call("GET", f"/tasks/{task['id']}/metrics"))[1]["total"] == 0
+        assert (await world.call("GET", f"/tasks/{task['id']}/metrics"))[0] == 404
+        assert kept(world, task_subject(task["id"])) == 0
 
 
 async def test_only_the_proplet_that_has_a_task_says_anything_of_it_and_only_a_proplet_of_itself(world):
@@ -156,8 +166,9 @@ async def test_of_what_is_not_known_there_are_no_samples(world):
         await p1.say("metrics", PropletMetrics(proplet_id="p1", timestamp=AT, cpu_metrics={"x": "x" * 20_000}))
         await measured(p1, 1)
         await world.until(lambda page: page["total"] == 1, "/proplets/p1/metrics")
-        assert (await world.call("GET", "/proplets/ghost/metrics"))[1]["total"] == 0
-        assert (await world.call("GET", "/tasks/x/metrics"))[1]["total"] == 0
+        for path, code in (("/proplets/ghost/metrics", "proplet_not_found"), ("/tasks/x/metrics", "task_not_found")):
+            status, said = await world.call("GET", path)
+            assert (status, said["code"]) == (404, code)
 
 
 async def test_a_deleted_proplet_takes_its_samples_along(world):
@@ -166,7 +177,8 @@ async def test_a_deleted_proplet_takes_its_samples_along(world):
         await world.until(lambda page: page["total"] == 1, "/proplets/p1/metrics")
         await world.call("POST", "/proplets/p1/cordon")
         assert (await world.call("DELETE", "/proplets/p1"))[0] == 204
-        assert (await world.call("GET", "/proplets/p1/metrics"))[1]["total"] == 0
+        assert (await world.call("GET", "/proplets/p1/metrics"))[0] == 404
+        assert kept(world, proplet_subject("p1")) == 0
 
 
 async def test_samples_wait_for_a_database_that_cannot_write(world):

@@ -215,7 +215,7 @@ async def test_launched_and_skipped_participants_are_logged_as_the_guide_says(wo
     with structlog.testing.capture_logs() as lines:
         async with world.manager(), world.proplet("p1"):
             task = await world.launch(**FEDERATED)
-            body = {"name": "t", "image_url": "i", "start": True, **FEDERATED, "proplet_id": "proplet-1"}
+            body = {"name": "t", "image_url": "r/i", "start": True, **FEDERATED, "proplet_id": "proplet-1"}
             assert (await world.call("POST", "/tasks", body))[0] == 404
     launched = [line for line in lines if line["event"] == "launched task for FL round participant"]
     assert [(line["proplet_id"], line["task_id"], line["round_id"]) for line in launched] == [("p1", task["id"], "r1")]

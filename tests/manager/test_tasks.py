@@ -61,7 +61,7 @@ async def test_a_created_task_waits_for_its_start(world):
         ({"name": "t", "start": True, "broadcast": True, "proplet_id": "p"}, "broadcast"),
         ({"name": "t", "image_url": "i", "latent": True, "daemon": True}, "daemon"),
         ({"name": "t", "image_url": "i", "run_if": "sometimes"}, "run_if"),
-        ({"name": "t", "image_url": "i", "depends_on": ["x"]}, "depends on"),
+        ({"name": "t", "image_url": "i", "depends_on": ["x"]}, "depends_on"),
         ({"name": "t", "image_url": "i", "file": WASM}, "image_url"),
         ({"name": "t", "image_url": "i", "priority": 101}, "priority"),
         ({"name": "t", "image_url": "i", "inputs": [{}]}, "inputs"),

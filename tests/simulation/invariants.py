@@ -202,6 +202,11 @@ def check_groups(world) -> None:
     for group in groups.values():
         tasks = read(world, lambda db, group=group: store.tasks_of_group(db, group.id))
         check_group(world, group, {task.id: task for task in tasks})
+    for asked in world.clients.groups.asked.values():
+        if asked.id is not None and not asked.deleting:
+            members = {task.id for task in read(world, lambda db, i=asked.id: store.tasks_of_group(db, i))}
+            missing = [each for each in asked.joined if each not in members]
+            require(not missing, f"{missing} were added to {asked.key}, which was confirmed, and are not there")
     lost = [row[0] for row in read(world, _members) if row[1] not in groups]
     require(not lost, f"tasks {lost} belong to nothing")
 

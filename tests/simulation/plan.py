@@ -144,6 +144,8 @@ def drawn(seed: int) -> Plan:
     for number in range(chance.choice((0, 0, 1, 1, 2))):
         at, key = when(), f"group-{number}"
         steps.append(Step(at, "group", {"key": key, **_group(chance)}))
+        for more in range(chance.choice((0, 0, 1, 3))):
+            steps.append(Step(when(at, min(at + 8, TROUBLE_S)), "join_group", {"key": key, **_joining(chance, more)}))
         for _ in range(chance.choice((0, 0, 1, 2))):
             what = chance.choices(("stop_group", "start_group", "delete_group"), (40, 40, 20))[0]
             steps.append(Step(when(at), what, {"key": key}))
@@ -185,6 +187,12 @@ def _group(chance: random.Random) -> dict[str, Any]:
         tasks.append(made | {"retries": chance.choice((0, 0, 1))})
     mode = chance.choice(("workflow", "workflow", "parallel", "sequential", "configurable"))
     return {"mode": mode, "tasks": tasks, "start": chance.random() < 0.8}
+
+
+def _joining(chance: random.Random, number: int) -> dict[str, Any]:
+    parents = chance.choice(([], ["t0"], ["t0"]))
+    made = {"name": f"more-{number}", "env": {"DOES": behaviour(chance)}, "timeout_s": 5.0, "depends_on": parents}
+    return made | ({"run_if": "failure"} if parents and chance.random() < 0.3 else {})
 
 
 def _call(chance: random.Random, at: float, key: str) -> Step:
