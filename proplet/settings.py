@@ -83,6 +83,10 @@ class PropletSettings(MqttSettings, HttpSettings):
         10_000, "PROPLET_OUTPUT_FILES", help="How many files and directories a task may make in /out."
     )
 
+    compile_cpu: Seconds = setting(60.0, "PROPLET_COMPILE_CPU", help="Processor time that compiling a binary may take.")
+    compile_memory: Bytes = setting(2 * GIB, "PROPLET_COMPILE_MEMORY", help="Bytes of memory that it may take.")
+    compile_wall: Seconds = setting(120.0, "PROPLET_COMPILE_WALL", help="Time that it may take.")
+
     heartbeat: Seconds = setting(
         10.0, "PROPLET_LIVELINESS_INTERVAL", help="Time between reports until the manager announces its own."
     )

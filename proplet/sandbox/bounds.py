@@ -7,6 +7,7 @@ import resource
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from proplet.sandbox.frames import Answer
 
@@ -50,6 +51,22 @@ class Bounds:
         else:
             reason = f"ended with {_name(number)}"
         return Answer(error=f"the binary cannot be compiled: compiling it {reason}", code="compile_limit")
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """A module that is wanted: of which binary, for which engines, and what making it may take."""
+
+    digest: str
+    binary: str
+    fuel: bool
+    deterministic: bool
+    bounds: Bounds
+
+    @classmethod
+    def of(cls, asked: dict[str, Any]) -> Self:
+        """The one in a received message."""
+        return cls(**{**asked, "bounds": Bounds(**asked["bounds"])})
 
 
 def _name(number: int) -> str:
