@@ -119,7 +119,7 @@ class PropletSettings(MqttSettings, HttpSettings):
     )
 
     compile_cpu: Seconds = setting(60.0, "PROPLET_COMPILE_CPU", help="Processor time that compiling a binary may take.")
-    compile_memory: Bytes = setting(2 * GIB, "PROPLET_COMPILE_MEMORY", help="Bytes of memory that it may take.")
+    compile_memory: Bytes = setting(4 * GIB, "PROPLET_COMPILE_MEMORY", help="Bytes of memory that it may take.")
     compile_wall: Seconds = setting(120.0, "PROPLET_COMPILE_WALL", help="Time that it may take.")
 
     heartbeat: Seconds = setting(
