@@ -1,7 +1,8 @@
 """A fleet: thousands of proplets with real connections, reporting every ten seconds, and what they cost the manager.
 
 The proplets are simulated in this process: each has its own connection to mosquitto, registers, reports, and answers a start
-at once with a result. Manager and broker are real.
+at once with a result. Manager and broker are real. With ``--simulated`` the broker is in memory and in the manager's
+process, with the proplets: for fleets that one machine cannot connect.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -29,8 +29,8 @@ from benchmarks import processes
 from benchmarks.lean_http import Connection, RefusedError
 from benchmarks.mini_mqtt import Client
 from benchmarks.report import Report
+from benchmarks.simulated_proplet import SimulatedProplet
 from benchmarks.tasks import Load, percentile
-from swashplate.messages import Alive, AttemptStatus, Capabilities, PropletCreate, Result
 from swashplate.stack.environment import without_roles
 from swashplate.stack.services import broker_program
 from swashplate.stack.supervisor import die_with_parent
@@ -46,95 +46,123 @@ READY_WITHIN_S = 120.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--proplets", type=int, default=2000, help="how many (default 2000)")
+    parser.add_argument("--simulated", action="store_true", help="a broker in memory, in the manager's process")
     parser.add_argument("--heartbeat", type=float, default=10.0, help="seconds between reports (default 10)")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long to look at the manager (default 30)")
     parser.add_argument("--tasks", type=int, default=2000, help="how many tasks to place across them (default 2000)")
     parser.add_argument("--port-offset", type=int, default=20_000, help="added to the broker's and the manager's port")
 
 
-class Simulated:
-    """One proplet: as much of it as the manager can see."""
+class Connected:
+    """A simulated proplet with a connection of its own."""
 
     def __init__(self, number: int, names: Topics, heartbeat_s: float, placed: Counter[str]) -> None:
-        self.id = str(uuid.UUID(int=number + 1))
-        self._names = names
-        self._phase = number * 0.618034 % 1
         self._heartbeat_s = heartbeat_s
-        self._placed = placed
-        instance = uuid.uuid4().hex
-        gone = Alive(proplet_id=self.id, instance=instance, status="offline")
-        here = Alive(proplet_id=self.id, instance=instance, status="alive", free_slots=1)
-        self._alive_topic, self._alive = names.proplet(self.id, "alive"), here.encode()
-        self._create = PropletCreate(
-            proplet_id=self.id,
-            instance=instance,
-            metadata={"name": f"simulated-{number}", "os": "linux"},
-            capabilities=Capabilities(
-                cpu=4, memory_bytes=8 << 30, arch="x86_64", labels={"site": f"s{number % 50}"}, slots=1
-            ),
-        ).encode()
-        self._start_topic = names.to_proplet(self.id, "start")
+        self._proplet = SimulatedProplet(number, names, placed, self._publish)
         self._timer: asyncio.TimerHandle | None = None
-        self.client = Client(
-            self.id,
-            [names.announce, *(names.to_proplet(self.id, kind) for kind in ("start", "stop", "ack"))],
-            self._heard,
-            (self._alive_topic, gone.encode()),
-        )
+        self._client = Client(self._proplet.id, self._proplet.topics, self._proplet.heard, self._proplet.will)
+
+    def _publish(self, topic: str, payload: bytes, qos: int) -> None:
+        self._client.publish(topic, payload, qos)
 
     async def join(self, port: int) -> None:
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: self.client, HOST, port)
+        await loop.create_connection(lambda: self._client, HOST, port)
         async with asyncio.timeout(30):
-            await self.client.joined
-        self._register()
-        # A fleet does not report in step.
-        self._timer = loop.call_later(self._phase * self._heartbeat_s, self._report)
-
-    def _register(self) -> None:
-        self.client.publish(self._names.proplet(self.id, "create"), self._create, 1)
+            await self._client.joined
+        self._proplet.register()
+        self._timer = loop.call_later(self._proplet.phase * self._heartbeat_s, self._report)
 
     def _report(self) -> None:
-        self.client.publish(self._alive_topic, self._alive, 0)
+        self._proplet.report()
         self._timer = asyncio.get_running_loop().call_later(self._heartbeat_s, self._report)
-
-    def _heard(self, topic: str, payload: bytes, retained: bool) -> None:
-        if topic == self._start_topic:
-            self._perform(json.loads(payload))
-        elif topic == self._names.announce and not retained:
-            self._register()
-
-    def _perform(self, start: dict[str, Any]) -> None:
-        ref = {"task_id": start["id"], "attempt": start["attempt"], "proplet_id": self.id}
-        said = AttemptStatus(id=f"{start['id']}/{start['attempt']}/accepted", status="accepted", **ref)
-        self.client.publish(self._names.proplet(self.id, "status"), said.encode(), 1)
-        total = str(sum(map(int, start["inputs"])))
-        done = Result(id=f"{start['id']}/{start['attempt']}/result", results=total, **ref)
-        self.client.publish(self._names.proplet(self.id, "results"), done.encode(), 1)
-        self._placed[self.id] += 1
 
     def leave(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self.client.close()
+        self._client.close()
 
 
-async def _spawn(command: list[str], env: dict[str, str], log: Path) -> Process:
+class RealFleet:
+    """Connections, broker and manager as they are in use."""
+
+    def __init__(self, options: argparse.Namespace, manager: int, broker: int, names: Topics) -> None:
+        self.placed = Counter[str]()
+        self.pid = manager
+        self._port = BROKER_PORT + options.port_offset
+        self._watched = {"manager": manager, "mosquitto": broker, "simulation": os.getpid()}
+        self._proplets = [
+            Connected(number, names, options.heartbeat, self.placed) for number in range(options.proplets)
+        ]
+
+    async def join(self) -> None:
+        await _join_all(self._proplets, self._port)
+
+    async def used_s(self) -> dict[str, float]:
+        return {who: processes.cpu_s(pid) for who, pid in self._watched.items()}
+
+    async def all_placed(self) -> Counter[str]:
+        return self.placed
+
+    def leave(self) -> None:
+        for proplet in self._proplets:
+            proplet.leave()
+
+
+class SimulatedFleet:
+    """In the manager's process, which tells what of its CPU time is not the manager's."""
+
+    def __init__(self, process: Process) -> None:
+        self.pid = process.pid
+        self._process = process
+
+    async def _asked(self, line: bytes) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line)
+        said: dict[str, Any] = json.loads(await self._process.stdout.readline())
+        return said
+
+    async def join(self) -> None:
+        await self._asked(b"join\n")
+
+    async def used_s(self) -> dict[str, float]:
+        said = await self._asked(b"used\n")
+        return {"manager": said["all_s"] - said["fleet_s"], "simulation": said["fleet_s"]}
+
+    async def all_placed(self) -> Counter[str]:
+        return Counter((await self._asked(b"used\n"))["placed"])
+
+
+async def _spawn(command: list[str], env: dict[str, str], log: Path, *, speaks: bool = False) -> Process:
+    """``speaks``: it is asked and answers through stdin and stdout."""
     with log.open("wb") as output:
         return await asyncio.create_subprocess_exec(
             *command,
             env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdin=subprocess.PIPE if speaks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if speaks else output,
             stderr=output,
             preexec_fn=die_with_parent(os.getpid()),
         )
 
 
 @asynccontextmanager
-async def _processes(folder: Path, offset: int, names: Topics, heartbeat_s: float) -> AsyncIterator[tuple[int, int]]:
-    """The pids of the manager and the broker, once both answer."""
-    broker_port, manager_port = BROKER_PORT + offset, MANAGER_PORT + offset
+async def _running(command: list[str], log: Path, *, speaks: bool = False, **settings: str) -> AsyncIterator[Process]:
+    process = await _spawn(command, {**without_roles(os.environ), **settings}, log, speaks=speaks)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
+async def _real(folder: Path, options: argparse.Namespace) -> AsyncIterator[RealFleet]:
+    """Once broker and manager answer."""
+    names = Topics("domain", "channel")
+    broker_port, manager_port = BROKER_PORT + options.port_offset, MANAGER_PORT + options.port_offset
     conf = folder / "mosquitto.conf"
     conf.write_text(
         f"listener {broker_port} {HOST}\nallow_anonymous true\nset_tcp_nodelay true\nmax_inflight_messages 1000\n"
@@ -148,21 +176,29 @@ async def _processes(folder: Path, offset: int, names: Topics, heartbeat_s: floa
         "MANAGER_HTTP_PORT": str(manager_port),
         "MANAGER_MQTT_ADDRESS": f"tcp://{HOST}:{broker_port}",
         "MANAGER_STATE_DIR": str(folder / "manager"),
-        "MANAGER_HEARTBEAT_S": str(heartbeat_s),
+        "MANAGER_HEARTBEAT_S": str(options.heartbeat),
     }
-    env = without_roles(os.environ)
-    broker = await _spawn([broker_program("mosquitto"), "-c", str(conf)], env, folder / "broker.log")
-    try:
-        manager = await _spawn([sys.executable, "-m", "manager"], {**env, **settings}, folder / "manager.log")
+    log = folder / "manager.log"
+    async with (
+        _running([broker_program("mosquitto"), "-c", str(conf)], folder / "broker.log") as broker,
+        _running([sys.executable, "-m", "manager"], log, **settings) as manager,
+    ):
+        await _until_healthy(manager, f"http://{HOST}:{manager_port}", log)
+        fleet = RealFleet(options, manager.pid, broker.pid, names)
         try:
-            await _until_healthy(manager, f"http://{HOST}:{manager_port}", folder / "manager.log")
-            yield manager.pid, broker.pid
+            yield fleet
         finally:
-            manager.terminate()
-            await manager.wait()
-    finally:
-        broker.terminate()
-        await broker.wait()
+            fleet.leave()
+
+
+@asynccontextmanager
+async def _simulated(folder: Path, options: argparse.Namespace) -> AsyncIterator[SimulatedFleet]:
+    port, log = MANAGER_PORT + options.port_offset, folder / "manager.log"
+    of_fleet = map(str, (folder / "manager", port, options.proplets, options.heartbeat))
+    command = [sys.executable, "-m", "benchmarks.simulated_fleet", *of_fleet]
+    async with _running(command, log, speaks=True) as process:
+        await _until_healthy(process, f"http://{HOST}:{port}", log)
+        yield SimulatedFleet(process)
 
 
 async def _until_healthy(manager: Process, url: str, log: Path) -> None:
@@ -189,7 +225,16 @@ async def _registered(connection: Connection, wanted: int) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _join_all(fleet: list[Simulated], port: int) -> None:
+async def _reported(connection: Connection, seconds: float, heartbeat_s: float) -> None:
+    """Nothing was measured if nobody reported."""
+    page = await connection.request("GET", "/proplets?limit=100")
+    for proplet in page["proplets"]:
+        reports = (await connection.request("GET", f"/proplets/{proplet['id']}/alive-history?limit=1"))["total"]
+        if reports < min(100, int(seconds / heartbeat_s)):
+            raise RuntimeError(f"proplet {proplet['id']} reported only {reports} times")
+
+
+async def _join_all(fleet: list[Connected], port: int) -> None:
     left = iter(fleet)
 
     async def some() -> None:
@@ -210,13 +255,14 @@ async def _pages_ms(connection: Connection) -> list[float]:
     return sorted(times)
 
 
-async def _tasks(url: str, manager: int, count: int, placed: Counter[str]) -> dict[str, Any]:
+async def _tasks(url: str, fleet: RealFleet | SimulatedFleet, count: int) -> dict[str, Any]:
     load = Load(url, one_request=False)
-    before, began = processes.cpu_s(manager), time.time()
+    before, began = await fleet.used_s(), time.time()
     await load.launch_all(range(count))
     await load.all_ended()
-    used = processes.cpu_s(manager) - before
+    used = (await fleet.used_s())["manager"] - before["manager"]
     last, repeated = await load.checked(set(load.expected))
+    placed = await fleet.all_placed()
     return {
         "count": count,
         "tasks_per_s": round(count / (last - began), 1),
@@ -230,29 +276,27 @@ async def _tasks(url: str, manager: int, count: int, placed: Counter[str]) -> di
 async def measure(options: argparse.Namespace) -> Report:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    names, placed = Topics("domain", "channel"), Counter[str]()
     url = f"http://{HOST}:{MANAGER_PORT + options.port_offset}"
+    begun = _simulated if options.simulated else _real
     with tempfile.TemporaryDirectory(prefix="swashplate-bench-") as name:
-        async with _processes(Path(name), options.port_offset, names, options.heartbeat) as (manager, broker):
-            fleet = [Simulated(number, names, options.heartbeat, placed) for number in range(options.proplets)]
-            async with Connection(url) as connection:
-                empty_mib, before, began = processes.rss_mib(manager), processes.cpu_s(manager), time.monotonic()
-                await _join_all(fleet, BROKER_PORT + options.port_offset)
-                await _registered(connection, len(fleet))
-                joined_s, joining_cpu = time.monotonic() - began, processes.cpu_s(manager) - before
-                watched = {"manager": manager, "mosquitto": broker, "simulation": os.getpid()}
-                before_all, began = {who: processes.cpu_s(pid) for who, pid in watched.items()}, time.monotonic()
-                await asyncio.sleep(options.seconds)
-                elapsed = time.monotonic() - began
-                share = {who: 100 * (processes.cpu_s(pid) - before_all[who]) / elapsed for who, pid in watched.items()}
-                await _registered(connection, len(fleet))  # nobody was lost meanwhile
-                pages = await _pages_ms(connection)
-                tasks = await _tasks(url, manager, options.tasks, placed) if options.tasks else {}
-                full_mib = processes.rss_mib(manager)
-            for proplet in fleet:
-                proplet.leave()
+        async with begun(Path(name), options) as fleet, Connection(url) as connection:
+            empty_mib, before, began = processes.rss_mib(fleet.pid), await fleet.used_s(), time.monotonic()
+            await fleet.join()
+            await _registered(connection, options.proplets)
+            joined_s = time.monotonic() - began
+            joining_cpu = (await fleet.used_s())["manager"] - before["manager"]
+            before, began = await fleet.used_s(), time.monotonic()
+            await asyncio.sleep(options.seconds)
+            used, elapsed = await fleet.used_s(), time.monotonic() - began
+            share = {who: 100 * (used[who] - before[who]) / elapsed for who in used}
+            await _registered(connection, options.proplets)  # nobody was lost meanwhile
+            await _reported(connection, options.seconds, options.heartbeat)
+            pages = await _pages_ms(connection)
+            full_mib = processes.rss_mib(fleet.pid)
+            tasks = await _tasks(url, fleet, options.tasks) if options.tasks else {}
     details = {
         "proplets": options.proplets,
+        "broker": "in memory" if options.simulated else "mosquitto",
         "heartbeat_s": options.heartbeat,
         "all_registered_after_s": round(joined_s, 2),
         "manager_cpu_us_per_registration": round(joining_cpu / options.proplets * 1e6),

@@ -24,6 +24,7 @@ import wasmtime
 from benchmarks import local_stack, processes
 from benchmarks.lean_http import Connection
 from benchmarks.report import Report
+from swashplate.messages import MAX_QUEUE
 
 ADD = bytes(
     wasmtime.wat2wasm(
@@ -183,7 +184,7 @@ async def one_run(load: Load, up: local_stack.LocalStack, numbers: range) -> dic
 
 
 async def measure(options: argparse.Namespace) -> Report:
-    settings = {"PROPLET_SLOTS": str(SLOTS), "PROPLET_QUEUE": str(10 * options.tasks), "LOG_LEVEL": "info"}
+    settings = {"PROPLET_SLOTS": str(SLOTS), "PROPLET_QUEUE": str(MAX_QUEUE), "LOG_LEVEL": "info"}
     if options.database:
         settings["MANAGER_DATABASE_URL"] = options.database
     with tempfile.TemporaryDirectory(prefix="swashplate-bench-") as name:

@@ -1,8 +1,55 @@
-"""Compiles every .wat file beside this one: ``python examples/build.py``. The results are committed, nobody has to."""
+"""Makes every example binary: ``python examples/build.py``. The results are committed, nobody has to.
+
+Most are compiled from the .wat file beside them. The others, in ``hostile/``, are what no compiler writes.
+"""
 
 from pathlib import Path
 
 import wasmtime
 
-for source in sorted(Path(__file__).parent.glob("*.wat")):
-    source.with_suffix(".wasm").write_bytes(wasmtime.wat2wasm(source.read_text(encoding="utf-8")))
+HERE = Path(__file__).parent
+HOSTILE = HERE / "hostile"
+NESTED_LOOPS = 400_000
+
+
+def leb128(number: int) -> bytes:
+    """``number`` as WebAssembly writes whole numbers."""
+    written = bytearray()
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*written, number])
+
+
+def section(kind: int, content: bytes) -> bytes:
+    return bytes([kind]) + leb128(len(content)) + content
+
+
+def one_function(body: bytes) -> bytes:
+    """A command whose ``_start`` is ``body``."""
+    code = b"\0" + body + b"\x0b"
+    return (
+        b"\0asm\1\0\0\0"
+        + section(1, b"\1\x60\0\0")
+        + section(3, b"\1\0")
+        + section(7, b"\1" + leb128(len("_start")) + b"_start" + b"\0\0")
+        + section(10, b"\1" + leb128(len(code)) + code)
+    )
+
+
+def nested_loops(depth: int) -> bytes:
+    """Loops in loops: a module that is valid, and whose compilation takes time that grows with the square of its size."""
+    return one_function(b"\x03\x40" * depth + b"\x0b" * depth)
+
+
+def main() -> None:
+    for source in sorted(HERE.rglob("*.wat")):
+        source.with_suffix(".wasm").write_bytes(wasmtime.wat2wasm(source.read_text(encoding="utf-8")))
+    HOSTILE.joinpath("compile-bomb.wasm").write_bytes(nested_loops(NESTED_LOOPS))
+    hello = HERE.joinpath("hello.wasm").read_bytes()
+    HOSTILE.joinpath("truncated.wasm").write_bytes(hello[: len(hello) // 2])
+    HOSTILE.joinpath("malformed.wasm").write_bytes(hello[:8] + hello[8:][::-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from manager.api.invocations import InvocationApi
 from manager.api.metrics import ContractMetrics, ManagerMetrics
 from manager.api.proplets import PropletApi
 from manager.api.tasks import Api
+from manager.binaries import Binaries
 from manager.fleet.drains import Drains
 from manager.fleet.histories import Histories
 from manager.fleet.legacy import LegacyProplets, SharedTopics
@@ -26,9 +27,11 @@ from manager.plans.groups import Groups
 from manager.plans.parents import ParentResults
 from manager.plans.progress import Progress
 from manager.plans.scheduler import Scheduler
+from manager.salvage import Salvage
 from manager.settings import ManagerSettings
 from manager.state import store, tables
 from manager.state.ledger import Ledger
+from manager.task_archive import TaskArchive
 from manager.tasks import TaskService
 from manager.work.acks import Acks
 from manager.work.attempts import TOLD_AGAIN_S, Attempts
@@ -74,7 +77,7 @@ class Manager:
         self.ledger = Ledger(database)
         self.proplets = Proplets(bus, database, names, announce, clock)
         images = Images(bus, names, timeout=settings.image_timeout)
-        results = ParentResults(self.ledger, blobs)
+        self._results = results = ParentResults(self.ledger, blobs)
         own = OwnTopics(bus, names, results.of, clock)
         shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets, results.of)
 
@@ -101,14 +104,17 @@ class Manager:
             acks,
             clock=clock,
         )
-        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url)
-        self.tasks = TaskService(database, self.ledger, self.proplets, self.load, self.attempts, blobs, clock=clock)
-        self.attempts.observers += [learning, self.tasks]
-        deployments = Deployments(self.proplets, self.load, clock)
-        calls, archive = (
-            InvokeSender(bus, self.ledger, self.proplets, dialect_of),
-            InvocationArchive(database, self.ledger),
+        learning = Learning(bus, bare_bus, client, names, settings.coordinator_url, self.ledger)
+        self.attempts.consequences.append(learning.owe)
+        self._binaries = Binaries(database, self.ledger, blobs)
+        self.tasks = TaskService(
+            database, self.ledger, self.proplets, self.load, self.attempts, self._binaries, clock=clock
         )
+        self.archive = TaskArchive(database, self.ledger)
+        self.attempts.observers += [learning, self.archive]
+        deployments = Deployments(self.proplets, self.load, clock)
+        calls = InvokeSender(bus, self.ledger, self.proplets, dialect_of)
+        called_before = InvocationArchive(database, self.ledger)
         self.invocations = Invocations(
             bus,
             names,
@@ -116,7 +122,7 @@ class Manager:
             self.proplets,
             deployments,
             calls,
-            archive,
+            called_before,
             acks,
             self.dispatch.waiting_for,
             clock=clock,
@@ -141,11 +147,12 @@ class Manager:
         self.progress = Progress(self.ledger, self.tasks, self.attempts, clock=clock)
         self.groups = Groups(database, self.ledger, self.tasks, self.progress, results, clock=clock)
         self.scheduler = Scheduler(database, self.ledger, self.tasks, clock=clock)
-        api = Api(self.tasks, self.attempts, self.dispatch, blobs)
+        Salvage(self.ledger, self.tasks, self.attempts, self.invocations, self.progress, clock=clock)
+        api = Api(self.tasks, self.archive, self.attempts, self.dispatch, blobs)
         apis = (
             api,
             GroupApi(self.groups, api.shown),
-            InvocationApi(self.invocations, archive),
+            InvocationApi(self.invocations, called_before),
             PropletApi(self.proplets, self.load, self.drains, histories),
         )
         self.routes = [route for api in (*apis, learning) for route in api.routes()]
@@ -174,7 +181,7 @@ class Manager:
             self.attempts,
             self.invocations,
             calls,
-            archive,
+            called_before,
             self.proplets,
             learning,
             histories,
@@ -191,6 +198,10 @@ class Manager:
         self.drains.recover()
         self.progress.recover()
         self.scheduler.recover()
+
+    async def collect(self) -> None:
+        """Remove files that nobody needs; call when it is open and before anybody can upload one."""
+        await self._binaries.collect(self._results.needed())
 
     async def close(self) -> None:
         if self._interrupt_on_exit:
@@ -225,6 +236,7 @@ async def managing(
         http.registry.register(manager.metrics)
         http.registry.register(ContractMetrics(http.registry))
         await manager.open()
+        await manager.collect()
         async with bus, bare_bus:
             try:
                 async with http.serving(settings.http_host, settings.http_port, setting=settings.names("http_port")[0]):

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
 from manager.fleet.legacy import update_of
-from manager.state.records import Task
+from manager.state.ledger import Ledger
+from manager.state.records import Task, Untold
 from manager.state.states import TaskState
 from swashplate import logging, topics
-from swashplate.bus import Bus, Received
+from swashplate.bus import Bus, BusError, Received
 from swashplate.client import HttpClient
 from swashplate.errors import SwashplateError, UnavailableError, from_validation
 from swashplate.http import Route, Seconds, Text, answer, read_body, read_text
@@ -36,8 +38,11 @@ from swashplate.service import Tasks
 
 log = logging.get("learning")
 
-HAND_IN_S = 600.0
-"""How long the coordinator may be away before an update that came inside a task's result is given up."""
+AGAIN_S, AGAIN_MOST_S = 0.5, 30.0
+"""Between two tries to tell the coordinator how a task ended. There is no last one: a proplet was told that its result is
+kept."""
+
+SERVER_ERROR = 500
 
 WAIT = Seconds(name="wait", text="Answer when the round is over, or after so many seconds.", high=300)
 ROUND_ID = Text(name="round_id", text="The round.", required=True, shortest=1, longest=256, example="round-1")
@@ -64,7 +69,18 @@ _STATUS = {
 
 
 class Learning:
-    def __init__(self, bus: Bus, bare_bus: Bus, client: HttpClient, names: topics.Topics, coordinator_url: str) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        bare_bus: Bus,
+        client: HttpClient,
+        names: topics.Topics,
+        coordinator_url: str,
+        ledger: Ledger,
+    ) -> None:
+        self._ledger = ledger
+        self._telling: dict[str, int] = {}
+        """By task: the run whose end is being told."""
         self._bus = bus
         self._bare_bus = bare_bus
         self._client = client
@@ -245,11 +261,16 @@ class Learning:
                 task_id=task.id,
             )
 
+    def owe(self, task: Task) -> None:
+        """Remember, with the end itself, that it is to be told."""
+        if _participation(task) is not None:
+            self._ledger.put(Untold(task.id))
+
     def task_ended(self, task: Task) -> None:
-        round_id = task.spec.env.get("ROUND_ID")
-        participant = task.spec.proplet_id or task.proplet_id
-        if task.spec.kind == "federated" and round_id and participant:
-            self._work.start(self._tell(round_id, participant, task), f"tell the end of {task.id}")
+        participation = _participation(task)
+        if participation is not None:
+            self._telling[task.id] = task.run
+            self._work.start(self._tell(*participation, task), f"tell the end of {task.id}")
 
     async def _tell(self, round_id: str, proplet_id: str, task: Task) -> None:
         update = update_of(task) if task.state is TaskState.COMPLETED else None
@@ -264,26 +285,48 @@ class Learning:
             code=task.code or "",
             error=task.error or "",
         )
-        await self._bus.publish(self._topics.round_task(round_id, proplet_id), said.encode())
+        delays = _delays()
+        while True:
+            try:
+                await self._bus.publish(self._topics.round_task(round_id, proplet_id), said.encode())
+                break
+            except BusError as error:
+                log.warning("end not told, trying again", task_id=task.id, error=error.sentence)
+            await asyncio.sleep(next(delays))
+        if self._telling.get(task.id) == task.run:  # else it was started again meanwhile
+            del self._telling[task.id]
+            self._ledger.erase(Untold(task.id))
 
     async def _hand_in(self, task: Task, update: bytes) -> Task:
         """Bring an update that came inside the task's result to the coordinator, which counts it once, however often it
         gets it. Answers the task, failed when the coordinator refuses the update.
         """
         headers = {"X-Attempt-Token": task.spec.tokens.get("update", "")}
-        deadline, delay = time.monotonic() + HAND_IN_S, 0.5
+        delays = _delays()
         while True:
             try:
                 await self._forward("POST", "/update", update, headers=headers)
-            except UnavailableError as error:
-                log.warning("coordinator unavailable, trying again", task_id=task.id, error=error.sentence)
-                if time.monotonic() + delay > deadline:
-                    return task.changed(state=TaskState.FAILED, error=error.sentence, code=error.code)
             except SwashplateError as error:
+                if error.status >= SERVER_ERROR:
+                    log.warning("update not handed in, trying again", task_id=task.id, error=error.sentence)
+                    await asyncio.sleep(next(delays))
+                    continue
                 log.error("update refused", task_id=task.id, error=error.sentence, code=error.code)
                 reason = f"update refused: {error.sentence}"
                 return task.changed(state=TaskState.FAILED, error=reason, code=error.code)
             else:
                 return task
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, 5.0)
+
+
+def _participation(task: Task) -> tuple[str, str] | None:
+    """The round and the participant whose task it is; None when it is no task of a round."""
+    round_id = task.spec.env.get("ROUND_ID")
+    participant = task.spec.proplet_id or task.proplet_id
+    return (round_id, participant) if task.spec.kind == "federated" and round_id and participant else None
+
+
+def _delays() -> Iterator[float]:
+    delay = AGAIN_S
+    while True:
+        yield delay
+        delay = min(delay * 2, AGAIN_MOST_S)

@@ -1,4 +1,4 @@
-"""Tasks as their users see them: created, changed, started, stopped, looked at, deleted."""
+"""What users do with tasks: create, change, start, stop, delete them."""
 
 from __future__ import annotations
 
@@ -7,38 +7,29 @@ import hashlib
 import json
 import time
 import uuid
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from pydantic import ValidationError
-from sqlalchemy import Connection
 
+from manager import specs
+from manager.binaries import Binaries, decoded
 from manager.fleet.proplets import Proplets
 from manager.state import states, store
 from manager.state.ledger import Ledger
-from manager.state.records import Attempt, Task, spec_text
+from manager.state.records import Task, spec_text
 from manager.state.states import TaskEvent, TaskState
 from manager.work.attempts import Attempts
 from manager.work.load import Load
-from swashplate import logging
-from swashplate.blobs import BlobStore, BlobWriter, sha256_digest
+from swashplate.blobs import BlobWriter, sha256_digest
 from swashplate.database import Database
 from swashplate.errors import (
     ConflictError,
-    InvalidRequestError,
-    NotFoundError,
     SwashplateError,
     from_validation,
 )
 from swashplate.messages import TaskCreate
-from swashplate.messages.tasks import wasm_of
 
-log = logging.get("tasks")
-
-SMALL_FILE = 1 << 16
-"""Characters of base64 up to which a file is looked at in the event loop: a thread would cost more."""
 CHANGEABLE = frozenset(TaskCreate.model_fields) - {"start", "tokens", "kind", "depends_on", "workflow_id", "job_id"}
 """What an update may name; the rest belongs to how the task was made."""
 CHANGEABLE_WHILE_ACTIVE = frozenset(
@@ -46,11 +37,26 @@ CHANGEABLE_WHILE_ACTIVE = frozenset(
 )
 """What does not concern the run that is under way."""
 
+_ORDER = frozenset({"daemon", "latent", "run_if"})
+"""What other tasks of a job or a workflow may depend on."""
+
 
 def fingerprint(spec: TaskCreate) -> bytes:
     """What makes two requests under one idempotency key the same: everything but how long to wait."""
     text = spec.model_dump_json(exclude={"timeout_s"}, exclude_defaults=True)
     return hashlib.sha256(text.encode()).digest()
+
+
+class Members(Protocol):
+    """Who knows the jobs and workflows that tasks belong to."""
+
+    async def join(self, task: Task) -> Task:
+        """Put a task that is made, as one of the job or workflow that its spec names; it is answered when it is durable."""
+
+    async def respecified(self, task: Task, spec: TaskCreate) -> Task:
+        """``task`` as it is now; raises ``InvalidRequestError`` when the others do not allow it this spec."""
+
+    async def start_task(self, task_id: str) -> Task: ...
 
 
 class TaskService:
@@ -61,7 +67,7 @@ class TaskService:
         proplets: Proplets,
         load: Load,
         attempts: Attempts,
-        blobs: BlobStore,
+        binaries: Binaries,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -70,17 +76,13 @@ class TaskService:
         self._proplets = proplets
         self._load = load
         self._attempts = attempts
-        self._blobs = blobs
+        self._binaries = binaries
         self._clock = clock
         self._making: dict[str, asyncio.Future[None]] = {}
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
-        self._in_use: Counter[str] = Counter()
-        """Digests of files whose tasks are not durable yet."""
         self.on_specified: Callable[[Task], Task] = lambda task: task
         """Called with a task whose spec is new or has changed, before it is put."""
         self.on_erased: Callable[[Task], Any] = lambda _task: None
-        self.start_member: Callable[[str], Awaitable[Task]] = self._start_alone
-        """Starts a task that belongs to a job or a workflow."""
+        self.members: Members
 
     # Creating and changing.
 
@@ -89,11 +91,7 @@ class TaskService:
 
         With ``spec.start`` the task and its first attempt become durable together.
         """
-        if spec.depends_on or spec.workflow_id or spec.job_id:
-            raise InvalidRequestError(
-                "a task that depends on others is made together with them",
-                hint="POST /workflows or POST /jobs with all tasks in one body",
-            )
+        specs.group_kind(spec)
         if key is None:
             return await self._create(spec, None), True
         while key in self._making:
@@ -124,6 +122,8 @@ class TaskService:
 
     async def _created(self, task: Task) -> Task:
         spec = task.spec
+        if specs.group_kind(spec):
+            return await self.members.join(task)
         if spec.start:
             try:
                 targets = self.targets(task)
@@ -138,10 +138,11 @@ class TaskService:
 
     async def made(self, spec: TaskCreate, key: str | None = None, task_id: str | None = None) -> Task:
         """A new task that nobody knows of yet. Its file is stored, and stays until ``settled`` at least."""
+        specs.check(spec, spec.model_fields_set)
         now = self._clock()
         digest, size = None, None
         if spec.file:
-            digest, size = await self._keep_file(spec.file)
+            digest, size = await self._binaries.keep(spec.file)
             spec = spec.model_copy(update={"file": digest})
         task = Task(
             id=task_id or str(uuid.uuid4()),
@@ -165,14 +166,14 @@ class TaskService:
     async def settled(self, tasks: Sequence[Task], *, made: bool) -> None:
         """Tasks that were ``made`` are durable, or will never be: then their files go."""
         files = [task.spec.file for task in tasks if task.spec.file]
-        self._in_use.subtract(files)
+        self._binaries.release(files)
         if not made:
-            await self._remove_unused(files)
+            await self._binaries.remove_unused(files)
 
     @staticmethod
     def _same(known: Task, spec: TaskCreate) -> Task:
         if spec.file:
-            spec = spec.model_copy(update={"file": sha256_digest(_wasm(spec.file))})
+            spec = spec.model_copy(update={"file": sha256_digest(decoded(spec.file))})
         if known.fingerprint != fingerprint(spec):
             raise ConflictError(
                 f"idempotency key {known.idempotency_key!r} was used for another request",
@@ -181,30 +182,18 @@ class TaskService:
             )
         return known
 
-    async def _keep_file(self, text: str) -> tuple[str, int]:
-        """An uploaded file becomes a blob; only its digest travels. It is in use, and stays whatever else is deleted."""
-        small = len(text) <= SMALL_FILE
-        content = _wasm(text) if small else await asyncio.to_thread(_wasm, text)
-        digest = sha256_digest(content) if small else await asyncio.to_thread(sha256_digest, content)
-        self._in_use[digest] += 1
-        try:
-            if not small or not self._blobs.holds(content):
-                await asyncio.to_thread(self._blobs.put, content)
-        except BaseException:
-            self._in_use[digest] -= 1
-            raise
-        return digest, len(content)
-
     async def update(self, task_id: str, changes: Mapping[str, Any]) -> Task:
         """Change what is named, and nothing else. Fields that cannot be changed are ignored, as the existing API does."""
         named = {name: value for name, value in changes.items() if name in CHANGEABLE and value is not None}
+        if named.get("schedule") == "":
+            named.setdefault("is_recurring", False)
         if named.get("file"):
-            digest, size = await self._keep_file(named["file"])
+            digest, size = await self._binaries.keep(named["file"])
             try:
                 return await self._update(task_id, named | {"file": digest, "image_url": ""}, digest, size)
             finally:
-                self._in_use[digest] -= 1
-                await self._remove_unused([digest])
+                self._binaries.release([digest])
+                await self._binaries.remove_unused([digest])
         if named.get("image_url"):
             named["file"] = ""
         return await self._update(task_id, named, None, None)
@@ -223,6 +212,11 @@ class TaskService:
             spec = TaskCreate.model_validate_json(json.dumps({**task.spec.model_dump(mode="json"), **named}))
         except ValidationError as error:
             raise from_validation(error) from error
+        specs.check(spec, named.keys())
+        if task.group_id is not None and _ORDER & named.keys():
+            now = await self.members.respecified(task, spec)
+            if now is not task:  # it has changed meanwhile
+                return await self._update(task_id, named, digest, size)
         changed = task.specified(spec).changed(updated_at=self._clock())
         if {"file", "image_url"} & named.keys():
             changed = changed.changed(digest=digest, size=size)
@@ -233,20 +227,18 @@ class TaskService:
         if task.state.active and "priority" in named:
             self._attempts.reprioritise(changed)
         confirmed = await self._ledger.confirmed(changed)
-        await self._remove_unused({task.spec.file} - {spec.file})
+        await self._binaries.remove_unused({task.spec.file} - {spec.file})
         return confirmed
 
     async def upload(self, task_id: str, content: BlobWriter, size: int) -> Task:
         """Replace what runs by this binary, of ``size`` bytes. What is refused is not kept."""
         self._may_change(await self._ledger.fetch(task_id))
-        digest = content.digest
-        self._in_use[digest] += 1
+        digest = await self._binaries.keep_written(content)
         try:
-            await asyncio.to_thread(content.commit)
             return await self._uploaded(task_id, digest, size)
         finally:
-            self._in_use[digest] -= 1
-            await self._remove_unused([digest])
+            self._binaries.release([digest])
+            await self._binaries.remove_unused([digest])
 
     async def _uploaded(self, task_id: str, digest: str, size: int) -> Task:
         task = await self._ledger.fetch(task_id)
@@ -254,8 +246,8 @@ class TaskService:
         spec = task.spec.model_copy(update={"file": digest, "image_url": ""})
         changed = task.specified(spec).changed(digest=digest, size=size, updated_at=self._clock())
         self._ledger.put(changed)
-        await self._ledger.durable()
-        await self._remove_unused({task.spec.file} - {digest})
+        await self._ledger.durable(task_id)
+        await self._binaries.remove_unused({task.spec.file} - {digest})
         return changed
 
     def _may_change(self, task: Task) -> None:
@@ -274,34 +266,21 @@ class TaskService:
                 f"task {task_id} belongs to {task.group_id}", code="task_in_group", hint="delete the job or workflow"
             )
         self._ledger.erase(task)
-        await self._ledger.durable()
+        await self._ledger.durable(task_id)
         await self.erased([task])
 
     async def erased(self, tasks: Sequence[Task]) -> None:
         """These are no more: nor are their binaries, unless another task has them."""
         for task in tasks:
             self.on_erased(task)
-        await self._remove_unused({task.spec.file for task in tasks})
-
-    async def _remove_unused(self, digests: Iterable[str]) -> None:
-        """Remove the files that no task has, nor is about to have; they stay when the database cannot tell."""
-        self._in_use = +self._in_use
-        for digest in set(digests) - {""}:
-            try:
-                used = await self._database.run(partial(store.is_used, digest=digest))
-            except SwashplateError as error:
-                log.warning("a file stays that nobody may need", digest=digest, error=error.sentence)
-                return
-            coming = self._in_use[digest] or any(task.digest == digest for task in self._ledger.unwritten_tasks())
-            if not used and not coming:
-                self._blobs.remove(digest)
+        await self._binaries.remove_unused({task.spec.file for task in tasks})
 
     # Starting and stopping.
 
     async def start(self, task_id: str) -> Task:
         """Begin a new run; answered once it is durable."""
         task = await self._ledger.fetch(task_id)
-        return await (self._start_alone if task.group_id is None else self.start_member)(task_id)
+        return await (self._start_alone if task.group_id is None else self.members.start_task)(task_id)
 
     async def _start_alone(self, task_id: str) -> Task:
         task = await self._ledger.fetch(task_id)
@@ -322,7 +301,7 @@ class TaskService:
         if not task.state.active:
             raise ConflictError(f"task {task_id} is {task.state.name.lower()}, not running", code="task_not_active")
         self._attempts.stop(task)
-        await self._ledger.durable()
+        await self._ledger.durable(task_id)
 
     def targets(self, task: Task, *, patient: bool = False) -> list[str | None]:
         """Which proplets a run is for; None stands for whichever placement chooses. A ``patient`` run may wait for one."""
@@ -340,65 +319,3 @@ class TaskService:
                     f"proplet {proplet.id} is not alive", code="proplet_not_alive", hint="start it, or try again later"
                 )
         return [spec.proplet_id]
-
-    # Looking.
-
-    async def get(self, task_id: str) -> Task:
-        """As it is on the disk: what is not durable yet may never have been."""
-        known = self._ledger.on_disk(task_id)
-        if known is not None:
-            return known
-
-        def read(db: Connection) -> Task:
-            task = store.get_task(db, task_id)
-            if task is None:
-                raise NotFoundError(f"there is no task {task_id}", code="task_not_found")
-            return task
-
-        return await self._database.run(read)
-
-    async def ended(self, task_id: str, wait: float) -> Task:
-        """The task once it has ended, or as it is after ``wait`` seconds."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(task_id, [])
-        waiting.append(ended)  # before it is read: it may end while it is
-        try:
-            known = self._ledger.task(task_id)
-            if not wait or known is None or not known.state.active:
-                task = await self.get(task_id)
-                if task.state.ended or not wait:
-                    return task
-            await asyncio.wait([ended], timeout=wait)
-        finally:
-            waiting.remove(ended)
-            if not waiting and self._waiting.get(task_id) is waiting:
-                del self._waiting[task_id]
-        return await self.get(task_id)
-
-    def task_ended(self, task: Task) -> None:
-        for waiting in self._waiting.get(task.id, ()):
-            if not waiting.done():
-                waiting.set_result(None)
-
-    def task_started(self, task: Task) -> None: ...
-
-    def task_refused(self, spec: TaskCreate, error: SwashplateError) -> None: ...
-
-    async def attempts(self, task_id: str) -> list[Attempt]:
-        def read(db: Connection) -> list[Attempt]:
-            found = store.attempts_of(db, task_id)
-            if not found and store.get_task(db, task_id) is None:
-                raise NotFoundError(f"there is no task {task_id}", code="task_not_found")
-            return found
-
-        return await self._database.run(read)
-
-    async def list(self, offset: int, limit: int, filters: Mapping[str, Any]) -> tuple[int, list[Task]]:
-        return await self._database.run(lambda db: store.list_tasks(db, offset, limit, filters))
-
-
-def _wasm(text: str) -> bytes:
-    try:
-        return wasm_of(text)
-    except ValueError as error:
-        raise InvalidRequestError(f"body: field file: {error}", code="not_wasm") from error

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from swashplate.access import NO_TOKEN, HttpSettings, Token
 from swashplate.errors import ConfigurationError
+from swashplate.messages import MAX_QUEUE, MAX_SLOTS
 from swashplate.mqtt_settings import MqttSettings
 from swashplate.settings import Seconds, named_after, setting
 
@@ -70,8 +71,8 @@ class PropletSettings(MqttSettings, HttpSettings):
         64 * MIB, "PROPLET_INPUT_CACHE_BYTES", help="Models and datasets kept between tasks."
     )
 
-    slots: Annotated[int, Field(ge=1, le=1024)] = setting(1, "PROPLET_SLOTS", help="How many tasks run at once.")
-    queue: Annotated[int, Field(ge=0)] = setting(
+    slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)] = setting(1, "PROPLET_SLOTS", help="How many tasks run at once.")
+    queue: Annotated[int, Field(ge=0, le=MAX_QUEUE)] = setting(
         64, "PROPLET_QUEUE", help="How many further tasks may wait for a slot; beyond that a start is denied."
     )
     memory_limit: Bytes = setting(512 * MIB, "PROPLET_MEMORY_LIMIT", help="Bytes of memory that a task may have.")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from proxy import logins, references
+from proxy import addresses, logins
 from proxy.cache import BlobCache
 from proxy.chunks import ChunkStreams, Sendable, check_indexes
 from proxy.legacy import LegacyChunks
@@ -21,7 +21,7 @@ from proxy.settings import ProxySettings
 from proxy.single_flight import SingleFlight
 from proxy.transfer import Limits
 from proxy.uploads import ManagerBlobs
-from swashplate import logging, service
+from swashplate import logging, references, service
 from swashplate.blobs import BlobStore
 from swashplate.bus import Bus, Received
 from swashplate.errors import ConfigurationError, InvalidRequestError, SwashplateError, UnavailableError
@@ -120,7 +120,7 @@ class Proxy:
             size=binary.size,
             media_type=binary.media_type,
         )
-        await self._bus.publish(self._topics.resolve_reply, resolved.encode())
+        await self._bus.publish(self._topics.resolve_reply, resolved.encode(), qos=0)  # who misses it asks again
         await self._fetch_ahead(request.image, binary)
 
     async def _resolve(self, image: str) -> Binary:
@@ -265,7 +265,7 @@ async def running(settings: ProxySettings, bus: Bus, folder: Path) -> AsyncItera
     """The proxy on this bus, which must not be entered yet: no message may arrive before its handler."""
     if urlsplit(settings.manager_url).scheme not in {"http", "https"}:
         raise ConfigurationError(f"setting PROXY_MANAGER_URL: {settings.manager_url!r} is not an http:// URL")
-    endpoints = references.endpoints(
+    endpoints = addresses.endpoints(
         aliases=settings.registry_aliases, plain_http=settings.plain_http, registry_url=settings.registry_url
     )
     limits = Limits(max_bytes=settings.max_binary_bytes)

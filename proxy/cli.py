@@ -60,8 +60,9 @@ def push(
     token_service: TokenService = "",
 ) -> None:
     """Push a WASM binary to a registry."""
-    from proxy import logins, manifests, reach, references
+    from proxy import logins, manifests, reach
     from proxy.push import push as push_file
+    from swashplate import references
 
     target = references.parse(reference)
     done = push_file(
@@ -103,8 +104,9 @@ def inspect_image(
     """Show an image's manifest, and the WASM binary that a proplet would run."""
     import asyncio
 
-    from proxy import logins, reach, references
+    from proxy import logins, reach
     from proxy.inspection import inspect
+    from swashplate import references
 
     wanted = references.parse(reference)
     credentials = logins.of_command(

@@ -9,11 +9,12 @@ from typing import Any
 import aiohttp
 
 from proxy import refusals
+from proxy.addresses import Endpoints
 from proxy.auth import Credentials
 from proxy.manifests import Binary, decode
 from proxy.oci import Manifest, OciClient
-from proxy.references import Endpoints, Reference
 from swashplate.errors import InvalidRequestError
+from swashplate.references import Reference
 
 
 @dataclass(frozen=True)

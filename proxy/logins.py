@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from proxy import references
+from proxy import addresses
+from proxy.addresses import DOCKER_HUB, LOCAL_REGISTRY
 from proxy.auth import Credentials
-from proxy.references import DOCKER_HUB, LOCAL_REGISTRY, is_loopback
 from proxy.settings import ProxySettings
 from swashplate import logging
 from swashplate.errors import ConfigurationError
+from swashplate.references import is_loopback
 
 log = logging.get("proxy")
 
@@ -34,8 +35,8 @@ def of_proxy(settings: ProxySettings) -> Credentials:
         raise ConfigurationError(
             "PROXY_AUTHENTICATE is set, but PROXY_REGISTRY_URL does not say for which registry", hint="such as ghcr.io"
         )
-    services = references.origins(settings.registry_token_services, "PROXY_REGISTRY_TOKEN_SERVICES")
-    host = references.registry_name(registry)
+    services = addresses.origins(settings.registry_token_services, "PROXY_REGISTRY_TOKEN_SERVICES")
+    host = addresses.registry_name(registry)
     if user and password:
         return Credentials(host, username=user, password=password, token_services=services)
     if settings.registry_token:
@@ -54,7 +55,7 @@ def of_embedded_registry(settings: ProxySettings) -> Credentials:
     token = settings.oci_registry_token.get_secret_value()
     if not (token and settings.oci_registry_url):
         return Credentials()
-    host = references.registry_name(settings.oci_registry_url)
+    host = addresses.registry_name(settings.oci_registry_url)
     return Credentials(host, username="swashplate", password=token)
 
 
@@ -66,7 +67,7 @@ def of_command(
 
     Raises ``ConfigurationError`` for half a login, and when the stored ones cannot be read.
     """
-    services = references.origins(token_services, "--token-service")
+    services = addresses.origins(token_services, "--token-service")
     if username and password:
         return Credentials(registry, username, password, token_services=services)
     if username or password:

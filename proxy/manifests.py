@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.references import is_digest
 from swashplate.errors import InvalidRequestError
+from swashplate.references import is_digest
 
 MAX_MANIFEST_BYTES = 4 << 20
 

@@ -14,12 +14,13 @@ import aiohttp
 from yarl import URL
 
 from proxy import refusals
+from proxy.addresses import Endpoints
 from proxy.auth import Challenge, Credentials, choose, may_see_password
 from proxy.manifests import ACCEPTED, MAX_MANIFEST_BYTES, Binary, binary_of, decode, entry_of, is_index
-from proxy.references import Endpoints, Reference, is_digest
 from proxy.transfer import BROKEN, Limits, Transfer
 from swashplate.blobs import BlobStore, sha256_digest
 from swashplate.errors import IntegrityError, SwashplateError, UnavailableError
+from swashplate.references import Reference, is_digest
 
 MANIFEST_TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5)
 BLOB_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=30)

@@ -6,7 +6,8 @@ import os
 import socket
 from collections.abc import Mapping
 
-from proxy.references import LOCAL_REGISTRY, Endpoints, Reference, endpoints
+from proxy.addresses import LOCAL_REGISTRY, Endpoints, endpoints
+from swashplate.references import Reference
 
 
 def endpoints_for(reference: Reference, *, plain_http: bool, environ: Mapping[str, str] | None = None) -> Endpoints:

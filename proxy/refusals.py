@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from proxy.references import Reference, is_loopback
 from swashplate.client import reason_of
 from swashplate.errors import ForbiddenError, NotFoundError, SwashplateError, UnavailableError
+from swashplate.references import Reference, is_loopback
 
 LOOPBACK_HINT = (
     "is it running? Inside a container, localhost is the container itself: name the registry by its service,"
@@ -114,7 +114,9 @@ def refused(
     if status in {401, 403}:
         return forbidden(f"the registry does not let us have {reference}: {words}", login_hint)
     if status == 404:
-        hint = f"check the tag; {_EXACT}" + (f"; registries hide private images: {login_hint}" if anonymous else "")
+        hint = f"check the tag; {_EXACT}" + (
+            f"; registries hide private images: {login_hint.removesuffix(f'; {_EXACT}')}" if anonymous else ""
+        )
         return NotFoundError(f"the registry does not have {reference}: {words}", code="image_not_found", hint=hint)
     if status == 400 and address.startswith("http:"):
         return other_protocol(address, words, advice, reference.registry)

@@ -16,13 +16,13 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from proxy.manifests import MAX_MANIFEST_BYTES, OCI_INDEX
-from proxy.references import is_digest, is_repository, is_tag
 from proxy.registry_routes import API, routes
 from proxy.registry_store import OciError, RegistryStore
 from proxy.registry_uploads import Upload, Uploads
 from proxy.settings import RegistrySettings
 from swashplate import logging, service
 from swashplate.http import HttpService, answer
+from swashplate.references import is_digest, is_repository, is_tag
 
 log = logging.get("registry")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from proxy import manifests
-from proxy.references import is_digest
 from swashplate.blobs import BlobStore, sha256_digest
 from swashplate.errors import InvalidRequestError
 from swashplate.files import make_folder, sync_folder, write_whole
 from swashplate.messages import digest_hex
+from swashplate.references import is_digest
 
 
 class OciError(Exception):

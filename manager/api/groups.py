@@ -8,15 +8,20 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import Field
 
+from manager.api.ids import Id
 from manager.api.tasks import KEY, LIMIT, WAIT
 from manager.api.views import TaskView, Time, timestamp
-from manager.plans.groups import Groups, Whole
+from manager.plans.groups import MOST_TASKS_LISTED, Groups, Listed, Whole
 from manager.state.records import Group, GroupState, Task
-from swashplate.http import OFFSET, Choice, Route, Text, answer, read_body
+from swashplate.http import OFFSET, Choice, Route, answer, read_body
 from swashplate.messages import JobCreate, Message, WorkflowCreate
 
 GROUP_STATUS = Choice(
     name="status", text="Only those in this state.", choices=tuple(state.name.lower() for state in GroupState)
+)
+TASKS_OMITTED = (
+    f"In a list: `tasks` is empty since with them the page would have more than {MOST_TASKS_LISTED}. The newest have"
+    " theirs; asked for by its id, each has."
 )
 Status = Literal["pending", "running", "completed", "failed"]
 
@@ -35,6 +40,9 @@ class WorkflowView(Message):
     created_at: str = Time
     updated_at: str = Time
     tasks: list[TaskView] = Field(description="In the order in which they were given.")
+    tasks_total: int = Field(ge=0, description="How many there are.")
+    tasks_ended: int = Field(ge=0, description="How many of them have ended.")
+    tasks_omitted: bool = Field(default=False, description=TASKS_OMITTED)
 
 
 class JobView(Message):
@@ -50,6 +58,9 @@ class JobView(Message):
     created_at: str = Time
     updated_at: str = Time
     tasks: list[TaskView] = Field(description="In the order in which they were given.")
+    tasks_total: int = Field(ge=0, description="How many there are.")
+    tasks_ended: int = Field(ge=0, description="How many of them have ended.")
+    tasks_omitted: bool = Field(default=False, description=TASKS_OMITTED)
 
 
 class WorkflowPage(Message):
@@ -118,6 +129,7 @@ class _Routes:
         self._shown = shown
         self._kind = kind
         self._many = f"{kind}s"
+        self._id = Id(name="group_id", text=f"The {kind}.", place="path")
 
     def routes(
         self,
@@ -128,7 +140,7 @@ class _Routes:
         example: dict[str, Any],
     ) -> list[Route]:
         kind, many, self._body = self._kind, self._many, body
-        one = Text(name="group_id", text=f"The {kind}.", place="path", longest=256)
+        one = self._id
         path = f"/{many}/{{group_id}}"
         return [
             Route(
@@ -152,6 +164,8 @@ class _Routes:
                 f"/{many}",
                 self._list,
                 f"{many.capitalize()}, newest first",
+                description=f"With {MOST_TASKS_LISTED} tasks at most; of a {kind} whose tasks are left out"
+                " ``tasks_omitted`` is true.",
                 parameters=(OFFSET, LIMIT, GROUP_STATUS),
                 answer=page,
                 errors=(503,),
@@ -188,8 +202,12 @@ class _Routes:
             ),
         ]
 
-    def _json(self, whole: Whole) -> dict[str, Any]:
-        group = whole.group
+    def _whole(self, whole: Whole) -> dict[str, Any]:
+        ended = sum(task.state.ended for task in whole.tasks)
+        return self._json(Listed(whole.group, whole.tasks, len(whole.tasks), ended))
+
+    def _json(self, listed: Listed) -> dict[str, Any]:
+        group = listed.group
         mode = {"execution_mode": group.mode} if self._kind == "job" else {}
         return {
             f"{self._kind}_id": group.id,
@@ -201,35 +219,38 @@ class _Routes:
             "finish_time": timestamp(group.finished_at),
             "created_at": timestamp(group.created_at),
             "updated_at": timestamp(group.updated_at),
-            "tasks": [self._shown(task) for task in whole.tasks],
+            "tasks": [self._shown(task) for task in listed.tasks or ()],
+            "tasks_total": listed.total,
+            "tasks_ended": listed.ended,
+            **({"tasks_omitted": True} if listed.tasks is None else {}),
         }
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await read_body(request, self._body)
         whole, new = await self._groups.create(body, key=KEY.of(request) or None)
         location = f"/{self._many}/{whole.group.id}"
-        return answer(self._json(whole), status=201 if new else 200, headers={"Location": location})
+        return answer(self._whole(whole), status=201 if new else 200, headers={"Location": location})
 
     async def _list(self, request: web.Request) -> web.Response:
         offset, limit, status = OFFSET.of(request), LIMIT.of(request), GROUP_STATUS.of(request)
         state = GroupState[status.upper()] if status else None
         total, page = await self._groups.list(self._kind, offset, limit, state)
-        shown = [self._json(whole) for whole in page]
+        shown = [self._json(listed) for listed in page]
         return answer({"offset": offset, "limit": limit, "total": total, self._many: shown})
 
     async def _get(self, request: web.Request) -> web.Response:
-        whole = await self._groups.get(self._kind, request.match_info["group_id"], WAIT.of(request))
-        return answer(self._json(whole))
+        whole = await self._groups.get(self._kind, self._id.of(request), WAIT.of(request))
+        return answer(self._whole(whole))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        await self._groups.delete(self._kind, request.match_info["group_id"])
+        await self._groups.delete(self._kind, self._id.of(request))
         return web.Response(status=204)
 
     async def _start(self, request: web.Request) -> web.Response:
-        return self._done(await self._groups.start(self._kind, request.match_info["group_id"]), "started")
+        return self._done(await self._groups.start(self._kind, self._id.of(request)), "started")
 
     async def _stop(self, request: web.Request) -> web.Response:
-        return self._done(await self._groups.stop(self._kind, request.match_info["group_id"]), "stopped")
+        return self._done(await self._groups.stop(self._kind, self._id.of(request)), "stopped")
 
     def _done(self, group: Group, what: str) -> web.Response:
         return answer({"message": f"{self._kind} {what}", f"{self._kind}_id": group.id})

@@ -8,17 +8,17 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import Field
 
+from manager.api.ids import TASK_ID, Id
 from manager.api.views import Time, timestamp
 from manager.latent.invocation_archive import InvocationArchive
 from manager.latent.invocations import Invocations
 from manager.state.records import Invocation
 from manager.state.states import InvocationState
-from swashplate.http import OFFSET, Route, Seconds, Text, answer, limit_of, read_body
+from swashplate.http import OFFSET, Route, Seconds, answer, limit_of, read_body
 from swashplate.messages import InvokeRequest, Message
 
 LIMIT = limit_of(100)
-TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
-INVOCATION_ID = Text(name="invocation_id", text="The invocation.", place="path", longest=256)
+INVOCATION_ID = Id(name="invocation_id", text="The invocation.", place="path")
 WAIT = Seconds(name="wait", text="Answer when it has ended, or after so many seconds.", high=300)
 STATUS_OF = {"not_ready": 503, "busy": 503, "timeout": 504, "task_not_active": 409}
 """HTTP's status for an invocation that failed with this code while its caller waited; 502 for whatever its proplet says."""
@@ -113,7 +113,7 @@ class InvocationApi:
 
     async def _invoke(self, request: web.Request) -> web.Response:
         asked = await read_body(request, InvokeRequest) if request.body_exists else InvokeRequest()
-        invocation = await self._invocations.invoke(request.match_info["task_id"], asked)
+        invocation = await self._invocations.invoke(TASK_ID.of(request), asked)
         if asked.later:
             location = f"/tasks/{invocation.task_id}/invocations/{invocation.id}"
             return answer(invocation_json(invocation), status=202, headers={"Location": location})
@@ -130,12 +130,10 @@ class InvocationApi:
 
     async def _list(self, request: web.Request) -> web.Response:
         offset, limit = OFFSET.of(request), LIMIT.of(request)
-        total, page = await self._archive.list(request.match_info["task_id"], offset, limit)
+        total, page = await self._archive.list(TASK_ID.of(request), offset, limit)
         shown = [invocation_json(each) for each in page]
         return answer({"offset": offset, "limit": limit, "total": total, "invocations": shown})
 
     async def _get(self, request: web.Request) -> web.Response:
-        found = await self._archive.get(
-            request.match_info["task_id"], request.match_info["invocation_id"], WAIT.of(request)
-        )
+        found = await self._archive.get(TASK_ID.of(request), INVOCATION_ID.of(request), WAIT.of(request))
         return answer(invocation_json(found))

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from manager.api.ids import TASK_ID
 from manager.api.proplet_views import (
     AliveHistory,
     Cordoned,
@@ -19,14 +20,14 @@ from manager.api.proplet_views import (
 from manager.api.views import timestamp
 from manager.fleet.drains import Drains
 from manager.fleet.histories import Histories
-from manager.fleet.proplets import Proplet, Proplets
+from manager.fleet.proplet import Proplet
+from manager.fleet.proplets import Proplets
 from manager.fleet.sdf import description
 from manager.work.load import Load
 from swashplate.http import OFFSET, Choice, Route, Text, answer, limit_of
 
 LIMIT = limit_of(10_000)
 PROPLET_ID = Text(name="proplet_id", text="The proplet.", place="path", longest=256)
-TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
 STATUS = Choice(name="status", text="Only those that live, or that do not.", choices=("active", "inactive"))
 CHANGES = {"cordon": (True, False), "drain": (True, True), "uncordon": (False, False)}
 """What each makes of ``cordoned`` and ``draining``."""
@@ -98,7 +99,7 @@ class PropletApi:
                 "What it measured of its machine, newest first",
                 parameters=(PROPLET_ID, *page),
                 answer=PropletSamples,
-                errors=(503,),
+                errors=(404, 503),
                 tag="proplets",
             ),
             Route(
@@ -118,7 +119,7 @@ class PropletApi:
                 "What was measured while it ran, newest first",
                 parameters=(TASK_ID, *page),
                 answer=TaskSamples,
-                errors=(503,),
+                errors=(404, 503),
                 tag="tasks",
             ),
         ]
@@ -186,7 +187,7 @@ class PropletApi:
         return _page(request, "metrics", await self._histories.proplet(request.match_info["proplet_id"]))
 
     async def _task_metrics(self, request: web.Request) -> web.Response:
-        return _page(request, "metrics", await self._histories.task(request.match_info["task_id"]))
+        return _page(request, "metrics", await self._histories.task(TASK_ID.of(request)))
 
     async def _history(self, request: web.Request) -> web.Response:
         return _page(request, "history", list(reversed(self._one(request).history)), timestamp)

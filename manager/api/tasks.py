@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from manager.api.ids import TASK_ID, Id
 from manager.api.views import (
     NEVER,
     AttemptList,
@@ -21,6 +22,8 @@ from manager.api.views import (
 )
 from manager.state.records import AttemptKey, Task
 from manager.state.states import TaskState
+from manager.state.store import MOST_LISTED_RESULT
+from manager.task_archive import TaskArchive
 from manager.tasks import CHANGEABLE, TaskService
 from manager.work.attempts import Attempts
 from manager.work.dispatch import Dispatch
@@ -48,8 +51,8 @@ NAME = Text(name="name", text="Only tasks of exactly this name.", longest=256)
 METADATA = JsonObject(
     name="metadata", text="Only tasks whose metadata has each of these keys with this value.", example={"site": "north"}
 )
-JOB = Text(name="job_id", text="Only tasks of this job.", longest=256)
-WORKFLOW = Text(name="workflow_id", text="Only tasks of this workflow.", longest=256)
+JOB = Id(name="job_id", text="Only tasks of this job.")
+WORKFLOW = Id(name="workflow_id", text="Only tasks of this workflow.")
 LIMIT = limit_of(100)
 WAIT = Seconds(name="wait", text="Answer when the task has ended, or after so many seconds.", high=300)
 KEY = Text(
@@ -61,7 +64,6 @@ KEY = Text(
     pattern="[!-~]+( +[!-~]+)*",
 )
 DIGEST = Text(name="digest", text="As the task shows it.", place="path", longest=71, pattern="sha256:[0-9a-f]{64}")
-TASK_ID = Text(name="task_id", text="The task.", place="path", longest=256)
 TaskChanges = changes_of(CHANGEABLE)
 EXAMPLE = {"name": "add", "image_url": "localhost:5000/add:latest", "inputs": ["2", "40"], "start": True}
 TASK = {
@@ -107,11 +109,13 @@ class Api:
     def __init__(
         self,
         tasks: TaskService,
+        archive: TaskArchive,
         attempts: Attempts,
         dispatch: Dispatch,
         blobs: BlobStore,
     ) -> None:
         self._tasks = tasks
+        self._archive = archive
         self._attempts = attempts
         self._dispatch = dispatch
         self._blobs = blobs
@@ -124,7 +128,9 @@ class Api:
                 "/tasks",
                 self._create,
                 "Create a task, and start it when the body says so",
-                description="A repetition under the same ``Idempotency-Key`` is answered 200 with the task of the first.",
+                description="A repetition under the same ``Idempotency-Key`` is answered 200 with the task of the first. With"
+                " ``job_id`` or ``workflow_id`` it is added to that one, and ``depends_on`` holds ids or names of its tasks."
+                " One that runs takes it into this run, unless it could never run there; one that has ended takes none.",
                 parameters=(KEY,),
                 body=TaskCreate,
                 body_example=EXAMPLE,
@@ -140,6 +146,8 @@ class Api:
                 "/tasks",
                 self._list,
                 "Tasks, newest first",
+                description=f"Results of more than {MOST_LISTED_RESULT} bytes are left out; ``results_omitted`` is true"
+                " then, and ``GET /tasks/{task_id}`` has them.",
                 parameters=(OFFSET, LIMIT, STATUS, NAME, METADATA, JOB, WORKFLOW),
                 answer=TaskPage,
                 example={"offset": 0, "limit": 100, "total": 1, "tasks": [TASK]},
@@ -160,8 +168,9 @@ class Api:
                 "/tasks/{task_id}",
                 self._update,
                 "Change what the body names",
-                description="What it does not name stays as it is. While the task is active only its name, metadata and"
-                " priority can be changed.",
+                description="What it does not name stays as it is. While the task is active its name, metadata, priority,"
+                " schedule, timezone, is_recurring and missed_run can be changed, and nothing else. Clearing the schedule"
+                " clears is_recurring, unless the body names it.",
                 parameters=one,
                 body=TaskChanges,
                 body_example={"priority": 80, "metadata": {"site": "north"}},
@@ -273,46 +282,46 @@ class Api:
         if groups:  # of two groups at once there is no task
             return answer({"offset": offset, "limit": limit, "total": 0, "tasks": []})
         filters = {name: value for name, value in filters.items() if value is not None}
-        total, page = await self._tasks.list(offset, limit, filters)
+        total, page = await self._archive.list(offset, limit, filters)
         shown = [self.shown(task) for task in page]
         return answer({"offset": offset, "limit": limit, "total": total, "tasks": shown})
 
     async def _get(self, request: web.Request) -> web.Response:
-        return answer(self.shown(await self._tasks.ended(request.match_info["task_id"], WAIT.of(request))))
+        return answer(self.shown(await self._archive.ended(TASK_ID.of(request), WAIT.of(request))))
 
     async def _update(self, request: web.Request) -> web.Response:
         changes = await read_body(request, TaskChanges)
         named = changes.model_dump(mode="json", exclude_unset=True)
-        task = await self._tasks.update(request.match_info["task_id"], named)
+        task = await self._tasks.update(TASK_ID.of(request), named)
         return answer(self.shown(task))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        await self._tasks.delete(request.match_info["task_id"])
+        await self._tasks.delete(TASK_ID.of(request))
         return web.Response(status=204)
 
     async def _upload(self, request: web.Request) -> web.Response:
-        task_id = request.match_info["task_id"]
-        await self._tasks.get(task_id)  # before the file is taken
+        task_id = TASK_ID.of(request)
+        await self._archive.get(task_id)  # before the file is taken
         with self._blobs.writer() as writer:
             received = await read_upload(request, writer, check=is_wasm)
             task = await self._tasks.upload(task_id, writer, received.size)
         return answer(self.shown(task))
 
     async def _start(self, request: web.Request) -> web.Response:
-        task = await self._tasks.start(request.match_info["task_id"])
+        task = await self._tasks.start(TASK_ID.of(request))
         return answer({"started": True, "run": task.run, "attempt": task.attempt})
 
     async def _stop(self, request: web.Request) -> web.Response:
-        await self._tasks.stop(request.match_info["task_id"])
+        await self._tasks.stop(TASK_ID.of(request))
         return answer({"stopped": True})
 
     async def _results(self, request: web.Request) -> web.Response:
-        task = await self._tasks.get(request.match_info["task_id"])
+        task = await self._archive.get(TASK_ID.of(request))
         found = {"results": json.loads(task.result) if task.result else None, "status": task.state.name.lower()}
         return answer({**found, **({"error": task.error, "code": task.code} if task.error else {})})
 
     async def _attempts_of(self, request: web.Request) -> web.Response:
-        found = await self._tasks.attempts(request.match_info["task_id"])
+        found = await self._archive.attempts(TASK_ID.of(request))
         shown = [attempt_json(each, "" if each.state.ended else self._attempts.stage(each.key)) for each in found]
         return answer({"total": len(found), "attempts": shown})
 

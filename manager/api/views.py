@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model
 
 from manager.state.records import Attempt, Task
+from manager.state.store import LEFT_OUT, MOST_LISTED_RESULT
 from swashplate.blobs import BlobStore
 from swashplate.messages import Message, MonitoringProfile, TaskCreate
 
@@ -79,6 +80,10 @@ class TaskView(Message):
     missed_run: str = ""
     proplet_id: str | None = None
     results: Any = Field(default=None, description="What it produced; of a broadcast, by proplet.")
+    results_omitted: bool = Field(
+        default=False,
+        description=f"In a list: it has results, of more than {MOST_LISTED_RESULT} bytes; `GET /tasks/{{id}}` has them.",
+    )
     error: str | None = None
     code: str | None = None
     stage: str = Field(default="", description="What its proplet does with it: fetching, waiting, running, ready.")
@@ -227,6 +232,7 @@ def task_json(task: Task, blobs: BlobStore) -> dict[str, Any]:
         "missed_run": spec.missed_run if spec.schedule else "",
         "proplet_id": task.proplet_id or spec.proplet_id,
         "results": json.loads(task.result) if task.result else None,
+        "results_omitted": task.result == LEFT_OUT,
         "error": task.error,
         "code": task.code,
     }

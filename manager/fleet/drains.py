@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from manager.fleet.proplets import Proplet, Proplets
+from manager.fleet.proplet import Proplet
+from manager.fleet.proplets import Proplets
 from manager.latent.deployments import Deployments
 from manager.state.ledger import Ledger
 from manager.state.records import Attempt

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from manager.api.views import timestamp
 from manager.fleet.proplets import Proplets
-from manager.state import sample_store, store
+from manager.state import sample_store
 from manager.state.ledger import Ledger
 from manager.state.records import Task
 from manager.state.sample_store import proplet_subject, task_subject
@@ -159,13 +159,14 @@ class Histories:
         self._unwritten = [sample for sample in self._unwritten if sample.subject != subject]
 
     async def proplet(self, proplet_id: str) -> list[dict[str, Any]]:
-        """Newest first."""
+        """Newest first. Raises ``NotFoundError``."""
+        self._proplets.get(proplet_id)
         return await self._list(proplet_subject(proplet_id), KEPT)
 
     async def task(self, task_id: str) -> list[dict[str, Any]]:
-        """Newest first; nothing of a task that is not known."""
-        task = self._ledger.task(task_id) or await self._database.run(lambda db: store.get_task(db, task_id))
-        return [] if task is None else await self._list(task_subject(task_id), kept_of(task))
+        """Newest first. Raises ``NotFoundError``."""
+        task = await self._ledger.fetch(task_id)
+        return await self._list(task_subject(task_id), kept_of(task))
 
     async def _list(self, subject: str, kept: int) -> list[dict[str, Any]]:
         async with self._writing:  # so that each is either still here or already there
@@ -175,7 +176,10 @@ class Histories:
 
 
 def _save(db: Connection, batch: list[_Sample], known: dict[str, int | None]) -> dict[str, int]:
-    """Write them; answers the number of the last one of each subject."""
+    """Write them; answers the number of the last one of each subject. What was deleted meanwhile has none any more."""
+    there = sample_store.existing(db, known)
+    batch = [sample for sample in batch if sample.subject in there]
+    known = {subject: number for subject, number in known.items() if subject in there}
     numbers = {
         subject: sample_store.last_number(db, subject) if number is None else number
         for subject, number in known.items()
@@ -190,5 +194,6 @@ def _save(db: Connection, batch: list[_Sample], known: dict[str, int | None]) ->
             "number": number,
             "sample": sample.text,
         }
-    sample_store.save(db, list(rows.values()))
+    if rows:
+        sample_store.save(db, list(rows.values()))
     return numbers

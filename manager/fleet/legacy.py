@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from manager.fleet.histories import Histories
-from manager.fleet.proplets import Proplet, Proplets
+from manager.fleet.proplet import Proplet
+from manager.fleet.proplets import Proplets
 from manager.latent.calls import Answer
 from manager.latent.invocations import Invocations
 from manager.state.ledger import Ledger
@@ -67,7 +68,7 @@ class SharedTopics:
         self._ledger = ledger
         self._proplets = proplets
 
-    async def start(self, task: Task, attempt: Attempt) -> None:
+    async def start(self, task: Task, attempt: Attempt, *, again: bool) -> None:
         assert attempt.proplet_id is not None
         parents = await self._parents_of(task)
         message = LegacyStart(

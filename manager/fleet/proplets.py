@@ -7,73 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
 
-from manager.state import store
+from sortedcontainers import SortedDict
+
+from manager.fleet.proplet import Proplet, is_alive, patience
+from manager.fleet.remembered import Remembered
 from swashplate import logging, topics
 from swashplate.bus import Bus, Received
 from swashplate.database import Database
 from swashplate.errors import InvalidRequestError, NotFoundError
-from swashplate.messages import PROPLET_IDS_HINT, Alive, Announce, Capabilities, PropletCreate
+from swashplate.messages import PROPLET_IDS_HINT, Alive, Announce, PropletCreate
 from swashplate.service import Tasks
 
 log = logging.get("proplets")
 
-MISSED_REPORTS = 3
 LOOK_AGAIN_S = 1.0
 STRANGER_S = 60.0
-HISTORY = 100
-"""How many times of its last reports are kept of each proplet."""
-MAX_NAME = 64
-"""Characters of a name that are shown; a proplet may say what it likes."""
-LEGACY_REPORT_S = 10.0
-"""How often a legacy proplet reports unless it is told otherwise, which only its own settings can."""
-
-
-@dataclass
-class Proplet:
-    """What is known of one proplet. Times are seconds since the epoch. ``legacy``: it knows the shared topics only."""
-
-    id: str
-    namespace: str = "default"
-    metadata: dict[str, Any] = field(default_factory=dict)
-    capabilities: Capabilities = field(default_factory=Capabilities)
-    legacy: bool = False
-    instance: str = ""
-    last_seen: float = 0.0
-    offline: bool = True
-    running: int = 0
-    free_slots: int = 0
-    cordoned: bool = False
-    draining: bool = False
-    history: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
-
-    @property
-    def name(self) -> str:
-        return str(self.metadata.get("name") or f"proplet-{self.id[:8]}")[:MAX_NAME]
-
-    def described(self) -> dict[str, Any]:
-        """What survives a restart."""
-        return {
-            "namespace": self.namespace,
-            "metadata": self.metadata,
-            "capabilities": self.capabilities.model_dump(mode="json"),
-            "legacy": self.legacy,
-            "cordoned": self.cordoned,
-            "draining": self.draining,
-        }
-
-
-def patience(proplet: Proplet, heartbeat_s: float) -> float:
-    """Seconds without a report after which it is not alive any more."""
-    return MISSED_REPORTS * (max(heartbeat_s, LEGACY_REPORT_S) if proplet.legacy else heartbeat_s)
-
-
-def is_alive(proplet: Proplet, now: float, heartbeat_s: float) -> bool:
-    return not proplet.offline and now - proplet.last_seen <= patience(proplet, heartbeat_s)
 
 
 class Proplets:
@@ -89,10 +39,10 @@ class Proplets:
     ) -> None:
         self._clock = clock
         self._bus = bus
-        self._database = database
+        self._remembered = Remembered(database)
         self._topics = names
         self._announce = announce
-        self._known: dict[str, Proplet] = {}
+        self._known: SortedDict[str, Proplet] = SortedDict()
         self._asked_at = float("-inf")
         self._asked: dict[str, float] = {}
         """When each stranger was asked to register."""
@@ -123,24 +73,16 @@ class Proplets:
 
     async def open(self) -> None:
         """Load what is known and declare the subscriptions; call before the bus connects."""
-        for proplet_id, described, last_seen in await self._database.run(store.all_proplets):
-            self._known[proplet_id] = Proplet(
-                id=proplet_id,
-                namespace=described["namespace"],
-                metadata=described["metadata"],
-                capabilities=Capabilities.model_validate(described["capabilities"]),
-                legacy=described.get("legacy", False),
-                cordoned=described.get("cordoned", False),
-                draining=described.get("draining", False),
-                last_seen=last_seen,
-            )
+        self._known.update((proplet.id, proplet) for proplet in await self._remembered.load())
         await self._bus.subscribe(self._topics.every_proplet("create"), self._created)
         await self._bus.subscribe(self._topics.every_proplet("alive"), self._reported)
         self._bus.on_connect(self._say_hello)
+        self._remembered.open()
         self._work.start(self._watch(), "who is alive")
 
     async def close(self) -> None:
         await self._work.close()
+        await self._remembered.close()
 
     async def _watch(self) -> None:
         """Nothing arrives when a proplet falls silent."""
@@ -167,25 +109,30 @@ class Proplets:
             await self._say_hello()
 
     async def _ask_stranger(self, proplet_id: str) -> None:
-        """It was deleted, or its create is still on its way. One who never registers must not make all others do so."""
+        """It was deleted, or its create is still on its way, or was refused. Whoever never registers must not make all
+        others do so again and again.
+        """
         now = asyncio.get_running_loop().time()
         if now - self._asked.get(proplet_id, float("-inf")) >= STRANGER_S:
             self._asked[proplet_id] = now
             await self._ask_who_lives()
 
     def list(self) -> list[Proplet]:
-        return sorted(self._known.values(), key=lambda proplet: proplet.id)
+        """By id."""
+        return list(self._known.values())
 
     def get(self, proplet_id: str) -> Proplet:
         try:
-            return self._known[proplet_id]
+            found: Proplet = self._known[proplet_id]
         except KeyError:
             raise NotFoundError(
                 f"there is no proplet {proplet_id}", code="proplet_not_found", hint=PROPLET_IDS_HINT
             ) from None
+        return found
 
     def known(self, proplet_id: str) -> Proplet | None:
-        return self._known.get(proplet_id)
+        found: Proplet | None = self._known.get(proplet_id)
+        return found
 
     def is_legacy(self, proplet_id: str) -> bool:
         proplet = self._known.get(proplet_id)
@@ -223,11 +170,11 @@ class Proplets:
             await hook(proplet.id)
 
     async def register(self, proplet: Proplet) -> None:
-        """From now on it is known, also after a restart."""
+        """From now on it is known. A crash before that is written loses nothing: every announce makes it register again."""
         known = proplet.id in self._known
         self._known[proplet.id] = proplet
         self._asked.pop(proplet.id, None)
-        await self._save(proplet)
+        self._remembered.save_soon(proplet)
         what = "proplet connected" if known else "proplet registered"
         log.info(what, proplet_id=proplet.id, name=proplet.name, legacy=proplet.legacy)
         self._alive.add(proplet.id)
@@ -239,19 +186,15 @@ class Proplets:
         proplet = self.get(proplet_id)
         proplet.cordoned, proplet.draining = cordoned, draining
         await self._tell_changed(proplet_id)
-        await self._save(proplet)
+        await self._remembered.save(proplet)
         return proplet
-
-    async def _save(self, proplet: Proplet) -> None:
-        described, seen = proplet.described(), proplet.last_seen
-        await self._database.run(lambda db: store.save_proplet(db, proplet.id, described, seen))
 
     async def delete(self, proplet_id: str) -> None:
         """From now on it is a stranger. When it reports again, it is asked to register again."""
         del self._known[proplet_id]
         self._gone.pop(proplet_id, None)
         self._asked.pop(proplet_id, None)
-        await self._database.run(lambda db: store.delete_proplet(db, proplet_id))
+        await self._remembered.delete(proplet_id)
 
     async def heard(self, proplet: Proplet) -> None:
         """It has just reported that it lives."""
@@ -291,7 +234,7 @@ class Proplets:
         if self._gone.get(sender) == said.instance:  # it was cut off, and is back
             del self._gone[sender]
         if said.instance != proplet.instance:
-            await self._ask_who_lives()
+            await self._ask_stranger(sender)
         else:
             proplet.running, proplet.free_slots = len(said.running), said.free_slots
             await self.heard(proplet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manager.fleet.proplets import Proplet
+from manager.fleet.proplet import Proplet
 
 
 def description(proplet: Proplet) -> dict[str, Any]:

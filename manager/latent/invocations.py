@@ -26,6 +26,7 @@ from manager.latent.invoke_sender import InvokeSender
 from manager.state import states
 from manager.state.ledger import Ledger
 from manager.state.records import Attempt, AttemptKey, Invocation, Task
+from manager.state.refusals import NOT_STORABLE
 from manager.state.states import InvocationEvent, InvocationState
 from manager.work.acks import Acks
 from manager.work.dialects import LEASE_GRACE_S
@@ -134,7 +135,7 @@ class Invocations:
         self._watch(invocation)
         self._enqueue(invocation)
         self._place(task_id)
-        await self._ledger.durable()
+        await self._ledger.durable(invocation.id)
         return invocation
 
     async def wait(self, invocation: Invocation) -> Invocation:
@@ -312,10 +313,19 @@ class Invocations:
         if timer is not None:
             timer.cancel()
         self.ended[ended.code or str(ended.state)] += 1
-        self._ledger.then(lambda: self._tell_ended(ended))
+        self._ledger.then(lambda: self._tell_ended(ended), about=ended.id)
         self._place(invocation.task_id)
         if invocation.proplet_id is not None:
             self.on_idle(invocation.proplet_id)
+
+    def not_storable(self, invocation: Invocation, reason: str) -> None:
+        """The database will not take it as it is: it fails, whatever it was to become."""
+        if not invocation.state.ended:
+            self._end(invocation, Answer(None, reason, NOT_STORABLE))
+            return
+        failed = invocation.changed(state=InvocationState.FAILED, result=None, error=reason, code=NOT_STORABLE)
+        self._ledger.put(failed)
+        self._ledger.then(lambda: self._tell_ended(failed), about=failed.id)
 
     def _tell_ended(self, invocation: Invocation) -> None:
         log.info(

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from manager.plans.declarations import declared, placed, task_key
+from manager.plans.dag import Mode, resolve
+from manager.plans.declarations import declared, node_of, placed, task_key
 from manager.plans.parents import ParentResults
 from manager.plans.progress import Progress
 from manager.state import store
@@ -22,7 +23,12 @@ from manager.state.states import TaskState
 from manager.tasks import TaskService
 from swashplate.database import Database
 from swashplate.errors import ConflictError, NotFoundError, SwashplateError
+from swashplate.ids import canonical
 from swashplate.messages import JobCreate, TaskCreate, WorkflowCreate
+from swashplate.messages.groups import MOST_TASKS
+
+MOST_TASKS_LISTED = 100
+"""On a page of groups, newest first, as on one of tasks; a group whose tasks do not fit any more is listed without them."""
 
 
 class Whole(NamedTuple):
@@ -30,6 +36,15 @@ class Whole(NamedTuple):
 
     group: Group
     tasks: list[Task]
+
+
+class Listed(NamedTuple):
+    """As it is in a list: with its tasks, unless they are too many, and how many there are and have ended."""
+
+    group: Group
+    tasks: list[Task] | None
+    total: int
+    ended: int
 
 
 class Groups:
@@ -53,7 +68,7 @@ class Groups:
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
-        tasks.start_member = self.start_task
+        tasks.members = self
         progress.on_ended = self._ended
 
     # Creating.
@@ -84,7 +99,7 @@ class Groups:
                 else:
                     self._ledger.put(group, *tasks)
                 now = Whole(self._ledger.group(group_id) or group, [self._ledger.task(t.id) or t for t in tasks])
-                await self._ledger.durable()
+                await self._ledger.durable(group_id)
         return now, True
 
     def _formed(self, body: JobCreate | WorkflowCreate, kind: str, group_id: str, made: Sequence[Task]) -> Whole:
@@ -142,6 +157,44 @@ class Groups:
             raise
         await self._tasks.settled(made, made=True)
 
+    # Changing.
+
+    async def join(self, task: Task) -> Task:
+        """Add a task that is made to the job or workflow that its spec names, for this run of it when it runs."""
+        kind = "job" if task.spec.job_id else "workflow"
+        named = canonical(task.spec.job_id or task.spec.workflow_id)
+        group, others = await self._fetch(kind, named)
+        if group.state not in {GroupState.PENDING, GroupState.RUNNING}:
+            raise ConflictError(
+                f"{kind} {named} has ended",
+                code="group_ended",
+                hint=f"make the task in a new {kind}; one that has ended can only run again as it was",
+            )
+        if len(others) >= MOST_TASKS:
+            raise ConflictError(f"{kind} {named} has {MOST_TASKS} tasks already", code="group_full")
+        nodes = [node_of(each.id, each.spec) for each in (*others, task)]
+        parents = resolve(nodes, Mode(group.mode))[task.id]
+        spec = task.spec.model_copy(update={"depends_on": list(parents), f"{kind}_id": named})
+        place = max((each.position for each in others), default=-1) + 1
+        task = task.specified(spec).changed(group_id=named, position=place)
+        group = group.changed(updated_at=self._clock())
+        if group.state is GroupState.RUNNING:
+            self._refuse_unstartable([task])
+            self._progress.join(group, others, task)
+        else:
+            self._ledger.put(task, group)
+        return await self._ledger.confirmed(self._ledger.task(task.id) or task)
+
+    async def respecified(self, task: Task, spec: TaskCreate) -> Task:
+        """The task as it is now, which may be given this spec without waiting for anything else.
+
+        Raises ``InvalidRequestError`` when others of its group would wait for ever.
+        """
+        group, tasks = await self._ledger.fetch_group(task.group_id or "")
+        resolve([node_of(each.id, spec if each.id == task.id else each.spec) for each in tasks], Mode(group.mode))
+        self._progress.forget(group.id)
+        return next(each for each in tasks if each.id == task.id)
+
     # Starting and stopping.
 
     async def start(self, kind: str, group_id: str) -> Group:
@@ -151,10 +204,10 @@ class Groups:
         if group.state is not GroupState.RUNNING:
             self._progress.begin(group, tasks)
         elif any(task.state is TaskState.PENDING and not task.spec.depends_on for task in tasks):
-            self._progress.begin_rest(group)
+            self._progress.begin_rest(group, {task.id for task in tasks})
         else:
             raise ConflictError(f"{kind} {group_id} runs already", code="group_active")
-        await self._ledger.durable()
+        await self._ledger.durable(group_id)
         return group
 
     async def start_task(self, task_id: str) -> Task:
@@ -189,7 +242,7 @@ class Groups:
                 f"{kind} {group_id} is {group.state.name.lower()}, not running", code="group_not_active"
             )
         self._progress.halt(group)
-        await self._ledger.durable()
+        await self._ledger.durable(group_id)
         return group
 
     async def delete(self, kind: str, group_id: str) -> None:
@@ -198,7 +251,7 @@ class Groups:
         if group.state is GroupState.RUNNING:
             raise ConflictError(f"{kind} {group_id} runs", code="group_active", hint="stop it first")
         self._ledger.erase(*tasks, group)
-        await self._ledger.durable()
+        await self._ledger.durable(group_id)
         await self._tasks.erased(tasks)
 
     async def _fetch(self, kind: str, group_id: str) -> Whole:
@@ -247,24 +300,29 @@ class Groups:
 
     async def list(
         self, kind: str, offset: int, limit: int, state: GroupState | None = None
-    ) -> tuple[int, list[Whole]]:
-        """The total, and one page, newest first."""
-
-        def read(db: Connection) -> tuple[int, list[Whole]]:
-            total, page = store.list_groups(db, kind, offset, limit, state)
-            tasks: dict[str, list[Task]] = {group.id: [] for group in page}
-            for task in store.tasks_of_groups(db, tasks):
-                tasks[task.group_id or ""].append(task)
-            return total, [Whole(group, tasks[group.id]) for group in page]
-
-        return await self._database.run(read)
+    ) -> tuple[int, list[Listed]]:
+        """The total, and one page, newest first, with ``MOST_TASKS_LISTED`` tasks at most."""
+        return await self._database.run(lambda db: _listed(db, *store.list_groups(db, kind, offset, limit, state)))
 
 
 def _read(db: Connection, kind: str, group_id: str) -> Whole:
     group = store.get_group(db, group_id)
     if group is None or group.kind != kind:
         raise _not_found(kind, group_id)
-    return Whole(group, store.tasks_of_groups(db, [group_id]))
+    return Whole(group, store.tasks_of_group(db, group_id))
+
+
+def _listed(db: Connection, total: int, page: Sequence[Group]) -> tuple[int, list[Listed]]:
+    states, room = store.states_of_groups(db, [group.id for group in page]), MOST_TASKS_LISTED
+    sizes = {group_id: sum(counted.values()) for group_id, counted in states.items()}
+    ended = {group_id: sum(n for state, n in counted.items() if state.ended) for group_id, counted in states.items()}
+    tasks: dict[str, list[Task]] = {}
+    for group in page:
+        if sizes[group.id] <= room:
+            tasks[group.id], room = [], room - sizes[group.id]
+    for task in store.tasks_listed(db, tasks):
+        tasks[task.group_id or ""].append(task)
+    return total, [Listed(each, tasks.get(each.id), sizes[each.id], ended[each.id]) for each in page]
 
 
 def _not_found(kind: str, group_id: str) -> NotFoundError:

@@ -32,6 +32,16 @@ class ParentResults:
         digest = await asyncio.to_thread(self._blobs.put, text)
         return Parents(digest=digest, size=len(text))
 
+    def needed(self) -> set[str]:
+        """Digests of the blobs that tasks which are active may be fetching."""
+        found: set[str] = set()
+        for task in self._ledger.active_tasks():
+            parents = [self._ledger.task(parent) for parent in task.spec.depends_on]
+            known = [parent for parent in parents if parent is not None]
+            if sum(len(parent.result or "") for parent in known) > MOST_IN_START // 2:
+                found.add(sha256_digest(_text(known)))
+        return found
+
     def forget(self, tasks: Iterable[Task]) -> None:
         """Remove the blobs that these tasks of one ended job or workflow were given."""
         by_id = {task.id: task for task in tasks}

@@ -1,4 +1,4 @@
-"""How jobs and workflows go on: what the plans of ``manager.plans.dag`` say is put together with what they follow from.
+"""How jobs and workflows go on: what their courses say is put together with what it follows from.
 
 The end of a task and the starts of its children are one change: no crash comes between them.
 """
@@ -6,28 +6,21 @@ The end of a task and the starts of its children are one change: no crash comes 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
-from manager.plans.dag import Mode, Node, Nodes, Plan, advance, group_state, halt
+from manager.plans.course import Course
+from manager.plans.dag import Mode, Node, Nodes, Plan, group_state
 from manager.state.ledger import Ledger
 from manager.state.records import Group, GroupState, Task
 from manager.state.states import TaskEvent, TaskState, next_task
 from manager.tasks import TaskService
 from manager.work.attempts import Attempts
 from swashplate import logging
-from swashplate.errors import SwashplateError
+from swashplate.errors import ConflictError, SwashplateError
 
 log = logging.get("groups")
-
-
-@dataclass
-class _Left:
-    """How many tasks have not begun, and how many have not ended."""
-
-    pending: int
-    open: int
 
 
 def nodes_of(tasks: Sequence[Task]) -> Nodes:
@@ -42,9 +35,10 @@ class Progress:
         self._tasks = tasks
         self._attempts = attempts
         self._clock = clock
-        self._left: dict[str, _Left] = {}
-        self._again: dict[str, bool] = {}
-        """The groups that are being advanced, and whether that is to be done once more."""
+        self._courses: dict[str, Course] = {}
+        """Of groups that run; one that is missing is made of what the ledger has."""
+        self._plans: dict[str, deque[Plan]] = {}
+        """What is still to be carried out, of groups where that is under way: it may end a task at once."""
         self.on_ended: Callable[[Group, Sequence[Task]], Any] = lambda _group, _tasks: None
         """Called when the end of a group is durable."""
         attempts.consequences.append(self._task_ended)
@@ -52,7 +46,7 @@ class Progress:
     def recover(self) -> None:
         """Go on with whatever runs; normally there is nothing to be done."""
         for group in self._ledger.running_groups():
-            self._go_on(group)
+            self._follow(group, self._made(group).due())
 
     def begin(self, group: Group, tasks: Sequence[Task]) -> None:
         """A new run of all of it; ``tasks`` are all that belong to it."""
@@ -60,11 +54,11 @@ class Progress:
         group = group.changed(state=GroupState.RUNNING, started_at=now, finished_at=None, updated_at=now)
         self._ledger.put(group, *(_reset(task, now) for task in tasks))
         log.info("group started", group_id=group.id, kind=group.kind, name=group.name, tasks=len(tasks))
-        self._go_on(group, begin=True)
+        self.begin_rest(group, {task.id for task in tasks})
 
-    def begin_rest(self, group: Group) -> None:
-        """Start what waits for nobody, in a group that runs already."""
-        self._go_on(group, begin=True)
+    def begin_rest(self, group: Group, begun: Container[str]) -> None:
+        """Start those of ``begun`` that wait for nobody, in a group that runs already."""
+        self._follow(group, self._made(group).due(begun))
 
     def begin_with(self, group: Group, task: Task) -> Task:
         """Start this one task of a group, whose children will follow. Raises what makes it impossible."""
@@ -73,40 +67,67 @@ class Progress:
         if group.state is not GroupState.RUNNING:
             group = group.changed(state=GroupState.RUNNING, started_at=now, finished_at=None, updated_at=now)
         self._ledger.put(group)
-        self._left.pop(group.id, None)
+        self._follow(group, self._made(group).due())
         return begun
+
+    def join(self, group: Group, tasks: Sequence[Task], task: Task) -> None:
+        """Add ``task`` to a group that runs, which has ``tasks``; it is started when nothing is left that it waits for.
+
+        Raises ``ConflictError`` when it could never run.
+        """
+        active = [each for each in tasks if each.state.active]
+        if all(each.stopping for each in active) and not any(each.state is TaskState.PENDING for each in tasks):
+            raise ConflictError(f"{group.kind} {group.id} is being stopped", code="group_ended")
+        if reason := Course(nodes_of([*tasks, task]), Mode(group.mode)).never_runs(task.id):
+            raise ConflictError(
+                f"task {task.spec.name!r} would never run in {group.kind} {group.id}: {reason}", code="never_runs"
+            )
+        self._ledger.put(task, group)
+        self.begin_rest(group, {task.id})
 
     def halt(self, group: Group) -> None:
         """What has not begun never will; what runs is stopped, and the group ends when that has ended."""
-        reason = f"the {group.kind} was stopped"
-        self._go_on(group, lambda nodes: halt(nodes, reason))
+        course = self._courses.get(group.id) or self._made(group)
+        self._follow(group, course.halt(f"the {group.kind} was stopped"))
+
+    def reconsider(self, task: Task) -> None:
+        """A task has ended otherwise than was said before; so may its group."""
+        group = self._ledger.group(task.group_id) if task.group_id is not None else None
+        if group is not None:
+            self._follow(group, self._made(group).due())
+
+    def forget(self, group_id: str) -> None:
+        """The group is gone, or what a task of it waits for is about to be changed."""
+        self._courses.pop(group_id, None)
 
     def _task_ended(self, task: Task) -> None:
         group = self._ledger.group(task.group_id) if task.group_id is not None else None
         if group is None or group.state is not GroupState.RUNNING:
             return
-        left = self._left.get(group.id)
-        harmless = task.state is TaskState.COMPLETED or group.mode == Mode.WORKFLOW
-        if harmless and group.id not in self._again and left is not None and not left.pending and left.open > 1:
-            left.open -= 1  # nothing can follow from it but the end of all
-            return
-        self._go_on(group)
+        course = self._courses.get(group.id)
+        self._follow(group, self._made(group).due() if course is None else course.ended(task.id, task.state))
 
-    def _go_on(self, group: Group, plan: Callable[[Nodes], Plan] | None = None, *, begin: bool = False) -> None:
-        if group.id in self._again:
-            self._again[group.id] = True
+    def _made(self, group: Group) -> Course:
+        made = Course(nodes_of(self._ledger.tasks_of_group(group.id)), Mode(group.mode))
+        self._courses[group.id] = made
+        return made
+
+    def _follow(self, group: Group, plan: Plan) -> None:
+        underway = self._plans.get(group.id)
+        if underway is not None:
+            underway.append(plan)
             return
-        mode = Mode(group.mode)
-        self._again[group.id] = True
+        self._plans[group.id] = left = deque([plan])
         try:
-            while self._again[group.id]:
-                self._again[group.id] = False
-                nodes = nodes_of(self._ledger.tasks_of_group(group.id))
-                self._carry_out(group, plan(nodes) if plan is not None else advance(nodes, mode, begin=begin))
-                plan, begin = None, False
+            while left:
+                self._carry_out(group, left.popleft())
+        except BaseException:
+            self._courses.pop(group.id, None)  # it says more than was done
+            raise
         finally:
-            del self._again[group.id]
-        self._settle(group)
+            del self._plans[group.id]
+        if not self._courses[group.id].open:
+            self._end_of(group)
 
     def _carry_out(self, group: Group, plan: Plan) -> None:
         for task_id, reason in plan.skip:
@@ -116,8 +137,7 @@ class Progress:
             try:
                 self._tasks.launch(task)
             except SwashplateError as error:
-                self._end(task, TaskEvent.REFUSED, error.sentence, error.code)
-                self._again[group.id] = True
+                self._task_ended(self._end(task, TaskEvent.REFUSED, error.sentence, error.code))
         for task_id in plan.stop:
             if not (task := self._member(task_id)).stopping and task.state.active:
                 self._attempts.stop(task)
@@ -127,25 +147,18 @@ class Progress:
         assert task is not None, "all tasks of a group that runs are in memory"
         return task
 
-    def _end(self, task: Task, event: TaskEvent, reason: str, code: str) -> None:
+    def _end(self, task: Task, event: TaskEvent, reason: str, code: str) -> Task:
         now = self._clock()
         ended = task.changed(
             state=next_task(task.state, event), error=reason, code=code, updated_at=now, finished_at=now
         )
         self._ledger.put(ended)
         self._attempts.ended_unstarted(ended)
+        return ended
 
-    def _settle(self, group: Group) -> None:
-        """Count what is left; nothing left is the end."""
+    def _end_of(self, group: Group) -> None:
+        del self._courses[group.id]
         tasks = self._ledger.tasks_of_group(group.id)
-        left = _Left(
-            pending=sum(not (task.state.active or task.state.ended) for task in tasks),
-            open=sum(not task.state.ended for task in tasks),
-        )
-        if left.open:
-            self._left[group.id] = left
-            return
-        self._left.pop(group.id, None)
         now = self._clock()
         state = GroupState(group_state(nodes_of(tasks), Mode(group.mode)))
         ended = group.changed(state=state, finished_at=now, updated_at=now)

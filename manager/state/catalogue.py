@@ -31,7 +31,7 @@ from sqlalchemy.sql import ColumnElement
 
 from manager.state.tables import task_counts, task_metadata, tasks
 
-NAME, METADATA = "name", "metadata."
+NAME, GROUP, METADATA = "name", "group", "metadata."
 _LONGEST = 200
 """Characters of a key or value in an index; of longer ones it has the digest. PostgreSQL's rows there are limited."""
 _CHUNK = 1000
@@ -69,9 +69,11 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-def facets_of(name: str, given: Mapping[str, Any]) -> frozenset[Facet]:
-    """What a task with this name and metadata is counted under."""
-    return frozenset({EVERY, (NAME, name), *((METADATA + _short(key), _short(value)) for key, value in given.items())})
+def facets_of(name: str, given: Mapping[str, Any], group_id: str | None = None) -> frozenset[Facet]:
+    """What a task with this name and metadata, of this group, is counted under."""
+    group = () if group_id is None else ((GROUP, group_id),)
+    metadata = ((METADATA + _short(key), _short(value)) for key, value in given.items())
+    return frozenset({EVERY, (NAME, name), *group, *metadata})
 
 
 def _metadata_rows(seq: int, facets: Iterable[Facet]) -> Iterator[dict[str, Any]]:
@@ -96,14 +98,19 @@ class Entry:
     spec_text: str
     name: str
     metadata: Mapping[str, Any]
+    group_id: str | None
+
+    @property
+    def facets(self) -> frozenset[Facet]:
+        return facets_of(self.name, self.metadata, self.group_id)
 
 
-def _facets_in(spec_text: str) -> frozenset[Facet]:
-    spec = json.loads(spec_text)
-    return facets_of(spec["name"], spec.get("metadata") or {})
+def _facets_in(row: Any) -> frozenset[Facet]:
+    spec = json.loads(row.spec_text)
+    return facets_of(spec["name"], spec.get("metadata") or {}, row.group_id)
 
 
-_WAS = select(tasks.c.id, tasks.c.seq, tasks.c.state, tasks.c.spec_text)
+_WAS = select(tasks.c.id, tasks.c.seq, tasks.c.state, tasks.c.spec_text, tasks.c.group_id)
 _KNOWN = _WAS.where(tasks.c.id.in_(bindparam("ids", expanding=True)))
 _KNOWN_ONE = _WAS.where(tasks.c.id == bindparam("wanted"))
 _ADD_METADATA = insert(task_metadata)
@@ -138,19 +145,17 @@ class Changes:
             for entry in chunk:
                 known = before.get(entry.id)
                 if known is None:
-                    self._move(entry.seq, frozenset(), 0, facets_of(entry.name, entry.metadata), entry.state)
+                    self._move(entry.seq, frozenset(), 0, entry.facets, entry.state)
                 elif (known.state, known.spec_text) != (entry.state, entry.spec_text):
-                    after = facets_of(entry.name, entry.metadata)
+                    after = entry.facets
                     same = known.spec_text == entry.spec_text
-                    self._move(
-                        entry.seq, after if same else _facets_in(known.spec_text), known.state, after, entry.state
-                    )
+                    self._move(entry.seq, after if same else _facets_in(known), known.state, after, entry.state)
 
     def drop(self, ids: Iterable[str]) -> None:
         """Ask before the rows of ``tasks`` are deleted."""
         for chunk in chunks(ids):
             for row in self._were(chunk):
-                self._move(row.seq, _facets_in(row.spec_text), row.state, frozenset(), 0)
+                self._move(row.seq, _facets_in(row), row.state, frozenset(), 0)
 
     def _were(self, ids: list[str]) -> Iterable[Any]:
         if len(ids) == 1:  # a list costs three times as much
@@ -197,7 +202,8 @@ def find(db: Connection, wanted: Filter, offset: int, limit: int) -> tuple[int, 
     """How many tasks there are of that kind, and a page of them by ``seq``, newest first."""
     facets = {(METADATA + _short(key), _short(value)) for key, value in wanted.metadata.items()}
     named = facets if wanted.name is None else {*facets, (NAME, wanted.name)}
-    counts = _counts(db, {EVERY, *named})
+    whole = set() if wanted.group_id is None else {(GROUP, wanted.group_id)}
+    counts = counts_of(db, {EVERY, *named, *whole})
 
     def of_state(facet: Facet) -> int:
         return sum(n for state, n in counts[facet].items() if wanted.state in {None, state})
@@ -211,12 +217,12 @@ def find(db: Connection, wanted: Filter, offset: int, limit: int) -> tuple[int, 
         sizes[EVERY] = of_state(EVERY)
     rarest = min(sizes, key=lambda facet: sizes[facet], default=EVERY)
     matching = _matching(wanted, facets, rarest)
-    if wanted.group_id is not None or len(named) > 1:
+    if len(named) + len(whole) > 1:
         total = db.execute(select(func.count()).select_from(matching.subquery())).scalar_one()
     return total, _page(db, matching, total, offset, limit)
 
 
-def _counts(db: Connection, facets: Iterable[Facet]) -> dict[Facet, dict[int, int]]:
+def counts_of(db: Connection, facets: Iterable[Facet]) -> dict[Facet, dict[int, int]]:
     """State → how many, of each."""
     found: dict[Facet, dict[int, int]] = {facet: {} for facet in facets}
     rows = db.execute(select(task_counts).where(tuple_(task_counts.c.facet, task_counts.c.value).in_(list(found))))

@@ -1,49 +1,29 @@
-"""What is true of everything that has not ended, in memory; written to the database in batches.
+"""What is true of everything that has not ended, in memory; ``Commits`` bring it to the database.
 
 A record that is put counts at once, for every decision that follows. Its effects on others (an answer, a message, an
-acknowledgement) must wait until it is durable. All records that wait while a commit is under way share the next one, and
-of a record that changed several times meanwhile only the last state is written.
+acknowledgement) must wait until it is durable.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from manager.state import invocation_store, store
-from manager.state.records import Attempt, AttemptKey, Erased, Group, GroupState, Invocation, Record, Task
-from swashplate import logging
+from manager.state.commits import Commits, Effect
+from manager.state.records import Attempt, AttemptKey, Erased, Group, GroupState, Invocation, Record, Task, Untold
+from manager.state.refusals import Refusal
 from swashplate.database import Database
 from swashplate.errors import NotFoundError, SwashplateError, UnavailableError
-from swashplate.service import Tasks
 
-log = logging.get("ledger")
-
-AGAIN_S, AGAIN_MOST_S = 0.2, 5.0
 RECENT, RECENT_MOST_CHARS = 4096, 16 * 1024
 """How many tasks that are only waiting to be started, or have ended, are remembered, and the longest of them."""
-GATHER_S, CROWD = 0.004, 2
-"""A commit costs as much as writing a dozen records. So after a batch of more than ``CROWD`` of them (a task and its attempt
-belong together) the next one is held open so long: whoever comes alone waits for nobody."""
-ANSWER_S = 10.0
-"""How long somebody who waits for an answer is kept waiting for the disk."""
 
-Effect = Callable[[], None]
 Loaded = TypeVar("Loaded")
-
-
-@dataclass
-class _Batch:
-    """What is committed together, and who waits for it."""
-
-    records: dict[tuple[type[Any], Any], Record | Erased] = field(default_factory=dict)
-    effects: list[Effect] = field(default_factory=list)
-    waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
 
 class Ledger:
@@ -54,9 +34,8 @@ class Ledger:
         self._groups: dict[str, Group] = {}
         self._members: dict[str, set[str]] = {}
         self._invocations: dict[str, Invocation] = {}
-        self._open: _Batch | None = None
-        self._writing: _Batch | None = None
-        self._wanted = asyncio.Event()
+        self._commits = Commits(database)
+        self._commits.on_written = self._written
         self._loading = 0
         self._seq = 0
         self._invocation_seq = 0
@@ -66,33 +45,37 @@ class Ledger:
         """Tasks as they are on the disk, that memory need not have: most often they are asked for soon."""
         self._doubtful: set[str] = set()
         """Ids of tasks and groups that may not be worth their place in memory."""
-        self._work = Tasks(log)
-        self.trouble: SwashplateError | None = None
+
+    @property
+    def trouble(self) -> SwashplateError | None:
         """Why nothing can be written now."""
+        return self._commits.trouble
+
+    def on_refused(self, callback: Callable[[Refusal], Any]) -> None:
+        """Called with records that the database will never store; what takes their place is to be put at once."""
+
+        def refused(refusal: Refusal) -> None:
+            callback(refusal)
+            self._outdate([fault.record for fault in refusal.faults if not isinstance(fault.record, Erased)])
+
+        self._commits.on_refused = refused
 
     async def open(self) -> None:
         """Load what has not ended; then write whatever is put."""
 
         def load(db: Connection) -> list[Record]:
             self._seq, self._invocation_seq = store.last_seq(db), invocation_store.last_invocation_seq(db)
-            groups = store.active_groups(db)
-            members = store.tasks_of_groups(db, [group.id for group in groups])
+            groups, members = store.active_groups(db), store.tasks_of_active_groups(db)
             attempts = store.attempts_of_active(db)
             return [*groups, *members, *store.active_tasks(db), *attempts, *invocation_store.open_invocations(db)]
 
         for record in await self._database.run(load):
             self._remember(record)
-        self._work.start(self._write_batches(), "ledger")
+        self._commits.open()
 
     async def close(self) -> None:
         """What was put is written first, unless the database cannot write now."""
-        if self.trouble is None:
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    await self._written()
-            except TimeoutError:
-                log.error("the last changes are not written")
-        await self._work.close()
+        await self._commits.close()
 
     # What is in memory.
 
@@ -164,14 +147,11 @@ class Ledger:
         task = self._tasks.get(task_id)
         if task is None:
             return self._recent.get(task_id)
-        unwritten = any((Task, task_id) in batch.records for batch in (self._open, self._writing) if batch)
-        return None if unwritten else task
+        return task if self._commits.is_written((Task, task_id)) else None
 
     def unwritten_tasks(self) -> Iterator[Task]:
         """As the database does not know them yet."""
-        for batch in (self._open, self._writing):
-            if batch is not None:
-                yield from (record for record in batch.records.values() if isinstance(record, Task))
+        yield from (record for _, record in self._commits.unwritten() if isinstance(record, Task))
 
     async def fetch_group(self, group_id: str) -> tuple[Group, list[Task]]:
         """A job or workflow with its tasks, as ``fetch`` does."""
@@ -180,7 +160,7 @@ class Ledger:
             return known, self.tasks_of_group(group_id)
 
         def read(db: Connection) -> tuple[Group | None, list[Task]]:
-            return store.get_group(db, group_id), store.tasks_of_groups(db, [group_id])
+            return store.get_group(db, group_id), store.tasks_of_group(db, group_id)
 
         group, tasks = await self._load(read)
         if group is None or group_id in self._erased:
@@ -223,56 +203,41 @@ class Ledger:
         await self._database.check()
 
     def put(self, *records: Record) -> None:
-        if self._open is None:
-            self._open = _Batch()
-            self._wanted.set()
         for record in records:
             self._remember(record)
-            self._open.records[type(record), record.key] = record
+            self._commits.put((type(record), record.key), record)
 
-    def erase(self, *records: Task | Group) -> None:
-        """Delete an ended task, or a group that has no task any more."""
-        self.put()
-        assert self._open is not None
+    def erase(self, *records: Task | Group | Untold) -> None:
+        """Delete an ended task, a group that has no task any more, or what has been told."""
         for record in records:
-            if isinstance(record, Task):
-                self._forget_task(record)
-            else:
-                self._groups.pop(record.id, None)
-            self._erased.add(record.id)
-            self._open.records[type(record), record.key] = Erased(record.key)
+            match record:
+                case Task():
+                    self._forget_task(record)
+                    self._erased.add(record.id)
+                case Group():
+                    self._groups.pop(record.id, None)
+                    self._erased.add(record.id)
+                case Untold():
+                    pass
+            self._commits.put((type(record), record.key), Erased(record.key))
 
-    def then(self, effect: Effect) -> None:
-        """Call ``effect`` once everything that was put so far is durable."""
-        latest = self._open or self._writing
-        if latest is None:
-            effect()
-        else:
-            latest.effects.append(effect)
+    def then(self, effect: Effect, *, about: str = "") -> None:
+        """Call ``effect`` once everything that was put so far is durable; never when that will not be of ``about``, the id of
+        a task, a group or an invocation.
+        """
+        self._commits.then(effect, about)
 
-    async def durable(self) -> None:
-        """Return once everything that was put so far is durable; raises ``UnavailableError`` when that takes too long."""
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                await self._written()
-        except TimeoutError:
-            reason = self.trouble.sentence if self.trouble else "the database does not answer"
-            raise UnavailableError(
-                f"{reason}; what was asked for may still be carried out", code="database_unavailable"
-            ) from None
+    async def durable(self, *about: str) -> None:
+        """Return once everything that was put so far is durable; raises ``UnavailableError`` when that takes too long, and
+        ``NotStorableError`` when it will never be of what has one of the ids ``about``.
+        """
+        await self._commits.durable(frozenset(about))
 
     async def confirmed(self, task: Task) -> Task:
-        """``task`` as it is now, or later, once that is durable; raises ``UnavailableError`` when that takes too long."""
+        """``task`` as it is now, or later, once that is durable; raises as ``durable`` does."""
         now = self._tasks.get(task.id, task)
-        await self.durable()
+        await self.durable(task.id)
         return self.on_disk(task.id) or now
-
-    async def _written(self) -> None:
-        latest = self._open or self._writing
-        if latest is not None:
-            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            latest.waiting.append(waiting)
-            await waiting
 
     def _remember(self, record: Record) -> None:
         match record:
@@ -290,12 +255,14 @@ class Ledger:
                 self._groups[record.id] = record
             case Invocation():
                 self._invocations[record.id] = record
+            case Untold():
+                pass  # whoever tells it knows
 
     def _forget(self) -> None:
         """Drop from memory what has ended and is written, and what was only looked at."""
         if self._loading:
             return
-        unwritten = {key for batch in (self._open, self._writing) if batch for _, key in batch.records}
+        unwritten = {key for (_, key), _ in self._commits.unwritten()}
         for doubtful in self._doubtful:
             group = self._groups.get(doubtful)
             if group is not None and group.state is not GroupState.RUNNING and doubtful not in unwritten:
@@ -328,36 +295,11 @@ class Ledger:
     def _kept(self, task: Task) -> bool:
         return task.state.active or (task.group_id is not None and task.group_id in self._groups)
 
-    async def _write_batches(self) -> None:
-        crowded = False
-        while True:
-            await self._wanted.wait()
-            if crowded:
-                await asyncio.sleep(GATHER_S)
-            self._wanted.clear()
-            batch, self._open = self._open, None
-            assert batch is not None
-            self._writing = batch
-            records = [record for record in batch.records.values() if not isinstance(record, Erased)]
-            erased: dict[type[Any], list[str]] = {}
-            for (kind, key), record in batch.records.items():
-                if isinstance(record, Erased):
-                    erased.setdefault(kind, []).append(key)
-            crowded = len(batch.records) > CROWD
-            await self._write(records, erased)
-            self._writing = None
-            self._outdate(records)
-            self._forget()
-            for waiting in batch.waiting:
-                if not waiting.done():
-                    waiting.set_result(None)
-            for effect in batch.effects:
-                try:
-                    effect()
-                except Exception:
-                    log.exception("an effect of a change failed")
+    def _written(self, records: Sequence[Record]) -> None:
+        self._outdate(records)
+        self._forget()
 
-    def _outdate(self, written: Iterable[Record]) -> None:
+    def _outdate(self, written: Sequence[Record]) -> None:
         for record in written:
             match record:
                 case Task() if not record.state.active:
@@ -372,25 +314,13 @@ class Ledger:
                     pass
 
     def _forget_replaced(self, attempt: Attempt) -> None:
-        """Only the last attempt for a target says how its run went."""
+        """Only the last attempt for a target says how its run went; and the denials since one was taken, who was asked."""
         run = self._attempts.get(attempt.task_id, {})
+        if attempt.refused:
+            return
+        if attempt.accepted_at is not None:
+            for other in list(run.values()):
+                if other.number < attempt.number and other.target == attempt.target and other.refused:
+                    del run[other.number]
         if any(other.number > attempt.number and other.target == attempt.target for other in run.values()):
             run.pop(attempt.number, None)
-
-    async def _write(self, records: list[Record], erased: dict[type[Any], list[str]]) -> None:
-        """Return when they are on the disk, however long it refuses them: memory has decided already."""
-        delay = AGAIN_S
-        while True:
-            try:
-                await self._database.run(lambda db: store.write(db, records, erased))
-            except SwashplateError as error:
-                log.error("changes not written, trying again", error=error.sentence, records=len(records))
-                self.trouble = error
-            except Exception as error:
-                log.exception("changes not written, trying again", records=len(records))
-                self.trouble = UnavailableError(f"the database refuses a change: {error!r}")
-            else:
-                self.trouble = None
-                return
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, AGAIN_MOST_S)

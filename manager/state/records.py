@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from manager.state.states import AttemptState, InvocationState, TaskState
 from swashplate.messages import TaskCreate
 
+PASSING_DENIALS = frozenset({"no_slot", "superseded"})
+
 
 class AttemptKey(NamedTuple):
     task_id: str
@@ -101,6 +103,11 @@ class Attempt:
     def key(self) -> AttemptKey:
         return AttemptKey(self.task_id, self.number)
 
+    @property
+    def refused(self) -> bool:
+        """Its proplet denied it for a reason that does not pass by itself."""
+        return self.state is AttemptState.DENIED and self.code not in PASSING_DENIALS
+
     def changed(self, **fields: Any) -> Attempt:
         return replace(self, **fields)
 
@@ -173,7 +180,18 @@ class Invocation:
         return replace(self, **fields)
 
 
-Record = Task | Attempt | Group | Invocation
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """The coordinator is still to be told how this task of a round ended."""
+
+    task_id: str
+
+    @property
+    def key(self) -> str:
+        return self.task_id
+
+
+Record = Task | Attempt | Group | Invocation | Untold
 
 
 @dataclass(frozen=True, slots=True)

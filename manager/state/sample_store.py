@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
 
-from manager.state.tables import samples
+from manager.state.catalogue import chunks
+from manager.state.tables import proplets, samples, tasks
 from swashplate.database import upsert
 
 
@@ -17,6 +18,18 @@ def task_subject(task_id: str) -> str:
 
 def proplet_subject(proplet_id: str) -> str:
     return f"proplet {proplet_id}"
+
+
+def existing(db: Connection, subjects: Iterable[str]) -> set[str]:
+    """Those of the subjects that have not been deleted."""
+    wanted, found = set(subjects), set()
+    for table, subject_of in ((tasks, task_subject), (proplets, proplet_subject)):
+        prefix = subject_of("")
+        ids = [subject.removeprefix(prefix) for subject in wanted if subject.startswith(prefix)]
+        for chunk in chunks(ids):
+            rows = db.execute(select(table.c.id).where(table.c.id.in_(chunk)))
+            found |= {subject_of(row.id) for row in rows}
+    return found
 
 
 def last_number(db: Connection, subject: str) -> int:

@@ -10,15 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, delete, func, select
+from sqlalchemy import Connection, Table, bindparam, case, delete, func, select
 
 from manager.state import catalogue, sample_store
-from manager.state.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task
+from manager.state.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task, Untold
 from manager.state.states import AttemptState, TaskState
-from manager.state.tables import attempts, groups, invocations, proplets, tasks
-from swashplate.database import upsert
+from manager.state.tables import attempts, groups, invocations, proplets, tasks, untold
+from swashplate.database import octet_length, upsert
 from swashplate.messages import TaskCreate
 
+MOST_LISTED_RESULT = 16 * 1024
+"""Bytes of a result in a list of tasks; a hundred of the longest are a body of 1.6 MB."""
+LEFT_OUT = ""
+"""In a list, in the place of a result that is longer; no JSON is empty."""
 _ACTIVE = [int(TaskState.SCHEDULED), int(TaskState.RUNNING)]
 
 
@@ -51,6 +55,10 @@ def _invocation_row(invocation: Invocation) -> dict[str, Any]:
     return {**_plain(invocation), "state": str(invocation.state)}
 
 
+def _untold_row(record: Untold) -> dict[str, Any]:
+    return {"task_id": record.task_id}
+
+
 def _task(row: Any) -> Task:
     values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
     del values["name"]
@@ -72,16 +80,30 @@ _TABLES: dict[type[Any], tuple[Table, Any]] = {
     Attempt: (attempts, _attempt_row),
     Group: (groups, _group_row),
     Invocation: (invocations, _invocation_row),
+    Untold: (untold, _untold_row),
 }
 
 
+def row_of(record: Record) -> tuple[Table, dict[str, Any]]:
+    """The table that a record is kept in, and its row there."""
+    table, row = _TABLES[type(record)]
+    return table, row(record)
+
+
+_LISTED = select(
+    *(column for column in tasks.c if column is not tasks.c.result),
+    case((octet_length(tasks.c.result) > MOST_LISTED_RESULT, LEFT_OUT), else_=tasks.c.result).label("result"),
+)
 _TASK = select(tasks).where(tasks.c.id == bindparam("wanted"))
 _TASK_BY_KEY = select(tasks).where(tasks.c.idempotency_key == bindparam("wanted"))
 _LAST_SEQ = select(func.coalesce(func.max(tasks.c.seq), 0))
 _ACTIVE_TASKS = select(tasks).where(tasks.c.state.in_(_ACTIVE))
 _ENDED_LEARNING = (
     select(tasks)
-    .where(tasks.c.finished_at >= bindparam("since"), tasks.c.spec_text.contains('"kind":"federated"'))
+    .where(
+        ((tasks.c.finished_at >= bindparam("since")) & tasks.c.spec_text.contains('"kind":"federated"'))
+        | (tasks.c.id.in_(select(untold.c.task_id)) & tasks.c.state.not_in(_ACTIVE))
+    )
     .order_by(tasks.c.finished_at)
 )
 _ATTEMPTS = select(attempts).where(attempts.c.task_id == bindparam("wanted")).order_by(attempts.c.number)
@@ -92,11 +114,16 @@ _ACTIVE_ATTEMPTS = (
     .where(tasks.c.state.in_(_ACTIVE))
 )
 _ACTIVE_GROUPS = select(groups).where(groups.c.state == int(GroupState.RUNNING))
+_TASKS_OF_ACTIVE_GROUPS = (
+    select(tasks).join(groups, groups.c.id == tasks.c.group_id).where(groups.c.state == int(GroupState.RUNNING))
+)
 _ALL_PROPLETS = select(proplets.c.id, proplets.c.description, proplets.c.last_seen)
 
 
 def _entry(task: Task) -> catalogue.Entry:
-    return catalogue.Entry(task.id, task.seq, int(task.state), task.spec_text, task.spec.name, task.spec.metadata)
+    return catalogue.Entry(
+        task.id, task.seq, int(task.state), task.spec_text, task.spec.name, task.spec.metadata, task.group_id
+    )
 
 
 def write(db: Connection, records: Sequence[Record], erased: Mapping[type[Any], Sequence[str]]) -> None:
@@ -114,7 +141,10 @@ def write(db: Connection, records: Sequence[Record], erased: Mapping[type[Any], 
         db.execute(delete(attempts).where(attempts.c.task_id.in_(ids)))
         db.execute(delete(invocations).where(invocations.c.task_id.in_(ids)))
         sample_store.erase(db, map(sample_store.task_subject, ids))
+        db.execute(delete(untold).where(untold.c.task_id.in_(ids)))
         db.execute(delete(tasks).where(tasks.c.id.in_(ids)))
+    for ids in catalogue.chunks(erased.get(Untold, ())):
+        db.execute(delete(untold).where(untold.c.task_id.in_(ids)))
     for group_id in erased.get(Group, ()):
         db.execute(delete(groups).where(groups.c.id == group_id))
 
@@ -153,15 +183,23 @@ def scheduled_tasks(db: Connection) -> list[tuple[str, float]]:
 def list_tasks(
     db: Connection, offset: int, limit: int, filters: Mapping[str, Any] | None = None
 ) -> tuple[int, list[Task]]:
-    """The total, and one page, newest first; ``filters``: the fields of ``catalogue.Filter``."""
+    """The total, and one page, newest first, without the longest results; ``filters``: the fields of ``catalogue.Filter``."""
     total, page = catalogue.find(db, catalogue.Filter(**(filters or {})), offset, limit)
-    rows = db.execute(select(tasks).where(tasks.c.seq.in_(page)).order_by(tasks.c.seq.desc()))
+    rows = db.execute(_LISTED.where(tasks.c.seq.in_(page)).order_by(tasks.c.seq.desc()))
     return total, [_task(row) for row in rows]
 
 
 def is_used(db: Connection, digest: str) -> bool:
     """Does any task have this binary?"""
     return db.execute(select(tasks.c.id).where(tasks.c.digest == digest).limit(1)).first() is not None
+
+
+def used_among(db: Connection, digests: Iterable[str]) -> set[str]:
+    """Those of these that are some task's binary."""
+    found: set[str] = set()
+    for chunk in catalogue.chunks(digests):
+        found.update(db.execute(select(tasks.c.digest).where(tasks.c.digest.in_(chunk)).distinct()).scalars())
+    return found
 
 
 def get_attempt(db: Connection, key: AttemptKey) -> Attempt | None:
@@ -180,7 +218,7 @@ def attempts_of_active(db: Connection) -> list[Attempt]:
 
 
 def learning_ended_since(db: Connection, since: float) -> list[Task]:
-    """Those of rounds, oldest first. Of all there may be hundreds of thousands, and nobody else asks."""
+    """Those of rounds, oldest first, and all whose end was never told. Of all there may be hundreds of thousands, and nobody else asks."""
     rows = db.execute(_ENDED_LEARNING, {"since": since})
     return [_task(row) for row in rows]
 
@@ -197,10 +235,26 @@ def active_groups(db: Connection) -> list[Group]:
     return [_group(row) for row in db.execute(_ACTIVE_GROUPS)]
 
 
-def tasks_of_groups(db: Connection, ids: Iterable[str]) -> list[Task]:
+def tasks_of_active_groups(db: Connection) -> list[Task]:
+    return [_task(row) for row in db.execute(_TASKS_OF_ACTIVE_GROUPS)]
+
+
+def tasks_of_group(db: Connection, group_id: str) -> list[Task]:
     """In the order in which they were given."""
-    wanted = select(tasks).where(tasks.c.group_id.in_(list(ids))).order_by(tasks.c.group_id, tasks.c.position)
+    wanted = select(tasks).where(tasks.c.group_id == group_id).order_by(tasks.c.position)
     return [_task(row) for row in db.execute(wanted)]
+
+
+def tasks_listed(db: Connection, group_ids: Iterable[str]) -> list[Task]:
+    """Of these groups, in the order in which they were given, without the longest results."""
+    wanted = _LISTED.where(tasks.c.group_id.in_(list(group_ids))).order_by(tasks.c.group_id, tasks.c.position)
+    return [_task(row) for row in db.execute(wanted)]
+
+
+def states_of_groups(db: Connection, group_ids: Iterable[str]) -> dict[str, dict[TaskState, int]]:
+    """How many tasks of each state they have."""
+    counted = catalogue.counts_of(db, {(catalogue.GROUP, group_id) for group_id in group_ids})
+    return {group_id: {TaskState(state): n for state, n in states.items()} for (_, group_id), states in counted.items()}
 
 
 def list_groups(
@@ -216,9 +270,11 @@ def list_groups(
 # Proplets.
 
 
-def save_proplet(db: Connection, proplet_id: str, description: dict[str, Any], now: float) -> None:
-    text = json.dumps(description)
-    db.execute(upsert(db, proplets), {"id": proplet_id, "description": text, "last_seen": now})
+def save_proplets(db: Connection, found: Iterable[tuple[str, dict[str, Any], float]]) -> None:
+    """``(id, description, last seen)`` of each."""
+    rows = [{"id": each, "description": json.dumps(described), "last_seen": seen} for each, described, seen in found]
+    if rows:
+        db.execute(upsert(db, proplets), rows)
 
 
 def delete_proplet(db: Connection, proplet_id: str) -> None:

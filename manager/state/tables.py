@@ -103,6 +103,9 @@ invocations = Table(
 Index("invocations_by_task", invocations.c.task_id, invocations.c.seq)
 Index("invocations_by_state", invocations.c.state)
 
+# Tasks of rounds that ended, and whose end the coordinator does not know yet.
+untold = Table("untold", metadata, Column("task_id", String, primary_key=True))
+
 # What was measured: per subject a ring of rows, the newest over the oldest.
 samples = Table(
     "samples",

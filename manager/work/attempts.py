@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from manager.fleet.complaints import Complaints
 from manager.fleet.proplets import Proplets
 from manager.state import states
 from manager.state.ledger import Ledger
@@ -81,6 +82,7 @@ class Attempts:
         self._dialect_of = dialect_of
         self._acks = acks
         self._clock = clock
+        self._complaints = Complaints()
         self._work = Tasks(log)
         self._stops: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._stages: dict[AttemptKey, str] = {}
@@ -106,7 +108,7 @@ class Attempts:
         self._offers.on_impossible = self._impossible
         self._dispatch.on_offered = self._leases.begin
         self._dispatch.on_impossible = self._impossible
-        self._leases.on_over = self._over
+        self._leases.on_over = self.give_up
         self._leases.on_unknown = self._offers.begin
         self._leases.on_unwanted = self._unwanted
 
@@ -152,6 +154,7 @@ class Attempts:
     async def close(self) -> None:
         for timer in self._stops.values():
             timer.cancel()
+        self._complaints.close()
         await self._work.close()
 
     def stage(self, key: AttemptKey) -> str:
@@ -249,6 +252,7 @@ class Attempts:
 
     async def _joined(self, proplet_id: str) -> None:
         self._load.reported(proplet_id)
+        self._load.refresh(proplet_id)
         self._offers.again(proplet_id)
         self._dispatch.place()
 
@@ -276,11 +280,12 @@ class Attempts:
             case "ready":
                 self.accepted(sender, key, ready=True)
             case "denied":
-                log.warning("start denied", task_id=key.task_id, proplet_id=sender, reason=said.reason, code=said.code)
-                if said.code not in runs.FINAL_DENIALS:
+                self._complaints.warn("start denied", sender, task_id=key.task_id, reason=said.reason, code=said.code)
+                code = said.code or "denied"
+                if code == "no_slot":
                     self._load.full(sender)
-                reason = f"denied by the proplet: {said.reason}"
-                self.finish(key, Outcome(AttemptEvent.DENIED, None, reason, said.code, True), sender=sender)
+                reason = ": ".join(filter(None, (f"{sender} denied", code, said.reason)))
+                self.finish(key, Outcome(AttemptEvent.DENIED, None, reason, code, True), sender=sender)
         self._acks.acknowledge(sender, said.id)
 
     def _holder(self, key: AttemptKey) -> str | None:
@@ -292,7 +297,7 @@ class Attempts:
         task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
         event = AttemptEvent.READY if ready else AttemptEvent.ACCEPTED
         if task is None or attempt is None or attempt.proplet_id != sender:
-            log.info("accepted what it was not given, or what has ended", task_id=key.task_id, proplet_id=sender)
+            self._complaints.warn("accepted what it was not given, or what has ended", sender, task_id=key.task_id)
             return
         self._offers.settle(key)
         if (attempt.state, event) not in states.ATTEMPT:
@@ -306,7 +311,7 @@ class Attempts:
         self._ledger.put(task, attempt)
         if ready:
             self._load.idle(attempt)
-            self._ledger.then(lambda: self.on_ready(task, attempt))
+            self._ledger.then(lambda: self.on_ready(task, attempt), about=task.id)
 
     def _taken(self, proplet_id: str, key: AttemptKey) -> None:
         """The start is with a proplet that says no more than how it ends."""
@@ -331,8 +336,8 @@ class Attempts:
     def _impossible(self, key: AttemptKey, error: SwashplateError) -> None:
         self.finish(key, Outcome(AttemptEvent.FAILED, None, error.sentence, error.code, error.retryable))
 
-    def _over(self, key: AttemptKey, outcome: Outcome) -> None:
-        """The lease is over. Its proplet is told, should it still be there."""
+    def give_up(self, key: AttemptKey, outcome: Outcome) -> None:
+        """End it whatever its proplet does, which is told, should it still be there."""
         attempt = self._ledger.attempt(key)
         if attempt is not None and attempt.proplet_id is not None and not attempt.state.ended:
             self._ledger.then(lambda: self._tell_to_stop(attempt))
@@ -345,7 +350,7 @@ class Attempts:
             log.debug("the attempt had ended already", task_id=key.task_id, attempt=key.number, proplet_id=sender)
             return
         if sender is not None and attempt.proplet_id != sender:
-            log.warning("result of an attempt that it was not given", task_id=key.task_id, proplet_id=sender)
+            self._complaints.warn("result of an attempt that it was not given", sender, task_id=key.task_id)
             return
         if (attempt.state, outcome.event) not in states.ATTEMPT:
             log.info("attempt had already ended", task_id=key.task_id, attempt=key.number, state=str(attempt.state))
@@ -370,7 +375,7 @@ class Attempts:
         elif not after.state.active:
             for consequence in self.consequences:
                 consequence(after)
-            self._ledger.then(lambda: self._tell_ended(after))
+            self._ledger.then(lambda: self._tell_ended(after), about=after.id)
         self._dispatch.place()
 
     def _settle(self, task: Task, attempt: Attempt) -> None:
@@ -391,7 +396,7 @@ class Attempts:
 
     def ended_unstarted(self, task: Task) -> None:
         """``task`` was put as ended without an attempt: those who follow it are told when that is durable."""
-        self._ledger.then(lambda: self._tell_ended(task))
+        self._ledger.then(lambda: self._tell_ended(task), about=task.id)
 
     def _tell_ended(self, task: Task) -> None:
         ending = self._ending.pop(task.id, None)

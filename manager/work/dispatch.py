@@ -10,7 +10,7 @@ from typing import Any
 from manager.state.ledger import Ledger
 from manager.state.records import Attempt, AttemptKey, Task
 from manager.state.states import AttemptEvent, AttemptState, next_attempt
-from manager.work import placement
+from manager.work import denials, placement
 from manager.work.dialects import LEASE_GRACE_S
 from manager.work.images import Images
 from manager.work.load import Load, requirements_of
@@ -65,20 +65,26 @@ class Dispatch:
 
     def enqueue(self, task: Task, attempt: Attempt) -> None:
         """``attempt`` waits for whatever it needs next; ``place`` then gives it to somebody."""
-        wait = min(attempt.not_before - self._clock(), RESTART_MOST_S)
+        now = self._clock()
+        wait = min(attempt.not_before - now, RESTART_MOST_S)
         if wait > 0:
-            later = asyncio.get_running_loop().call_later(wait, self._in_time, attempt.key)
-            self._later[attempt.key] = later
+            self._look_again(attempt.key, wait)
         elif task.digest is None:
             if task.id not in self._resolving:
                 self._resolving[task.id] = self._work.start(self._resolve(task), f"image of {task.id}")
         else:
+            avoided = denials.avoided(self._ledger.attempts_of(task.id), attempt.target, now)
             self._queue.push(
                 attempt.key,
-                requirements_of(task, attempt.target),
+                requirements_of(task, attempt.target, frozenset(avoided)),
                 priority=task.spec.priority,
                 created_at=attempt.created_at,
             )
+            if avoided:
+                self._look_again(attempt.key, min(avoided.values()) - now)
+
+    def _look_again(self, key: AttemptKey, wait: float) -> None:
+        self._later[key] = asyncio.get_running_loop().call_later(wait, self._in_time, key)
 
     def _in_time(self, key: AttemptKey) -> None:
         self._later.pop(key, None)
@@ -143,7 +149,7 @@ class Dispatch:
             chosen = self._load.ranking.choose(waiting.requirements, self._strategy)
             if chosen is None:
                 continue
-            self._queue.remove(key)
+            self.withdraw(key)
             self._give(task, attempt, chosen)
             if chosen not in self._load.ranking.ids:
                 room.discard(chosen)
@@ -175,10 +181,13 @@ class Dispatch:
         if task.id in self._resolving:
             return f"asking the proxy what {task.spec.image_url} is"
         first = waits[0]
-        if first.key in self._later:
-            left = first.not_before - self._clock()
-            return f"the next attempt begins in {max(left, 0):.1f} s"
-        return self._explained(requirements_of(task, first.target))
+        denied = denials.in_a_row(self._ledger.attempts_of(task.id), first.target)
+        last = f"; {denied[-1].error}" if denied else ""
+        now = self._clock()
+        if first.not_before > now:
+            return f"the next attempt begins in {first.not_before - now:.1f} s{last}"
+        avoided = denials.avoided(denied, first.target, now)
+        return self._explained(requirements_of(task, first.target, frozenset(avoided))) + last
 
     def _explained(self, requirements: Requirements) -> str:
         """Of a large fleet what was true up to a second ago: a page of waiting tasks must not look at it for each of them."""

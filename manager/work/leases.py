@@ -7,12 +7,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 from sqlalchemy import Connection
 
-from manager.fleet.proplets import Proplet, Proplets
+from manager.fleet.proplet import Proplet
+from manager.fleet.proplets import Proplets
 from manager.state import store
 from manager.state.ledger import Ledger
 from manager.state.records import Attempt, AttemptKey, Task
@@ -127,10 +127,11 @@ class Leases:
             await asyncio.sleep(LOOK_AGAIN_S)
             if self._deaf() > 0:
                 continue
-            silent = [proplet for proplet in self._proplets.list() if self._is_silent(proplet)]
-            for proplet in silent:
-                self._silent(proplet)
-            self._nobody_comes({proplet.id for proplet in silent})
+            for proplet_id in self._load.holders():
+                proplet = self._proplets.known(proplet_id)
+                if proplet is not None and self._is_silent(proplet):
+                    self._silent(proplet)
+            self._nobody_comes()
 
     def _is_silent(self, proplet: Proplet) -> bool:
         return self.silent_for(proplet) > max(self._silence_s, self._proplets.patience(proplet))
@@ -154,15 +155,17 @@ class Leases:
                 if outcome is not None:
                     self.on_over(key, outcome)
 
-    def _nobody_comes(self, silent: AbstractSet[str]) -> None:
+    def _nobody_comes(self) -> None:
         """Broadcasts end without those that were deleted, or are silent, before they were given it."""
         for attempt in self._ledger.open_attempts():
             target = attempt.target
             if attempt.state is not AttemptState.QUEUED or target is None:
                 continue
             task = self._ledger.task(attempt.task_id)
-            known = self._proplets.known(target) is not None
-            if task is not None and task.spec.broadcast and not task.standing and (not known or target in silent):
+            if task is None or not task.spec.broadcast or task.standing:
+                continue
+            proplet = self._proplets.known(target)
+            if proplet is None or self._is_silent(proplet):
                 self.on_over(attempt.key, GONE)
 
     # What heartbeats say.

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from manager.fleet.proplets import Proplet, Proplets
+from manager.fleet.proplet import Proplet
+from manager.fleet.proplets import Proplets
 from manager.state.records import Attempt, AttemptKey, Task
 from manager.work.placement import Candidate, Requirements, could_take, explain
 from manager.work.ranking import Ranking
@@ -47,7 +48,7 @@ class _AtHand:
         return cls(said, frozenset(said.wasm_features), frozenset(said.datasets), frozenset(said.digests))
 
 
-def requirements_of(task: Task, target: str | None) -> Requirements:
+def requirements_of(task: Task, target: str | None, avoided: frozenset[str] = frozenset()) -> Requirements:
     spec = task.spec
     return Requirements(
         selector=tuple(sorted(spec.selector.items())),
@@ -57,6 +58,7 @@ def requirements_of(task: Task, target: str | None) -> Requirements:
         pinned=target,
         digest=task.digest,
         encrypted=spec.encrypted,
+        avoided=avoided,
     )
 
 
@@ -79,6 +81,8 @@ class Load:
             self.ranking.drop(proplet_id)
             return
         candidate = self._candidate(proplet)
+        if candidate == self._candidates.get(proplet_id):
+            return
         self._candidates[proplet_id] = candidate
         if candidate.room > 0 and candidate.alive and not candidate.cordoned:
             self.ranking.put(candidate)
@@ -134,6 +138,10 @@ class Load:
         held = self._held.get(proplet_id)
         return list(held.attempts) if held else []
 
+    def holders(self) -> list[str]:
+        """The proplets that have open attempts."""
+        return [proplet_id for proplet_id, held in self._held.items() if held.attempts]
+
     def give(self, task: Task, attempt: Attempt) -> None:
         """``attempt`` is with its proplet now."""
         assert attempt.proplet_id is not None
@@ -184,7 +192,8 @@ class Load:
         self.refresh(proplet_id)
 
     def reported(self, proplet_id: str) -> None:
+        """It may have room again. Most reports change nothing, and there are thousands a second of them."""
         held = self._held.get(proplet_id)
-        if held is not None:
+        if held is not None and held.full:
             held.full = False
-        self.refresh(proplet_id)
+            self.refresh(proplet_id)

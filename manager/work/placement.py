@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
-Constraint = tuple[tuple[tuple[str, str], ...], int, frozenset[str], str | None, bool]
+Constraint = tuple[tuple[tuple[str, str], ...], int, frozenset[str], str | None, bool, frozenset[str]]
 
 
 class Strategy(StrEnum):
@@ -21,6 +21,7 @@ class Requirements:
     """What an attempt needs of a proplet. Two attempts with equal requirements can take each other's place.
 
     ``dataset`` and ``digest`` are preferences: a proplet that has them at hand comes first. The rest must be met.
+    ``avoided`` are proplets that denied it a moment ago.
     """
 
     selector: tuple[tuple[str, str], ...] = ()
@@ -30,11 +31,12 @@ class Requirements:
     pinned: str | None = None
     digest: str | None = None
     encrypted: bool = False
+    avoided: frozenset[str] = frozenset()
 
     @property
     def constraint(self) -> Constraint:
         """What must be met, and nothing else: whoever has an equal one fits the same proplets."""
-        return self.selector, self.memory_bytes, self.wasm_features, self.pinned, self.encrypted
+        return self.selector, self.memory_bytes, self.wasm_features, self.pinned, self.encrypted, self.avoided
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,13 @@ def choose(
 
 def fits(requirements: Requirements, candidate: Candidate) -> bool:
     """May it be given the attempt now?"""
-    selector, memory, features, pinned, encrypted = requirements.constraint
+    selector, memory, features, pinned, encrypted, avoided = requirements.constraint
     return (
         candidate.room > 0
         and candidate.alive
         and not candidate.cordoned
         and (pinned is None or candidate.proplet_id == pinned)
+        and candidate.proplet_id not in avoided
         and (not memory or candidate.memory_bytes - candidate.memory_reserved >= memory)
         and (not features or features <= candidate.wasm_features)
         and (not encrypted or candidate.legacy)
@@ -128,8 +131,9 @@ class _Why(IntEnum):
     UNLIKE = 0
     OFFLINE = 1
     CORDONED = 2
-    MEMORY = 3
-    SLOTS = 4
+    DENIED = 3
+    MEMORY = 4
+    SLOTS = 5
 
 
 _Reason = tuple[_Why, str, str]
@@ -208,6 +212,8 @@ def _reason(requirements: Requirements, candidate: Candidate) -> _Reason | None:
         return _Why.OFFLINE, "is offline", "are offline"
     if candidate.cordoned:
         return _Why.CORDONED, "is cordoned", "are cordoned"
+    if candidate.proplet_id in requirements.avoided:
+        return _Why.DENIED, "denied it a moment ago", "denied it a moment ago"
     free = candidate.memory_bytes - candidate.memory_reserved
     if required and free < required:
         return _short_of_memory(max(0, free), required)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from manager.state.records import Attempt, Task
 from manager.state.states import AttemptEvent, AttemptState, TaskEvent, next_attempt, next_task
+from manager.work import denials
 
 STEADY_S = 60.0
 """A standing task that ran this long begins again without delay, whatever went wrong before."""
@@ -76,7 +77,8 @@ def follow(
     task: Task, attempt: Attempt, outcome: Outcome, others: Iterable[Attempt], now: float
 ) -> tuple[Task, Attempt | None]:
     """The task after ``attempt`` ended so, and the attempt that takes its place; ``others`` are the rest of its run."""
-    delay = _again(task, attempt, outcome, now)
+    others = list(others)
+    delay = _again(task, attempt, outcome, others, now)
     if delay is not None:
         return _next(task, attempt, outcome, now, delay)
     everyone = [*others, attempt]
@@ -85,7 +87,7 @@ def follow(
     return _settled(task, everyone, now), None
 
 
-def _again(task: Task, attempt: Attempt, outcome: Outcome, now: float) -> float | None:
+def _again(task: Task, attempt: Attempt, outcome: Outcome, others: Sequence[Attempt], now: float) -> float | None:
     """Seconds until the next attempt for the same target; None when there is to be none."""
     if task.stopping:
         return None
@@ -94,7 +96,9 @@ def _again(task: Task, attempt: Attempt, outcome: Outcome, now: float) -> float 
     if outcome.event is AttemptEvent.INTERRUPTED:
         return None
     if outcome.event is AttemptEvent.DENIED:
-        return None if outcome.code in FINAL_DENIALS else retry_delay(0)
+        if outcome.code in FINAL_DENIALS or denials.too_many([*others, attempt], attempt.target):
+            return None
+        return retry_delay(0)
     if outcome.free:
         return 0.0
     if task.standing:

@@ -47,7 +47,7 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use at most: bytes, seconds of processor time, and how many. ``fuel`` 0 is not counted."""
+    """What one run may use at most: bytes, seconds, and how many. Of ``wall_s``, ``cpu_s`` and ``fuel`` 0 is no limit."""
 
     memory: int
     output: int
@@ -57,6 +57,7 @@ class Limits:
     stack: int = 512 * 1024
     log: int = LOGGED_BYTES
     fuel: int = 0
+    wall_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Answer:
 
     A worker that is not ``reusable`` must be replaced; ``compiled`` says that the module had to be compiled first, and the
     code ``NOT_COMPILED`` that it must be, and that nothing was run. ``used`` has the names of ``swashplate.messages.RunLimits``.
+    A deterministic run has digests: ``sha256:`` and hexadecimal.
     """
 
     text: str | None = None
@@ -102,6 +104,8 @@ class Answer:
     reusable: bool = True
     compiled: bool = False
     used: dict[str, float] = field(default_factory=dict)
+    inputs_digest: str = ""
+    output_digest: str = ""
 
 
 def packed(kind: int, payload: bytes) -> bytes:

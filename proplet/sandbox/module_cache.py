@@ -93,7 +93,7 @@ class ModuleCache:
         if linker is None:
             linker = wasmtime.Linker(configuration.engine())
             linker.define_wasi()
-            _define_exit(linker)
+            define_exit(linker)
             self._linkers[configuration] = linker
             if len(self._linkers) > KEPT_ENGINES:
                 self._linkers.popitem(last=False)
@@ -128,7 +128,7 @@ def _mapped(kind: type[Kind], engine: wasmtime.Engine, stored: Stored) -> Kind:
         return kind.deserialize(engine, Path(stored.code).read_bytes())
 
 
-def _define_exit(linker: wasmtime.Linker) -> None:
+def define_exit(linker: wasmtime.Linker) -> None:
     """``proc_exit`` with any status: wasmtime's own takes one over 125 for a trap, and does not tell it."""
 
     def leave(status: int) -> None:

@@ -85,7 +85,7 @@ class _WithState(Answer):
 
 
 class Task(_WithState):
-    """``results`` is any JSON value. ``waiting`` says why a task that should run does not; times are aware of their zone."""
+    """``results`` is any JSON value; in a list long ones are left out, and ``results_omitted`` is true. ``waiting`` says why a task that should run does not; times are aware of their zone."""
 
     id: str
     name: str = ""
@@ -125,6 +125,7 @@ class Task(_WithState):
     stage: str = ""
     waiting: str = ""
     results: Any = None
+    results_omitted: bool = False
     error: str = ""
     code: str = ""
     created_at: Time = None
@@ -210,13 +211,16 @@ class Metric(Answer):
 
 
 class Group(_WithState):
-    """What jobs and workflows have in common."""
+    """What jobs and workflows have in common. In a list ``tasks`` may be left out, and ``tasks_omitted`` is true then."""
 
     noun: ClassVar[str]
 
     id: str
     name: str = ""
     tasks: list[Task] = []
+    tasks_total: int = 0
+    tasks_ended: int = 0
+    tasks_omitted: bool = False
     created_at: Time = None
     start_time: Time = None
     finish_time: Time = None

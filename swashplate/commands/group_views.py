@@ -79,7 +79,7 @@ def listed(page: Page[Group], noun: str) -> None:
             each.name,
             *([each.execution_mode] if isinstance(each, Job) else []),
             output.coloured(each.status),
-            f"{sum(t.ended for t in each.tasks)}/{len(each.tasks)}",
+            f"{each.tasks_ended}/{each.tasks_total}",
             output.ago(each.created_at),
             output.took(each.start_time, each.finish_time),
         )

@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Executable, Table
+import sqlite3
+from typing import Any
+
+from sqlalchemy import Connection, Executable, Integer, Table
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
+
+_OLD_SQLITE = sqlite3.sqlite_version_info < (3, 43)
+
+
+class octet_length(GenericFunction[int]):  # noqa: N801  # named as in SQL, which goes by it
+    """How many bytes a text has, found without reading a long one where the database can; ``func.length`` never can."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(octet_length, "sqlite")
+def _octet_length(element: Any, compiler: Any, **more: Any) -> str:
+    inner = compiler.process(element.clauses, **more)
+    return f"length(CAST({inner} AS BLOB))" if _OLD_SQLITE else f"octet_length({inner})"
+
 
 _built: dict[tuple[str, Table], Executable] = {}
 

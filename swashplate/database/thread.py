@@ -16,18 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import URL, Connection, text
-from sqlalchemy.exc import (
-    DatabaseError,
-    DataError,
-    IntegrityError,
-    InvalidRequestError,
-    OperationalError,
-    ProgrammingError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import DatabaseError, InvalidRequestError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from swashplate import logging
 from swashplate.database.backends import Backend, InUseError, TakenOverError, backend_for
+from swashplate.database.refusals import is_refusal
 from swashplate.database.schema import Schema
 from swashplate.errors import ConfigurationError, SwashplateError, UnavailableError
 
@@ -293,7 +286,7 @@ def _away(error: SwashplateError) -> UnavailableError:
 
 def _told(error: Exception) -> Exception:
     """A database in trouble is unavailable; a mistake of the work stays what it is."""
-    if isinstance(error, DatabaseError) and not isinstance(error, IntegrityError | ProgrammingError | DataError):
+    if isinstance(error, DatabaseError) and not (isinstance(error, ProgrammingError) or is_refusal(error)):
         return UnavailableError(f"the database cannot do this now: {_reason(error)}", code="database_unavailable")
     return error
 

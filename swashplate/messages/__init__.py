@@ -2,6 +2,8 @@
 
 from swashplate.messages.base import Digest, Message, digest_hex
 from swashplate.messages.control import (
+    MAX_QUEUE,
+    MAX_SLOTS,
     Ack,
     Alive,
     Announce,
@@ -40,6 +42,8 @@ from swashplate.messages.sandbox import Directory, Granted, GuestCapabilities, R
 from swashplate.messages.tasks import InvokeRequest, MonitoringProfile, TaskCreate
 
 __all__ = [
+    "MAX_QUEUE",
+    "MAX_SLOTS",
     "PROPLET_IDS_HINT",
     "Ack",
     "Alive",

@@ -29,20 +29,24 @@ class Announce(Message):
     urls: ProcessUrls = ProcessUrls()
 
 
+MAX_SLOTS = 1024
+MAX_QUEUE = 100_000
+
+
 class Capabilities(Message):
     """What a proplet can do and has at hand. ``memory_bytes`` is the machine's total; ``queue`` is how many accepted starts
-    may wait there for one of the ``slots``.
+    may wait there for one of the ``slots``. Bounded, since they are believed.
     """
 
-    cpu: int = 0
-    memory_bytes: int = 0
+    cpu: int = Field(default=0, ge=0, lt=2**31)
+    memory_bytes: int = Field(default=0, ge=0, lt=2**63)
     arch: str = ""
     wasm_features: list[str] = []
     labels: dict[str, str] = {}
     datasets: list[str] = []
     digests: list[str] = []
-    slots: int = 1
-    queue: int = 0
+    slots: int = Field(default=1, ge=0, le=MAX_SLOTS)
+    queue: int = Field(default=0, ge=0, le=MAX_QUEUE)
 
 
 class PropletCreate(Message):

@@ -10,10 +10,11 @@ import oras.client
 import pytest
 
 from client_wasm.demo import GUEST
+from proxy.addresses import endpoints
 from proxy.auth import Credentials
 from proxy.push import push
-from proxy.references import endpoints, parse
 from swashplate.blobs import sha256_digest
+from swashplate.references import parse
 from tests.support.docker_registry import PASSWORD, USER, DockerRegistry
 from tests.support.stack import Stack, poll
 

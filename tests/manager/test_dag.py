@@ -1,10 +1,11 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from manager.plans.dag import Declared, Mode, Node, Plan, advance, group_state, halt, order, resolve, roots
+from manager.plans.course import Course
+from manager.plans.dag import Declared, Mode, Node, Plan, group_state, order, resolve
 from manager.state.states import TaskState
 from swashplate.errors import InvalidRequestError
 
@@ -26,6 +27,10 @@ def graphs(draw):
 
 def with_states(nodes, **states):
     return {i: Node(states.get(i, n.state), n.depends_on, n.run_if, n.name) for i, n in nodes.items()}
+
+
+def advance(nodes, mode, *, begin=False):
+    return Course(nodes, mode).due(nodes if begin else ())
 
 
 def carried_out(nodes, plan):
@@ -58,6 +63,68 @@ def test_everything_ends_and_nothing_is_started_twice(data, nodes, mode):
     started = [i for plan in told for i in plan.start]
     assert len(started) == len(set(started))
     assert {i for i, n in nodes.items() if n.state is K} == set(nodes) - set(started)
+
+
+@given(st.data(), graphs(), st.sampled_from(Mode))
+def test_one_end_after_the_other_comes_to_what_all_states_together_do(data, nodes, mode):
+    course = Course(nodes, mode)
+    plan = course.due(nodes)
+    told: set[str] = set()
+    while True:
+        nodes = carried_out(nodes, plan)
+        active = [i for i, n in nodes.items() if n.state in {S, R}]
+        assert course.open == sum(not n.state.ended for n in nodes.values())
+        if not active:
+            break
+        ended = data.draw(st.sampled_from(active))
+        nodes = with_states(nodes, **{ended: data.draw(st.sampled_from([C, C, F, I]))})
+        plan, whole = course.ended(ended, nodes[ended].state), advance(nodes, mode)
+        assert plan.start == whole.start
+        assert [i for i, _ in plan.skip] == [i for i, _ in whole.skip]
+        told |= set(plan.stop)
+        assert set(whole.stop) <= told
+    assert course.open == 0
+
+
+class Looked(dict):
+    """Nodes that count how often one is looked at."""
+
+    times = 0
+
+    def __getitem__(self, i):
+        self.times += 1
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize("many", [500, 5000])
+@pytest.mark.parametrize(
+    ("mode", "depends_on"),
+    [
+        (Mode.SEQUENTIAL, lambda _: ()),
+        (Mode.WORKFLOW, lambda i: (f"t{i - 1}",) if i else ()),
+        (Mode.CONFIGURABLE, lambda i: ("t0",) if i else ()),
+    ],
+    ids=["sequential", "chain", "fan"],
+)
+def test_an_end_costs_what_it_changes_however_many_there_are(mode, depends_on, many):
+    nodes = Looked({f"t{i}": Node(P, depends_on(i)) for i in range(many)})
+    course = Course(nodes, mode)
+    started = list(course.due(nodes).start)
+    for i in started:
+        started += course.ended(i, C).start
+    assert len(started) == many
+    assert nodes.times <= 4 * many
+
+
+def test_the_first_failure_of_a_job_costs_one_pass_and_the_ends_of_what_it_stops_none():
+    nodes = Looked({f"t{i}": Node(P) for i in range(1000)})
+    course = Course(nodes, Mode.PARALLEL)
+    course.due(nodes)
+    assert len(course.ended("t0", F).stop) == 999
+    before = nodes.times
+    assert all(course.ended(f"t{i}", I) == Plan() for i in range(1, 1000))
+    assert nodes.times == before
+    assert course.open == 0
 
 
 @given(st.data(), graphs())
@@ -99,16 +166,19 @@ def test_the_roots_start_first(nodes, mode):
     plan = advance(nodes, mode, begin=True)
     assert not plan.skip
     assert not plan.stop
-    assert set(plan.start) == set(roots(nodes)) if mode is not Mode.SEQUENTIAL else plan.start[0] in roots(nodes)
+    roots = {i for i, node in nodes.items() if not node.depends_on}
+    assert set(plan.start) == roots if mode is not Mode.SEQUENTIAL else plan.start[0] in roots
 
 
 @given(graphs(), st.sampled_from(Mode), st.data())
 def test_a_stop_leaves_nothing_to_start(nodes, mode, data):
     nodes = with_states(nodes, **{i: data.draw(st.sampled_from(TaskState)) for i in nodes})
-    plan = halt(nodes, "the job was stopped")
+    course = Course(nodes, mode)
+    plan = course.halt("the job was stopped")
+    assert all(course.ended(i, I).start == () for i in plan.stop)
+    assert course.open == 0
     after = with_states(carried_out(nodes, plan), **dict.fromkeys(plan.stop, I))
     assert all(n.state.ended for n in after.values())
-    assert advance(after, mode) == Plan()
 
 
 FIVE = {
@@ -198,9 +268,25 @@ def test_a_job_runs_what_was_declared_for_its_failure_and_what_follows():
         assert advance(with_states(nodes, b=K, c=C, e=K), mode).start == ("d",)
 
 
+def test_nothing_may_follow_what_never_ends_in_a_sequential_job():
+    tasks = [Declared("1", "a"), Declared("2", "serve", endless="latent")]
+    assert resolve(tasks, Mode.SEQUENTIAL) == {"1": (), "2": ()}
+    assert resolve(tasks[::-1], Mode.PARALLEL) == {"2": (), "1": ()}
+    with pytest.raises(InvalidRequestError, match=r"task .serve.: field latent: .* .a. waits for its end"):
+        resolve(tasks[::-1], Mode.SEQUENTIAL)
+
+
+def test_a_chain_of_thousands_is_checked_for_cycles_at_once():
+    names = [str(i) for i in range(10_000)]
+    chain = [Declared(f"id-{i}", i, (names[n - 1],) if n else ()) for n, i in enumerate(names)]
+    assert list(resolve(chain[::-1], Mode.WORKFLOW))[-1] == "id-0"
+    with pytest.raises(InvalidRequestError, match="wait for each other"):
+        resolve([Declared("id-0", "0", (names[-1],)), *chain[1:]], Mode.WORKFLOW)
+
+
 def test_parents_are_named_by_id_or_by_name():
     tasks = [Declared("1", "a"), Declared("2", "b", ("a", "1")), Declared("3", "1", ("b",))]
-    assert resolve(tasks) == {"1": (), "2": ("1",), "3": ("2",)}
+    assert resolve(tasks, Mode.WORKFLOW) == {"1": (), "2": ("1",), "3": ("2",)}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +297,10 @@ def test_parents_are_named_by_id_or_by_name():
         ([Declared("1", "a", ("a",))], "it depends on itself"),
         ([Declared("1", "a"), Declared("2", "a"), Declared("3", "b", ("a",))], "2 tasks are named 'a'"),
         ([Declared("1", "a", (), "failure")], "field run_if: failure needs a task"),
-        ([Declared("1", "a", endless=True), Declared("2", "b", ("a",))], "'a' runs until it is stopped"),
+        (
+            [Declared("1", "a", endless="daemon"), Declared("2", "b", ("a",))],
+            "task 'a': field daemon: it would run until it is stopped, and 'b' waits for its end",
+        ),
         (
             [Declared("1", "a", ("b",)), Declared("2", "b", ("a",)), Declared("3", "c", ("b",))],
             "the tasks wait for each other: a → b → a",
@@ -224,16 +313,16 @@ def test_parents_are_named_by_id_or_by_name():
 )
 def test_what_cannot_be_ordered_is_refused_by_name(tasks, sentence):
     with pytest.raises(InvalidRequestError) as caught:
-        resolve(tasks)
+        resolve(tasks, Mode.WORKFLOW)
     assert sentence in caught.value.sentence
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.sets(st.sampled_from("abcdef"), max_size=3), min_size=1))
 def test_exactly_what_has_a_cycle_is_refused_and_the_cycle_is_one(declared):
-    assume(all(parents <= declared.keys() - {i} for i, parents in declared.items()))
+    declared = {i: parents & (declared.keys() - {i}) for i, parents in declared.items()}
     tasks = [Declared(i, i, tuple(sorted(parents))) for i, parents in declared.items()]
     try:
-        order(resolve(tasks))
+        order(resolve(tasks, Mode.WORKFLOW))
     except InvalidRequestError as error:
         path = error.sentence.rpartition(": ")[2].split(" → ")
         assert len(path) > 2

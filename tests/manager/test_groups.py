@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from manager.api.groups import WorkflowPage
 from manager.plans.parents import MOST_IN_START
 
 IMAGE = "registry/image:1"
@@ -161,6 +162,22 @@ async def test_large_results_of_parents_are_a_blob_until_the_workflow_has_ended(
                 await asyncio.sleep(0.01)
 
 
+async def test_large_results_that_a_task_may_be_fetching_outlive_a_restart(world):
+    async with world.proplet_known("p1") as proplet:
+        async with world.manager():
+            await proplet.register()
+            await world.until(lambda shown: shown["alive"], "/proplets/p1")
+            whole = await made(world, "workflow", [task("a"), task("b", depends_on=["a"])], start=True)
+            await proplet.result(await proplet.started(), "x" * MOST_IN_START)
+            start = await proplet.started()
+            await proplet.acknowledged(await proplet.status(start, "accepted"))
+        async with world.manager():
+            async with world.session.get(f"{world.url}/blobs/{start.parents_digest}") as response:
+                assert response.status == 200
+            await proplet.result(start, None)
+            await has_ended(world, "workflow", whole)
+
+
 async def test_a_sequential_job_runs_one_after_another_and_skips_the_rest_after_a_failure(world):
     async with world.manager(), world.proplet("p1") as proplet, doing(proplet, b=dict(FAILS)) as names:
         tasks = [task(name) for name in "abcd"]
@@ -276,6 +293,26 @@ async def test_deleting_takes_the_tasks_along_and_is_refused_while_it_runs(world
         for gone in (path, task_path):
             status, _ = await world.call("GET", gone)
             assert status == 404
+
+
+async def test_a_page_of_groups_has_so_many_tasks_and_says_which_are_left_out(world, monkeypatch, database_url):
+    monkeypatch.setattr("manager.plans.groups.MOST_TASKS_LISTED", 4)
+    world.settings["MANAGER_DATABASE_URL"] = database_url.render_as_string(hide_password=False)
+    async with world.manager(), world.proplet("p1") as p1:
+        async with doing(p1, a1=FAILS):
+            ended = await made(world, "workflow", [task("a1"), task("a2", depends_on=["a1"])], start=True)
+            await has_ended(world, "workflow", ended)
+        for size in (3, 2, 1):
+            await made(world, "workflow", [task(f"t{n}") for n in range(size)])
+        _, page = await world.call("GET", "/workflows")
+        shown = page["workflows"]
+        assert [(each["tasks_total"], each["tasks_ended"]) for each in shown] == [(1, 0), (2, 0), (3, 0), (2, 2)]
+        # What fits is there, also after what does not.
+        assert [len(each["tasks"]) for each in shown] == [1, 2, 0, 0]
+        assert [each.get("tasks_omitted", False) for each in shown] == [False, False, True, True]
+        WorkflowPage.model_validate(page)
+        _, whole = await world.call("GET", f"/workflows/{shown[2]['workflow_id']}")
+        assert (len(whole["tasks"]), whole["tasks_total"], "tasks_omitted" in whole) == (3, 3, False)
 
 
 async def test_lists_are_paged_and_filtered_newest_first(world):

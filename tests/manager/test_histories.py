@@ -1,11 +1,14 @@
 """What is measured: kept per proplet and per task, the newest over the oldest, also when the manager is restarted."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
 from manager.fleet import histories
 from manager.state import sample_store, tables
+from manager.state.sample_store import proplet_subject, task_subject
 from swashplate.database import Database, sqlite_url
 from swashplate.messages import PropletMetrics, TaskMetrics
 
@@ -34,6 +37,12 @@ async def measured_task(proplet, start, number):
     await proplet.say("task_metrics", said)
 
 
+def kept(world, subject):
+    """How many samples the database has."""
+    with closing(sqlite3.connect(world.folder / "manager.db")) as database:
+        return database.execute("SELECT count(*) FROM samples WHERE subject = ?", [subject]).fetchone()[0]
+
+
 def numbers(page):
     return [each["metrics"]["n"] for each in page["metrics"]]
 
@@ -56,6 +65,22 @@ async def test_the_samples_of_a_proplet_are_kept_as_it_told_them(world):
                 }
             ],
         }
+
+
+async def test_samples_of_a_task_that_was_deleted_meanwhile_are_not_kept(world, monkeypatch):
+    monkeypatch.setattr(histories, "WRITE_EVERY_S", 3600)
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch()
+        start = await p1.started()
+        await measured_task(p1, start, 1)
+        path = f"/tasks/{task['id']}"
+        await world.until(lambda page: page["total"] == 1, f"{path}/metrics")
+        await p1.result(start, "1")
+        await world.ended(task["id"])
+        assert (await world.call("DELETE", path))[0] == 204
+    # What is left was written when the manager ended.
+    async with Database(sqlite_url(world.folder / "manager.db"), tables.SCHEMA) as database:
+        assert await database.run(lambda db: db.execute(tables.samples.select()).all()) == []
 
 
 async def test_a_hundred_samples_are_kept_newest_first_over_a_restart(world):
@@ -115,7 +140,8 @@ async def test_a_daemon_keeps_more_and_its_samples_go_with_it(world):
         await world.ended(task["id"])
         assert (await world.call("GET", f"/tasks/{task['id']}/metrics"))[1]["total"] == 120
         assert (await world.call("DELETE", f"/tasks/{task['id']}"))[0] == 204
-        assert (await world.call("GET", f"/tasks/{task['id']}/metrics"))[1]["total"] == 0
+        assert (await world.call("GET", f"/tasks/{task['id']}/metrics"))[0] == 404
+        assert kept(world, task_subject(task["id"])) == 0
 
 
 async def test_only_the_proplet_that_has_a_task_says_anything_of_it_and_only_a_proplet_of_itself(world):
@@ -140,8 +166,9 @@ async def test_of_what_is_not_known_there_are_no_samples(world):
         await p1.say("metrics", PropletMetrics(proplet_id="p1", timestamp=AT, cpu_metrics={"x": "x" * 20_000}))
         await measured(p1, 1)
         await world.until(lambda page: page["total"] == 1, "/proplets/p1/metrics")
-        assert (await world.call("GET", "/proplets/ghost/metrics"))[1]["total"] == 0
-        assert (await world.call("GET", "/tasks/x/metrics"))[1]["total"] == 0
+        for path, code in (("/proplets/ghost/metrics", "proplet_not_found"), ("/tasks/x/metrics", "task_not_found")):
+            status, said = await world.call("GET", path)
+            assert (status, said["code"]) == (404, code)
 
 
 async def test_a_deleted_proplet_takes_its_samples_along(world):
@@ -150,7 +177,8 @@ async def test_a_deleted_proplet_takes_its_samples_along(world):
         await world.until(lambda page: page["total"] == 1, "/proplets/p1/metrics")
         await world.call("POST", "/proplets/p1/cordon")
         assert (await world.call("DELETE", "/proplets/p1"))[0] == 204
-        assert (await world.call("GET", "/proplets/p1/metrics"))[1]["total"] == 0
+        assert (await world.call("GET", "/proplets/p1/metrics"))[0] == 404
+        assert kept(world, proplet_subject("p1")) == 0
 
 
 async def test_samples_wait_for_a_database_that_cannot_write(world):

@@ -251,7 +251,7 @@ async def test_a_result_published_while_the_manager_is_away_counts_after_its_res
 
 
 async def test_a_call_that_cannot_be_stored_is_a_503_and_not_sent_before_it_is(world, monkeypatch):
-    monkeypatch.setattr("manager.state.ledger.ANSWER_S", 0.1)
+    monkeypatch.setattr("manager.state.commits.ANSWER_S", 0.1)
     async with world.manager(), world.proplet("p1") as p1:
         task = await latent(world)
         await p1.deployed()

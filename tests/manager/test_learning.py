@@ -10,6 +10,7 @@ import pytest
 import structlog
 from aiohttp import web
 
+from manager import learning
 from swashplate.bus import MemoryBus, Received
 from swashplate.errors import ConflictError, NotFoundError
 from swashplate.http import HttpService, Route, answer
@@ -214,7 +215,7 @@ async def test_launched_and_skipped_participants_are_logged_as_the_guide_says(wo
     with structlog.testing.capture_logs() as lines:
         async with world.manager(), world.proplet("p1"):
             task = await world.launch(**FEDERATED)
-            body = {"name": "t", "image_url": "i", "start": True, **FEDERATED, "proplet_id": "proplet-1"}
+            body = {"name": "t", "image_url": "r/i", "start": True, **FEDERATED, "proplet_id": "proplet-1"}
             assert (await world.call("POST", "/tasks", body))[0] == 404
     launched = [line for line in lines if line["event"] == "launched task for FL round participant"]
     assert [(line["proplet_id"], line["task_id"], line["round_id"]) for line in launched] == [("p1", task["id"], "r1")]
@@ -231,3 +232,27 @@ async def test_tokens_of_a_task_are_never_shown(world):
         assert (await p1.started()).tokens == {"update": "very secret"}
         _, shown = await world.call("GET", f"/tasks/{task['id']}")
         assert "very secret" not in json.dumps([task, shown])
+
+
+async def test_an_end_is_told_however_long_the_broker_was_away(world, coordinator, monkeypatch):
+    """A publish is given up after a while; the news is not."""
+    monkeypatch.setattr(learning, "AGAIN_S", 0.01)
+    monkeypatch.setattr(MemoryBus, "publish_timeout", 0.05)
+    said: asyncio.Queue[RoundTask] = asyncio.Queue()
+
+    async def hear(message: Received) -> None:
+        said.put_nowait(RoundTask.decode(message.payload))
+
+    async with world.manager(), MemoryBus(world.broker, client_id="coordinator") as bus, world.proplet("p1") as p1:
+        await bus.subscribe(NAMES.every_round_task, hear)
+        task = await world.launch(**FEDERATED)
+        start = await p1.started()
+        managers = world.broker._online["manager"]
+        with structlog.testing.capture_logs() as lines:
+            await p1.result(start, {"update": "accepted"})
+            managers.drop()
+            async with asyncio.timeout(10):
+                while not any(line["event"].startswith("end not told") for line in lines):
+                    await asyncio.sleep(0.005)
+        await managers.reconnect()
+        assert (await asyncio.wait_for(said.get(), 10)).task_id == task["id"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from manager.fleet import histories, legacy, proplets
+from manager.fleet import histories, legacy, proplet
+from manager.fleet.proplets import Proplets
 from manager.latent import invoke_sender
 from manager.state import store, tables
 from manager.state.ledger import Ledger
@@ -94,7 +96,7 @@ async def running(world, old: Legacy, **fields):
 
 async def test_a_task_is_lost_when_the_heartbeats_stop(world, monkeypatch):
     world.heartbeat_s = "0.05"
-    monkeypatch.setattr(proplets, "LEGACY_REPORT_S", 0.05)
+    monkeypatch.setattr(proplet, "LEGACY_REPORT_S", 0.05)
     monkeypatch.setattr(legacy, "LOOK_AGAIN_S", 0.01)
     async with world.manager(), legacy_proplet(world) as old:
         await registered(world)
@@ -110,7 +112,7 @@ async def test_a_loss_that_the_database_cannot_record_is_recorded_later(world, m
     async with world.manager(), legacy_proplet(world) as old:
         task = await running(world, old)
         with world.broken("attempts", "deadline"):
-            monkeypatch.setattr(proplets, "LEGACY_REPORT_S", 0.05)
+            monkeypatch.setattr(proplet, "LEGACY_REPORT_S", 0.05)
             async with asyncio.timeout(PATIENCE):
                 while "the database cannot do this now" not in capsys.readouterr().out:
                     await asyncio.sleep(0.005)
@@ -119,11 +121,11 @@ async def test_a_loss_that_the_database_cannot_record_is_recorded_later(world, m
 
 
 def test_a_legacy_proplet_reports_at_its_own_pace():
-    old, modern = (proplets.Proplet("p", legacy=legacy, last_seen=100, offline=False) for legacy in (True, False))
-    assert proplets.is_alive(old, 129, heartbeat_s=1)
-    assert not proplets.is_alive(old, 131, heartbeat_s=1)
-    assert proplets.is_alive(old, 159, heartbeat_s=20)
-    assert not proplets.is_alive(modern, 104, heartbeat_s=1)
+    old, modern = (proplet.Proplet("p", legacy=legacy, last_seen=100, offline=False) for legacy in (True, False))
+    assert proplet.is_alive(old, 129, heartbeat_s=1)
+    assert not proplet.is_alive(old, 131, heartbeat_s=1)
+    assert proplet.is_alive(old, 159, heartbeat_s=20)
+    assert not proplet.is_alive(modern, 104, heartbeat_s=1)
 
 
 async def test_a_proplet_that_gets_topics_of_its_own_is_legacy_no_more(world):
@@ -159,19 +161,28 @@ async def test_a_heartbeat_alone_registers_a_proplet_that_is_older_than_the_mana
         await registered(world)
 
 
-@pytest.mark.parametrize("restarted", [False, True])
-async def test_an_update_inside_a_result_waits_for_the_coordinator(world, restarted):
+@pytest.mark.parametrize("away_s", [None, 0, 10 * 24 * 3600])
+async def test_an_update_inside_a_result_waits_for_the_coordinator(world, away_s):
+    """Also while the manager is away, for however long."""
     async with legacy_proplet(world) as old:
         async with world.manager():
             await old.say("create", LegacyCreate(proplet_id="old"))
             task = await running(world, old, **FEDERATED)
             await old.learned(task["id"])
             await world.ended(task["id"])
-            if not restarted:
+            if away_s is None:
                 await handed_in(world)
                 return
+        assert untold(world) == [task["id"]]
+        world.ahead_s = away_s
         async with world.manager():
             await handed_in(world)
+        assert untold(world) == []
+
+
+def untold(world) -> list[str]:
+    with closing(sqlite3.connect(world.folder / "manager.db")) as database:
+        return [row[0] for row in database.execute("SELECT task_id FROM untold")]
 
 
 async def handed_in(world) -> None:
@@ -407,7 +418,7 @@ async def test_what_the_parents_gave_is_in_the_start_and_in_the_guests_environme
 
 async def test_a_manager_that_was_cut_off_does_not_hold_it_against_the_proplets(world, monkeypatch):
     world.heartbeat_s = "0.1"
-    monkeypatch.setattr(proplets, "LEGACY_REPORT_S", 0.1)
+    monkeypatch.setattr(proplet, "LEGACY_REPORT_S", 0.1)
     monkeypatch.setattr(legacy, "LOOK_AGAIN_S", 0.01)
     async with world.manager(), legacy_proplet(world) as old:
 
@@ -459,9 +470,9 @@ async def test_a_stop_waits_until_nobody_else_runs_the_task(tmp_path):
         Database(sqlite_url(tmp_path / "manager.db"), tables.SCHEMA) as database,
         MemoryBus(MemoryBroker(), client_id="manager") as bus,
     ):
-        ledger, known = Ledger(database), proplets.Proplets(bus, database, NAMES, Announce(heartbeat_s=5))
+        ledger, known = Ledger(database), Proplets(bus, database, NAMES, Announce(heartbeat_s=5))
         for number in (1, 2):
-            await known.register(proplets.Proplet(f"p{number}", legacy=True))
+            await known.register(proplet.Proplet(f"p{number}", legacy=True))
         ledger.put(task, one, other)
         shared = legacy.SharedTopics(bus, NAMES, BlobStore(tmp_path / "blobs"), ledger, known, no_parents)
         said: asyncio.Queue[LegacyStop] = asyncio.Queue()

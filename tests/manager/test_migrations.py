@@ -4,13 +4,14 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from manager.state import store
 from manager.state.catalogue import Filter, find
 from manager.state.ledger import Ledger
 from manager.state.records import AttemptKey
 from manager.state.states import AttemptState, TaskState
-from manager.state.tables import SCHEMA
+from manager.state.tables import SCHEMA, proplets, samples, tasks
 from manager.tasks import fingerprint
 from swashplate.database import Database
 from tests.support import schemas
@@ -97,6 +98,29 @@ async def test_a_request_that_is_sent_again_after_the_upgrade_is_the_same_reques
     async with Database(old_database, SCHEMA) as database:
         task = await database.run(lambda db: store.task_by_key(db, "round-1/p-5"))
     assert task.fingerprint == fingerprint(task.spec)
+
+
+async def test_tasks_of_groups_are_counted_and_samples_of_what_was_deleted_removed(new_database):
+    url, known = new_database(), task_id(1)
+
+    def as_before(db):
+        at = {"state": 3, "created_at": 1, "updated_at": 1, "run": 1, "attempt": 1, "position": 0, "stopping": False}
+        db.execute(tasks.insert(), {"id": known, "seq": 1, "name": "t", "spec_text": '{"name": "t"}', **at})
+        for n in (3, 4):
+            member = {"id": task_id(n), "seq": n, "name": "t", "spec_text": '{"name": "t"}', "group_id": "g"}
+            db.execute(tasks.insert(), {**at, **member, "state": n})
+        db.execute(proplets.insert(), {"id": "p-1", "description": "{}", "last_seen": 1})
+        for subject in (f"task {known}", f"task {task_id(2)}", "proplet p-1", "proplet p-2"):
+            db.execute(samples.insert(), {"subject": subject, "slot": 0, "number": 1, "sample": "{}"})
+        db.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+
+    async with Database(url, SCHEMA) as database:
+        await database.run(as_before)
+    async with Database(url, SCHEMA) as database:
+        left = await database.run(lambda db: db.execute(samples.select()).all())
+        counted = await database.run(lambda db: store.states_of_groups(db, ["g", "none"]))
+    assert counted == {"g": {TaskState.COMPLETED: 1, TaskState.FAILED: 1}, "none": {}}
+    assert {row.subject for row in left} == {f"task {known}", "proplet p-1"}
 
 
 async def test_proplets_are_remembered(old_database):

@@ -1,12 +1,16 @@
 """Proplets as their keeper sees them: cordoned, drained, deleted, described, and with the times of their reports."""
 
 import asyncio
+import json
+import sqlite3
+from contextlib import closing
 
 import pytest
+from structlog.testing import capture_logs
 
-from manager.fleet import proplets
-from swashplate.messages import Alive, Capabilities, PropletCreate
-from tests.manager.conftest import NAMES
+from manager.fleet.proplet import HISTORY
+from swashplate.messages import Alive, Capabilities, PropletCreate, Start
+from tests.manager.conftest import DIGEST, NAMES
 
 
 async def change(world, what, proplet_id="p1"):
@@ -228,7 +232,7 @@ async def _any_start(world, proplet):
 
 async def test_the_times_of_the_last_reports_are_kept(world, monkeypatch):
     async with world.manager(), world.proplet("p1") as p1:
-        for _ in range(proplets.HISTORY + 5):
+        for _ in range(HISTORY + 5):
             await p1.alive()
         page = await world.until(lambda page: page["total"] == 100, "/proplets/p1/alive-history?limit=3")
         assert len(page["history"]) == 3
@@ -277,3 +281,49 @@ def _dangling(node, document) -> list[str]:
             at = at.get(part, {})
         found += [] if at else [reference]
     return found
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("slots", 10**18), ("slots", -1), ("queue", 10**18), ("memory_bytes", -1)]
+)
+async def test_a_proplet_that_declares_nonsense_is_not_believed_and_disturbs_nobody(world, field, value):
+    world.heartbeat_s = "0.02"
+    async with world.manager(), world.proplet("p1", slots=2) as p1:
+        heard = []
+
+        async def hear(message) -> None:
+            heard.append(message)
+
+        await p1.bus.subscribe(NAMES.announce, hear)
+        nonsense = {"proplet_id": "p1", "instance": "second life", "capabilities": {field: value}}
+        said = Alive(proplet_id="p1", instance="second life", status="alive")
+        with capture_logs() as logs:
+            await p1.bus.publish(NAMES.proplet("p1", "create"), json.dumps(nonsense).encode())
+            for _ in range(20):
+                await p1.say("alive", said)
+                await asyncio.sleep(0.005)
+            await p1.acknowledged(await p1.status(await _any_start(world, p1), "accepted"))
+        refused = [each["error"] for each in logs if each["event"] == "message refused"]
+        assert [f"field capabilities.{field}" in error for error in refused] == [True]
+        assert (await world.call("GET", "/proplets/p1"))[1]["capabilities"]["slots"] == 2
+        assert len(heard) <= 2  # the retained one, and one that asks who lives
+
+
+async def test_what_was_once_believed_of_a_proplet_is_no_reason_not_to_start(world):
+    async with world.manager(), world.proplet("p1", slots=2):
+        pass
+    with closing(sqlite3.connect(world.folder / "manager.db")) as database, database:
+        database.execute("UPDATE proplets SET description = replace(description, '\"slots\": 2', '\"slots\": 2000000')")
+        assert database.total_changes == 1
+    async with world.manager():
+        shown = (await world.call("GET", "/proplets/p1"))[1]
+        assert shown["capabilities"]["slots"] == 1
+
+
+async def test_what_a_proplet_says_again_and_again_is_logged_once_a_minute(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        start = Start(id="unknown", attempt=1, proplet_id="p1", name="n", digest=DIGEST, size=1)
+        with capture_logs() as logs:
+            for _ in range(30):
+                await p1.acknowledged(await p1.status(start, "accepted"))
+        assert [each["proplet_id"] for each in logs if each["event"].startswith("accepted what")] == ["p1"]

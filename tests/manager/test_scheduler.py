@@ -140,6 +140,7 @@ async def test_an_update_arms_it_again_and_clearing_disarms_it(world):
         assert same == shown
         status, shown = await world.call("PUT", path, {"schedule": ""})
         assert (status, shown["next_run"], "schedule" in shown) == (200, NEVER, False)
+        assert "is_recurring" not in shown
         await proplet.result(start, "1")
         await made(world, name="other")
         assert (await proplet.started()).name == "other", "its own minute has passed unused"
@@ -200,7 +201,7 @@ async def test_a_database_that_is_away_delays_a_firing_and_loses_none(world, cap
         ({"schedule": "* * * *"}, "invalid_schedule", "field schedule: '* * * *' has 4 fields"),
         ({"schedule": "0 0 30 2 *"}, "invalid_schedule", "never fires"),
         ({"timezone": "Nowhere"}, "invalid_timezone", "field timezone: 'Nowhere'"),
-        ({"timezone": "", "schedule": ""}, "invalid_timezone", "field timezone: ''"),
+        ({"timezone": "", "schedule": "", "is_recurring": False}, "invalid_timezone", "field timezone: ''"),
     ],
 )
 async def test_a_wrong_schedule_is_a_400_and_leaves_nothing(world, fields, code, names):

@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
+from manager.api.views import TaskPage
 from manager.state import store
+from manager.state.store import MOST_LISTED_RESULT
 from swashplate.blobs import BlobStore
 from swashplate.messages import Alive, PropletCreate
 
@@ -59,7 +61,7 @@ async def test_a_created_task_waits_for_its_start(world):
         ({"name": "t", "start": True, "broadcast": True, "proplet_id": "p"}, "broadcast"),
         ({"name": "t", "image_url": "i", "latent": True, "daemon": True}, "daemon"),
         ({"name": "t", "image_url": "i", "run_if": "sometimes"}, "run_if"),
-        ({"name": "t", "image_url": "i", "depends_on": ["x"]}, "depends on"),
+        ({"name": "t", "image_url": "i", "depends_on": ["x"]}, "depends_on"),
         ({"name": "t", "image_url": "i", "file": WASM}, "image_url"),
         ({"name": "t", "image_url": "i", "priority": 101}, "priority"),
         ({"name": "t", "image_url": "i", "inputs": [{}]}, "inputs"),
@@ -487,6 +489,40 @@ async def test_the_binary_of_a_refused_request_is_not_kept_and_neither_is_one_th
         assert stored(world) == [second.removeprefix("sha256:")]
 
 
+async def test_what_a_killed_manager_had_stored_for_nobody_is_removed_at_the_next_start(world):
+    folder = world.folder / "blobs"
+    async with world.manager():
+        _, task = await world.call("POST", "/tasks", {"name": "t", "file": WASM})
+    orphan = BlobStore(folder).put(b"\0asm written, and then the process was killed")
+    assert len(stored(world)) == 2
+    async with world.manager():
+        assert stored(world) == [task["digest"].removeprefix("sha256:")]
+        status, _ = await world.call("GET", f"/blobs/{orphan}")
+        assert status == 404
+        async with world.session.get(f"{world.url}/blobs/{task['digest']}") as response:
+            assert response.status == 200
+
+
+async def test_a_list_leaves_long_results_out_and_says_so(world):
+    short, long = "s" * (MOST_LISTED_RESULT - 2), "l" * MOST_LISTED_RESULT  # two quotes each
+    async with world.manager(), world.proplet("p1") as p1:
+        for result in (short, long):
+            task = await world.launch()
+            await p1.result(await p1.started(), result)
+            await world.ended(task["id"])
+        _, page = await world.call("GET", "/tasks")
+        left_out, whole = page["tasks"]
+        assert whole["results"] == short
+        assert "results_omitted" not in whole
+        assert left_out["results_omitted"] is True
+        assert "results" not in left_out
+        TaskPage.model_validate(page)
+        _, shown = await world.call("GET", f"/tasks/{left_out['id']}")
+        assert shown["results"] == long
+        assert "results_omitted" not in shown
+        assert (await world.call("GET", f"/tasks/{left_out['id']}/results"))[1]["results"] == long
+
+
 async def test_a_binary_stays_when_its_only_task_goes_while_another_is_given_it(world, monkeypatch):
     monkeypatch.setattr("manager.state.ledger.RECENT", 0)
     asked, go_on, is_used = threading.Event(), threading.Event(), store.is_used
@@ -513,7 +549,7 @@ async def test_a_binary_stays_when_its_only_task_goes_while_another_is_given_it(
 
 
 async def test_a_repetition_under_one_key_makes_one_task_though_the_first_is_not_written_yet(world, monkeypatch):
-    monkeypatch.setattr("manager.state.ledger.ANSWER_S", 0.3)
+    monkeypatch.setattr("manager.state.commits.ANSWER_S", 0.3)
     begun, go_on, write = threading.Event(), threading.Event(), store.write
 
     def slowly(*args):

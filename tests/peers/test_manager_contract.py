@@ -269,7 +269,14 @@ READ = [
         },
     ),
     Row("its metrics", "GET", f"/proplets/{PROPLET}/metrics", 200, shows={**PAGE, "metrics": []}),
-    Row("metrics of nobody", "GET", f"/proplets/{UNKNOWN}/metrics", 200, shows={**PAGE, "metrics": []}),
+    Row(
+        "metrics of nobody",
+        "GET",
+        f"/proplets/{UNKNOWN}/metrics",
+        404,
+        shows={"error": str},
+        differs="200 with an empty page",
+    ),
     Row("a task's metrics", "GET", "/tasks/{completed}/metrics", 200, shows={**PAGE, "metrics": []}),
     Row(
         "a page of metrics",

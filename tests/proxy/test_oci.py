@@ -9,10 +9,10 @@ import json
 import pytest
 from aiohttp import web
 
+from proxy.addresses import endpoints
 from proxy.auth import Credentials
 from proxy.manifests import Binary
 from proxy.oci import OciClient
-from proxy.references import endpoints, parse
 from proxy.transfer import Limits
 from swashplate.blobs import BlobStore, sha256_digest
 from swashplate.errors import (
@@ -23,6 +23,7 @@ from swashplate.errors import (
     TooLargeError,
     UnavailableError,
 )
+from swashplate.references import parse
 from tests.support.ports import free_port
 
 BINARY = b"\0asm" + bytes(range(256)) * 4000

@@ -12,13 +12,14 @@ from pathlib import Path
 import oras.client
 import pytest
 
+from proxy.addresses import endpoints
 from proxy.auth import Credentials, may_see_password
 from proxy.cli import PASSWORD_NAMES, USER_NAMES
 from proxy.oci import OciClient
 from proxy.push import push
-from proxy.references import endpoints, parse
 from swashplate.blobs import BlobStore, sha256_digest
 from swashplate.errors import ForbiddenError, NotFoundError, SwashplateError, UnavailableError
+from swashplate.references import parse
 from tests.support import certificates
 from tests.support.docker_registry import PASSWORD, USER, DockerRegistry
 from tests.support.ghcr import Ghcr

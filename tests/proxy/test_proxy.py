@@ -11,16 +11,17 @@ import pytest
 import structlog
 from aiohttp import web
 
+from proxy.addresses import endpoints
 from proxy.app import running
 from proxy.auth import Credentials
 from proxy.chunks import LOGGED_EVERY
 from proxy.push import push
-from proxy.references import endpoints, parse
 from proxy.settings import ProxySettings
 from swashplate.blobs import sha256_digest
 from swashplate.bus import MemoryBroker, MemoryBus
 from swashplate.errors import ConfigurationError
 from swashplate.messages import BlobInfo, BlobRequest, Resolve, Resolved, digest_hex
+from swashplate.references import parse
 from swashplate.topics import Topics, last_level
 from tests.support.ports import free_port
 

@@ -15,13 +15,14 @@ import oras.client
 import pytest
 from aiohttp import web
 
+from proxy.addresses import endpoints
 from proxy.auth import Credentials
 from proxy.cli import PASSWORD_NAMES, USER_NAMES
 from proxy.push import push
 from proxy.reach import endpoints_for
-from proxy.references import endpoints, parse
 from swashplate.blobs import sha256_digest
 from swashplate.errors import ForbiddenError, InvalidRequestError, UnavailableError
+from swashplate.references import parse
 from tests.support.ports import free_port
 
 BINARY = b"\0asm" + bytes(range(256)) * 400

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import references
-from proxy.references import Reference, endpoints, parse, registry_name
+from proxy.addresses import endpoints, registry_name
 from swashplate.errors import ConfigurationError, InvalidRequestError
+from swashplate.references import Reference, is_repository, parse
 
 DIGEST = "sha256:" + "0a" * 32
 
@@ -35,7 +35,7 @@ def test_any_text_is_parsed_or_refused_with_a_code(text):
     except InvalidRequestError as error:
         code = error.code
     else:
-        assert references.is_repository(parsed.repository)
+        assert is_repository(parsed.repository)
         assert ".." not in parsed.repository.split("/")
         return
     assert code == "invalid_reference"

@@ -12,11 +12,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from proxy.addresses import endpoints
 from proxy.oci import OciClient
-from proxy.references import endpoints, parse
 from proxy.registry import RegistrySettings, serve
 from swashplate.blobs import BlobStore
 from swashplate.errors import ConfigurationError
+from swashplate.references import parse
 from tests.support.ports import free_port
 
 BINARY = b"\0asm" + bytes(range(256)) * 4000

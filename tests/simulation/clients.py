@@ -227,6 +227,8 @@ class Clients:
 class AskedGroup(Asked):
     kind: str = "workflow"
     body: JobCreate | WorkflowCreate | None = None
+    joined: list[str] = field(default_factory=list)
+    """The ids of tasks that were added, and confirmed."""
 
 
 class GroupClients:
@@ -258,6 +260,19 @@ class GroupClients:
         if made is not None:
             asked.id = made[0].group.id
         asked.created.set()
+
+    def join(self, key: str, task: dict[str, Any]) -> None:
+        self._clients.begin(self.asked[key], self._joined(self.asked[key], task))
+
+    async def _joined(self, asked: AskedGroup, task: dict[str, Any]) -> None:
+        await asked.created.wait()
+        if asked.id is None:
+            return
+        spec = TaskCreate(image_url="registry/image:1", **{**task, f"{asked.kind}_id": asked.id})
+        key = f"{asked.key}-{spec.name}"
+        made = await self._clients.answered(asked, f"join {spec.name} to", lambda m: m.tasks.create(spec, key=key))
+        if made is not None:
+            asked.joined.append(made[0].id)
 
     def start(self, key: str) -> None:
         self._change(key, "start")

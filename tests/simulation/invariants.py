@@ -11,6 +11,8 @@ from manager.latent import calls
 from manager.state import invocation_store, store
 from manager.state.records import Attempt, Group, GroupState, Invocation, Task
 from manager.state.states import AttemptState, InvocationState, TaskState
+from manager.work import denials
+from manager.work.runs import FINAL_DENIALS
 from swashplate.messages import Start
 from tests.simulation.plan import MINUTE_AT_S
 
@@ -29,6 +31,7 @@ END;
 """
 """The database itself notes what ends more than once."""
 
+CLOCK_S = 0.01
 ENDED_BY_ATTEMPT = {TaskState.COMPLETED, TaskState.FAILED, TaskState.INTERRUPTED}
 ENDED_BY_MANAGER = {"stopped", "lease_expired", "proplet_lost", "proxy_unreachable", "registry_unreachable"}
 
@@ -197,8 +200,13 @@ def check_groups(world) -> None:
             not asked.deleted or asked.id not in groups, f"the deletion of {asked.key} was confirmed, and it is there"
         )
     for group in groups.values():
-        tasks = read(world, lambda db, group=group: store.tasks_of_groups(db, [group.id]))
+        tasks = read(world, lambda db, group=group: store.tasks_of_group(db, group.id))
         check_group(world, group, {task.id: task for task in tasks})
+    for asked in world.clients.groups.asked.values():
+        if asked.id is not None and not asked.deleting:
+            members = {task.id for task in read(world, lambda db, i=asked.id: store.tasks_of_group(db, i))}
+            missing = [each for each in asked.joined if each not in members]
+            require(not missing, f"{missing} were added to {asked.key}, which was confirmed, and are not there")
     lost = [row[0] for row in read(world, _members) if row[1] not in groups]
     require(not lost, f"tasks {lost} belong to nothing")
 
@@ -280,6 +288,7 @@ def check_task(world, task: Task, attempts: list[Attempt]) -> None:
         for target in {attempt.target for attempt in everyone}:
             line = [attempt for attempt in everyone if attempt.target == target]
             check_line(world, task, line)
+            check_denials(task, line)
             if run == task.run and not task.spec.broadcast and task.state in ENDED_BY_ATTEMPT:
                 last = line[-1]
                 require(task.result == last.result, f"{task.spec.name} has another result than its last attempt")
@@ -310,6 +319,21 @@ def check_line(world, task: Task, line: list[Attempt]) -> None:
         last = line[-1]
         require(last.retry >= counted, f"{name}: attempt {last.number} counts {last.retry} retries, {counted} were")
         require(counted <= task.spec.retries, f"{name}: {counted} retries, {task.spec.retries} allowed")
+
+
+def check_denials(task: Task, line: list[Attempt]) -> None:
+    """Who denies is left alone for a while, and there is an end to it."""
+    for attempt in line:
+        known = [each for each in line if each.number < attempt.number]
+        met = denials.in_a_row(known, attempt.target)
+        name = f"attempt {attempt.number} of {task.spec.name}"
+        require(len(met) < denials.MOST, f"{name} follows {len(met)} denials")
+        if attempt.offered_at is not None:
+            avoided = denials.avoided(met, attempt.target, attempt.offered_at + CLOCK_S)
+            require(attempt.proplet_id not in avoided, f"{name} went to one that had just denied it")
+    last = line[-1]
+    enough = last.code in FINAL_DENIALS or denials.too_many(line, last.target)
+    require(last.state is not AttemptState.DENIED or enough, f"{task.spec.name} ended with its first denials")
 
 
 def check_end(world, task: Task, attempt: Attempt) -> None:

@@ -99,6 +99,8 @@ FORGETTABLE = {
     "Proplets._alive",
     "Load.with_room",
     "Histories._beats",
+    "Complaints._more",  # of the last minute
+    "Complaints._timers",
     "Attempts.ended",  # counters for metrics
     "Invocations.ended",
     "InvocationArchive._unpruned",

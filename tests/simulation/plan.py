@@ -99,6 +99,9 @@ def spec(chance: random.Random, proplets: int, *, anywhere: bool) -> dict[str, A
         "priority": chance.choice((0, 50, 50, 50, 100)),
         "start": chance.random() < 0.7,
     }
+    if chance.random() < 0.15:
+        code, most = chance.choice((("no_slot", 3), ("dataset_missing", 1), ("dataset_missing", 4), ("unwilling", 100)))
+        found["env"] |= {"DENIES": f"proplet-{chance.randrange(proplets)}:{most}", "DENIES_WITH": code}
     kinds = ("any", "daemon", "latent", "pinned", "broadcast")[: 3 if anywhere else None]
     match chance.choices(kinds, (60, 8, 7, 15, 10)[: len(kinds)])[0]:
         case "pinned":
@@ -108,9 +111,8 @@ def spec(chance: random.Random, proplets: int, *, anywhere: bool) -> dict[str, A
         case "daemon":
             found |= {"daemon": True, "restart": chance.choice(("never", "on_failure", "always"))}
             # Its last life goes on for ever, or it would be restarted for ever.
-            found["env"] = {
-                "DOES": ",".join([*(behaviour(chance).split(",") if chance.random() < 0.5 else []), "hang:0"])
-            }
+            lives = behaviour(chance).split(",") if chance.random() < 0.5 else []
+            found["env"]["DOES"] = ",".join([*lives, "hang:0"])
             found["broadcast"] = not anywhere and chance.random() < 0.3
         case "latent":
             found["latent"] = True
@@ -142,6 +144,8 @@ def drawn(seed: int) -> Plan:
     for number in range(chance.choice((0, 0, 1, 1, 2))):
         at, key = when(), f"group-{number}"
         steps.append(Step(at, "group", {"key": key, **_group(chance)}))
+        for more in range(chance.choice((0, 0, 1, 3))):
+            steps.append(Step(when(at, min(at + 8, TROUBLE_S)), "join_group", {"key": key, **_joining(chance, more)}))
         for _ in range(chance.choice((0, 0, 1, 2))):
             what = chance.choices(("stop_group", "start_group", "delete_group"), (40, 40, 20))[0]
             steps.append(Step(when(at), what, {"key": key}))
@@ -183,6 +187,12 @@ def _group(chance: random.Random) -> dict[str, Any]:
         tasks.append(made | {"retries": chance.choice((0, 0, 1))})
     mode = chance.choice(("workflow", "workflow", "parallel", "sequential", "configurable"))
     return {"mode": mode, "tasks": tasks, "start": chance.random() < 0.8}
+
+
+def _joining(chance: random.Random, number: int) -> dict[str, Any]:
+    parents = chance.choice(([], ["t0"], ["t0"]))
+    made = {"name": f"more-{number}", "env": {"DOES": behaviour(chance)}, "timeout_s": 5.0, "depends_on": parents}
+    return made | ({"run_if": "failure"} if parents and chance.random() < 0.3 else {})
 
 
 def _call(chance: random.Random, at: float, key: str) -> Step:

@@ -15,7 +15,9 @@ from proplet.work.attempts import Attempts
 from proplet.work.deliveries import Deliveries
 from proplet.work.journal import Journal
 from proplet.work.outbox import Outbox
+from proplet.work.outgoing import Ref
 from swashplate.client import HttpClient
+from swashplate.messages import Start
 from swashplate.testing import FaultyBus, Process
 from tests.simulation.guests import ScriptedGuests
 from tests.simulation.journal import VirtualCommits
@@ -33,6 +35,18 @@ def settings(proplet_id: str, slots: int) -> PropletSettings:
             "PROPLET_QUEUE": "2",
         }
     )
+
+
+class Reluctant(Attempts):
+    """Denies the first attempts of a task that says so: ``DENIES`` is ``proplet:count``, ``DENIES_WITH`` the code."""
+
+    def start(self, start: Start) -> None:
+        who, _, count = start.env.get("DENIES", "").partition(":")
+        if who == self._id and start.attempt <= int(count):
+            ref = Ref(start.id, start.attempt)
+            self._outbox.deny(ref, start.env["DENIES_WITH"], "it does not want to")
+        else:
+            super().start(start)
 
 
 class PropletLife:
@@ -56,7 +70,7 @@ class PropletLife:
             deliveries = Deliveries(journal, self.outbox, self.id, http, site.coordinator_url)
             counters = Counters()
             guests = ScriptedGuests(self.id, self.slots, world.record)
-            self.attempts = Attempts(
+            self.attempts = Reluctant(
                 self.id, self.slots, chosen.queue, journal, self.outbox, deliveries, guests, counters
             )
             agent = Agent(chosen, bus, names, instance, site, self.attempts, self.outbox, deliveries, counters)

@@ -8,9 +8,11 @@ from manager.plans import progress
 from manager.plans.dag import Node
 from manager.plans.scheduler import Scheduler
 from manager.state.ledger import Ledger
+from manager.work import dispatch
 from manager.work.attempts import Attempts
 from manager.work.dispatch import Dispatch
 from manager.work.leases import Leases
+from manager.work.load import requirements_of
 from proplet.work.attempts import Attempts as PropletAttempts
 from proplet.work.outbox import Outbox
 from tests.simulation.plan import Plan, Step, drawn
@@ -100,6 +102,10 @@ def the_last_comes_first(monkeypatch):
     )
 
 
+def who_denies_is_asked_again_at_once(monkeypatch):
+    monkeypatch.setattr(dispatch, "requirements_of", lambda task, target, *_avoided: requirements_of(task, target))
+
+
 @pytest.mark.parametrize(
     "plant",
     [
@@ -113,6 +119,7 @@ def the_last_comes_first(monkeypatch):
         what_is_due_is_not_moved_on,
         nothing_expires_by_itself,
         the_last_comes_first,
+        who_denies_is_asked_again_at_once,
     ],
 )
 def test_a_planted_bug_is_found(monkeypatch, plant):

@@ -169,6 +169,9 @@ class World:
     def group(self, key: str, **how: Any) -> None:
         self.clients.groups.create(key, how)
 
+    def join_group(self, key: str, **task: Any) -> None:
+        self.clients.groups.join(key, task)
+
     def start_group(self, key: str) -> None:
         self.clients.groups.start(key)
 
