@@ -35,8 +35,10 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
         return Answer(error="the compiled module is not there", code=NOT_COMPILED)
     except (GuestError, Exited, wasmtime.Trap, wasmtime.WasmtimeError, MemoryError) as ended:
         failure = _failure(ended, job.limits, guest.memory() if guest else None)
-        _let_go(ended)
-    used = guest.used() if guest else {}
+    used: dict[str, float] = {}
+    if guest is not None:
+        used = guest.used()
+        guest.close()
     if failure is None:
         return Answer(text=text, used=used)
     if guest is not None and guest.refused:
@@ -52,15 +54,6 @@ def _failure(ended: Exception, limits: Limits, memory: Memory | None) -> GuestEr
         status = ended.status if isinstance(ended, Exited) else ended.code
         return failures.exited(status, limits, memory) if status else None
     return failures.failed(ended, limits, memory)
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Of the frames that an exception has passed: wasmtime's Python keeps it in one of them, and so both, and the guest's
-    memory with them, until the garbage is collected. The next guest may need that memory.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__context__
 
 
 def _check_entry(job: Job, loaded: Loaded) -> None:
@@ -128,6 +121,13 @@ class Guest:
         if self.limits.fuel:
             used["fuel"] = self.limits.fuel - self._store.get_fuel()
         return used
+
+    def close(self) -> None:
+        """Give its memory and its open files back, whoever still holds this: an exception that wasmtime's Python raised is
+        held in one of its own frames, and would keep them until the garbage is collected.
+        """
+        self._memory = None
+        self._store.close()
 
     def _wasi(self, stderr: str) -> wasmtime.WasiConfig:
         job, folder = self._job, self._job.folder  # as text: a Path costs as much as the guest
