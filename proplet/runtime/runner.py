@@ -115,7 +115,8 @@ class Runner:
         return self._finished(start, answer, folder)
 
     async def _binary(self, start: Start) -> Path:
-        return await self._fetcher.fetch(Wanted(start.digest, start.size, start.image_url))
+        wanted = Wanted(start.digest, start.size, start.image_url)
+        return await self._fetcher.fetch(wanted, endless=start.timeout_s is None)
 
     def _job(
         self,
