@@ -9,7 +9,7 @@ from proplet.sandbox import entry, failures
 from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import COMMAND, Exited, GuestError
 from proplet.sandbox.failures import Memory
-from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
+from proplet.sandbox.frames import NOT_COMPILED, Answer, Job, Limits
 from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled
 from proplet.sandbox.preview1 import linking
 
@@ -33,14 +33,9 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
             text = guest.run()
     except NotCompiled:
         return Answer(error="the compiled module is not there", code=NOT_COMPILED)
-    except GuestError as error:
-        failure = error
-    except Exited as ended:
-        failure = _exited(ended.status, guest)
-    except wasmtime.ExitTrap as ended:
-        failure = _exited(ended.code, guest)
-    except (wasmtime.Trap, wasmtime.WasmtimeError, MemoryError) as error:
-        failure = failures.failed(error, job.limits, guest.memory() if guest else None)
+    except (GuestError, Exited, wasmtime.Trap, wasmtime.WasmtimeError, MemoryError) as ended:
+        failure = _failure(ended, job.limits, guest.memory() if guest else None)
+        _let_go(ended)
     used = guest.used() if guest else {}
     if failure is None:
         return Answer(text=text, used=used)
@@ -49,10 +44,23 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     return Answer(error=failure.sentence, code=failure.code, reusable=failure.reusable, used=used)
 
 
-def _exited(status: int, guest: Guest | None) -> GuestError | None:
-    if status == 0 or guest is None:
-        return None
-    return failures.exited(status, guest.limits, guest.memory())
+def _failure(ended: Exception, limits: Limits, memory: Memory | None) -> GuestError | None:
+    """None for an exit with status 0."""
+    if isinstance(ended, GuestError):
+        return ended
+    if isinstance(ended, Exited | wasmtime.ExitTrap):
+        status = ended.status if isinstance(ended, Exited) else ended.code
+        return failures.exited(status, limits, memory) if status else None
+    return failures.failed(ended, limits, memory)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Of the frames that an exception has passed: wasmtime's Python keeps it in one of them, and so both, and the guest's
+    memory with them, until the garbage is collected. The next guest may need that memory.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _check_entry(job: Job, loaded: Loaded) -> None:

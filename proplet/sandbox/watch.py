@@ -49,7 +49,7 @@ class Run:
         return time.process_time() - self._cpu_before
 
     def used(self) -> dict[str, float]:
-        return {"wall_s": self.wall_s(), "cpu_s": self.cpu_s(), "log_bytes": self.logged}
+        return {"wall_s": round(self.wall_s(), 6), "cpu_s": round(self.cpu_s(), 6), "log_bytes": self.logged}
 
 
 def check_time(limits: Limits, wall_s: float, cpu_s: float) -> None:
