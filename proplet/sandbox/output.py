@@ -14,6 +14,9 @@ from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import Job, Limits
 
 
+STDERR = 2
+
+
 @dataclass(frozen=True)
 class Output:
     """``size`` in bytes of stdout and of ``/out`` on disk; ``entries`` are the files and directories of ``/out``."""
@@ -60,13 +63,14 @@ def measured(job: Job, *, held: bool = False) -> Output:
 
 
 def _nameless(device: int) -> Output:
-    """Of the open files on ``device`` those that were removed."""
+    """Of the open files on ``device`` those that were removed, but for what the process itself began with."""
     found: dict[int, int] = {}
     with os.scandir("/proc/self/fd") as listed:
         for entry in listed:
+            number = int(entry.name)
             with contextlib.suppress(OSError):  # closed meanwhile
-                status = os.fstat(int(entry.name))
-                if status.st_dev == device and stat.S_ISREG(status.st_mode) and not status.st_nlink:
+                status = os.fstat(number)
+                if number > STDERR and status.st_dev == device and stat.S_ISREG(status.st_mode) and not status.st_nlink:
                     found[status.st_ino] = max(status.st_blocks * 512, tree.SMALLEST_FILE)
     return Output(sum(found.values()), len(found))
 
