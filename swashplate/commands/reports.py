@@ -13,7 +13,6 @@ LAST_LINES = 10
 OF_CODE = {
     "memory_limit": ("memory_bytes",),
     "deadline": ("wall_s",),
-    "timeout": ("wall_s",),
     "cpu_limit": ("cpu_s",),
     "table_limit": ("table_elements",),
     "output_limit": ("output_bytes", "output_files"),
@@ -23,12 +22,12 @@ OF_CODE = {
 """What a run that failed with such a code had used up."""
 
 
-def in_brackets(code: str, report: Report | None) -> str:
-    """The code with its numbers: `` [memory_limit: used 512 MiB of 512 MiB]``; empty without a code."""
-    if not code:
-        return ""
+def reason(error: str, code: str, report: Report | None) -> str:
+    """The error with its code and numbers: ``: out of memory [memory_limit: used 512 MiB of 512 MiB]``."""
     spent = [] if report is None else [_spent(report, field) for field in OF_CODE.get(code, ())]
-    return f" [{': used '.join(filter(None, (code, ', '.join(filter(None, spent)))))}]"
+    numbers = ", ".join(filter(None, spent))
+    brackets = f"{code}: used {numbers}" if numbers else "" if code in error else code
+    return (f": {error}" if error else "") + (f" [{brackets}]" if brackets else "")
 
 
 def _spent(report: Report, field: str) -> str:

@@ -26,11 +26,12 @@ REPORT = Report(
     ],
 )
 def test_a_limit_is_told_with_what_was_used_of_it(code, said):
-    assert reports.in_brackets(code, REPORT) == said
+    assert reports.reason("over", code, REPORT) == f": over{said}"
 
 
 def test_a_run_without_a_report_is_told_by_its_code():
-    assert reports.in_brackets("memory_limit", None) == " [memory_limit]"
+    assert reports.reason("", "memory_limit", None) == " [memory_limit]"
+    assert reports.reason("p1 denied: no_slot", "no_slot", None) == ": p1 denied: no_slot"
 
 
 def test_the_last_lines_of_stderr_are_told_below(capsys):
