@@ -6,7 +6,7 @@ Every change goes to the disk first, in one transaction, under the round's own l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from coordinator.states import (
 from coordinator.store import RoundStore
 from coordinator.views import experiment_answer
 from swashplate import logging
-from swashplate.errors import ConflictError
+from swashplate.errors import ConflictError, UnavailableError
 from swashplate.service import Tasks
 
 log = logging.get("rounds")
@@ -43,6 +43,22 @@ class News:
     wasm_digest: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """An update that is not on the disk yet, and what its sender will be told."""
+
+    received: ReceivedUpdate
+    outcome: asyncio.Future[str]
+
+    def settle(self, outcome: str | Exception) -> None:
+        if self.outcome.done():
+            return
+        if isinstance(outcome, Exception):
+            self.outcome.set_exception(outcome)
+        else:
+            self.outcome.set_result(outcome)
+
+
 class LiveRound:
     """One round and its waiters; ``over`` is set once its end is on the disk."""
 
@@ -50,6 +66,7 @@ class LiveRound:
         self.round = round_
         self.participants = dict(participants)
         self.keys = dict(keys)
+        self.arrived: list[Arrived] = []
         self.lock = asyncio.Lock()
         self.over = asyncio.Event()
         self.timer: asyncio.TimerHandle | None = None
@@ -95,23 +112,56 @@ class LiveRounds:
 
     async def accept(self, live: LiveRound, received: ReceivedUpdate) -> str:
         """``accepted``, ``duplicate`` or ``ignored`` (the round closed meanwhile); raises ``ConflictError``."""
+        arrived = Arrived(received, asyncio.get_running_loop().create_future())
+        live.arrived.append(arrived)
         async with live.lock:
-            known = live.keys.get(received.proplet_id)
-            if known == received.key:
-                return "duplicate"
-            if not live.open:
-                return "ignored"
-            if known is not None:
-                raise ConflictError(
-                    f"{received.proplet_id} already sent another update for round {live.round.id}",
-                    code="update_conflict",
-                    hint="the first update counts; a participant sends one per round",
-                )
-            participant = live.participants[received.proplet_id]
-            state = participant_after(participant.state, ParticipantEvent.UPDATED)
-            changed = replace(participant, state=state, ended_at=received.received_at, code="", error="")
-            await self._commit(live, self._decided(live, [changed]), [changed], received)
-            return "accepted"
+            while not arrived.outcome.done():
+                await self._take_in(live)
+        return await arrived.outcome
+
+    async def _take_in(self, live: LiveRound) -> None:
+        """The updates that have arrived, one of each participant, with one write: those of a round come together."""
+        round_, waiting, live.arrived = live.round, live.arrived, []
+        taken: dict[str, Arrived] = {}
+        changed: list[Participant] = []
+        for each in waiting:
+            proplet_id = each.received.proplet_id
+            if proplet_id in taken or round_.state is not live.round.state:
+                live.arrived.append(each)  # what it is told depends on this write
+            elif (refusal := self._refusal(live, each.received)) is not None:
+                each.settle(refusal)
+            else:
+                participant = live.participants[proplet_id]
+                state = participant_after(participant.state, ParticipantEvent.UPDATED)
+                ended_at = each.received.received_at
+                changed.append(replace(participant, state=state, ended_at=ended_at, code="", error=""))
+                taken[proplet_id] = each
+                round_ = self._decided(live, changed)
+        outcome: str | Exception = UnavailableError("the coordinator is stopping")
+        try:
+            await self._commit(live, round_, changed, [each.received for each in taken.values()])
+            outcome = "accepted"
+        except Exception as error:  # noqa: BLE001  # it belongs to those whose updates these are
+            outcome = error
+        finally:
+            for each in taken.values():
+                each.settle(outcome)
+
+    @staticmethod
+    def _refusal(live: LiveRound, received: ReceivedUpdate) -> str | Exception | None:
+        """What its sender is told when this update does not count."""
+        known = live.keys.get(received.proplet_id)
+        if known == received.key:
+            return "duplicate"
+        if not live.open:
+            return "ignored"
+        if known is None:
+            return None
+        return ConflictError(
+            f"{received.proplet_id} already sent another update for round {live.round.id}",
+            code="update_conflict",
+            hint="the first update counts; a participant sends one per round",
+        )
 
     async def hear(self, live: LiveRound, news: Iterable[News], *, first: bool = False) -> Round:
         """Take in what the manager said; said again, or after the round's end, it changes nothing.
@@ -198,23 +248,23 @@ class LiveRounds:
         live: LiveRound,
         round_: Round,
         changed: list[Participant] | None = None,
-        received: ReceivedUpdate | None = None,
+        received: Sequence[ReceivedUpdate] = (),
     ) -> None:
         before, changed = live.round, changed or []
-        if round_ == before and not changed and received is None:
+        if round_ == before and not changed and not received:
             return
         await self._store.save(
             before.id, round_=None if round_ == before else round_, participants=changed, received=received
         )
         live.round = round_
         live.participants.update({p.proplet_id: p for p in changed})
-        if received is not None:
-            live.keys[received.proplet_id] = received.key
+        for each in received:
+            live.keys[each.proplet_id] = each.key
             log.info(
                 "Received update",
                 round_id=round_.id,
-                proplet_id=received.proplet_id,
-                num_samples=received.key.num_samples,
+                proplet_id=each.proplet_id,
+                num_samples=each.key.num_samples,
                 total_updates=len(live.keys),
                 k_of_n=round_.k_of_n,
             )

@@ -24,6 +24,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    bindparam,
     func,
     insert,
     select,
@@ -64,6 +65,16 @@ _uses = Table(
     PrimaryKeyConstraint("line", "version", "round_id"),
     ForeignKeyConstraint(["line", "version"], ["models.line", "models.version"]),
 )
+
+# Built once: SQLAlchemy then finds their compiled form by identity.
+_AT = _models.c.line == bindparam("of_line"), _models.c.version == bindparam("of_version")
+_FIND, _ADD, _REPLACE = select(_models).where(*_AT), insert(_models), update(_models).where(*_AT)
+_FIND_ROUND = select(_models).where(_models.c.line == bindparam("of_line"), _models.c.round_id == bindparam("of_round"))
+_LAST = select(func.max(_models.c.version)).where(_models.c.line == bindparam("of_line"))
+_USERS = select(_uses.c.round_id).where(
+    _uses.c.line == bindparam("of_line"), _uses.c.version == bindparam("of_version")
+)
+_USER, _USER_NAMED, _ADD_USER = _USERS.limit(1), _USERS.where(_uses.c.round_id == bindparam("of_round")), insert(_uses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +152,8 @@ class ModelStore:
                 self._insert(connection, ref, body)
             elif found.digest != digest:
                 self._require_replaceable(connection, ref)
-                connection.execute(
-                    update(_models).where(*_at(ref)).values(digest=digest, body=_inline(body), created_at=self._clock())
-                )
+                replaced = {"digest": digest, "body": _inline(body), "created_at": self._clock()}
+                connection.execute(_REPLACE, {**_at(ref), **replaced})
 
         await self._database.run(put)
 
@@ -174,9 +184,8 @@ class ModelStore:
                     code="base_replaced",
                     hint="start another round from the new model",
                 )
-            key = {"line": ref.line, "version": ref.version, "round_id": round_id}
-            if connection.execute(select(_uses).filter_by(**key)).first() is None:
-                connection.execute(insert(_uses).values(**key))
+            if connection.execute(_USER_NAMED, {**_at(ref), "of_round": round_id}).first() is None:
+                connection.execute(_ADD_USER, {"line": ref.line, "version": ref.version, "round_id": round_id})
 
         await self._database.run(note)
 
@@ -191,7 +200,7 @@ class ModelStore:
         digest = await self._keep(body)
 
         def add(connection: Connection) -> StoredModel | Row[Any]:
-            known = connection.execute(select(_models).filter_by(line=line, round_id=round_id)).first()
+            known = connection.execute(_FIND_ROUND, {"of_line": line, "of_round": round_id}).first()
             if known is not None:
                 return known
             last = self._last(connection, line)
@@ -243,17 +252,16 @@ class ModelStore:
             "round_id": round_id,
             "details": json.dumps(model.details),
         }
-        connection.execute(insert(_models).values(**values))
+        connection.execute(_ADD, values)
         return model
 
     @staticmethod
     def _find(connection: Connection, ref: ModelRef) -> Row[Any] | None:
-        return (connection.execute(select(_models).where(*_at(ref)))).first()
+        return connection.execute(_FIND, _at(ref)).first()
 
     @staticmethod
     def _last(connection: Connection, line: str) -> int | None:
-        highest = select(func.max(_models.c.version)).where(_models.c.line == line)
-        version: int | None = connection.execute(highest).scalar()
+        version: int | None = connection.execute(_LAST, {"of_line": line}).scalar()
         return version
 
     def _require_next(self, connection: Connection, ref: ModelRef) -> None:
@@ -269,8 +277,7 @@ class ModelStore:
     @staticmethod
     def _user(connection: Connection, ref: ModelRef) -> str | None:
         """A round that starts from it, if any does."""
-        wanted = select(_uses.c.round_id).filter_by(line=ref.line, version=ref.version).limit(1)
-        round_id: str | None = connection.execute(wanted).scalar()
+        round_id: str | None = connection.execute(_USER, _at(ref)).scalar()
         return round_id
 
     def _require_replaceable(self, connection: Connection, ref: ModelRef) -> None:
@@ -289,8 +296,8 @@ class ModelStore:
             )
 
 
-def _at(ref: ModelRef) -> tuple[Any, Any]:
-    return _models.c.line == ref.line, _models.c.version == ref.version
+def _at(ref: ModelRef) -> dict[str, Any]:
+    return {"of_line": ref.line, "of_version": ref.version}
 
 
 def _inline(body: bytes) -> bytes | None:

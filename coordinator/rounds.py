@@ -157,15 +157,15 @@ class Rounds:
 
     async def status(self, round_id: str, *, wait: float = 0) -> RoundStatus:
         """How a round stands; waits up to ``wait`` seconds for its end. Raises ``NotFoundError``."""
+        live = self._live.find(round_id)
         if wait:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     async with self._turn(round_id):  # one that is being configured is on the disk before it is live
-                        live = self._live.find(round_id)
+                        live = self._live.find(round_id) or live
                     if live is not None:
                         await live.over.wait()
-        live = self._live.find(round_id)
-        if live is not None:
+        if live is not None:  # it is what is on the disk, also once it is over
             return views.status(live.round, len(live.keys))
         round_, _ = await self._find(round_id)
         return views.status(round_, len(await self._store.update_keys(round_id)))

@@ -98,6 +98,14 @@ Result = TypeVar("Result")
 # Built once: SQLAlchemy then finds their compiled form by identity.
 _ADD_ROUND, _ADD_PARTICIPANT, _ADD_UPDATE = insert(_rounds), insert(_participants), insert(_updates)
 _SAVE_ROUND = update(_rounds).where(_rounds.c.round_id == bindparam("of_round"))
+_FIND_ROUND = select(_rounds).where(_rounds.c.round_id == bindparam("of_round"))
+_FIND_PARTICIPANTS = (
+    select(_participants).where(_participants.c.round_id == bindparam("of_round")).order_by(_participants.c.position)
+)
+_FIND_UPDATES = select(_updates).where(_updates.c.round_id == bindparam("of_round"))
+_FIND_UPDATE_KEYS = select(_updates.c.proplet_id, _updates.c.digest, _updates.c.num_samples).where(
+    _updates.c.round_id == bindparam("of_round")
+)
 _SAVE_PARTICIPANT = update(_participants).where(
     _participants.c.round_id == bindparam("of_round"), _participants.c.proplet_id == bindparam("of_proplet")
 )
@@ -138,10 +146,10 @@ class RoundStore:
         *,
         round_: Round | None = None,
         participants: Iterable[Participant] = (),
-        received: ReceivedUpdate | None = None,
+        received: Iterable[ReceivedUpdate] = (),
     ) -> None:
-        """What changed of a round, of its participants, and a new update: all of it or nothing."""
-        values = {} if received is None else await self._update_values(round_id, received)
+        """What changed of a round, of its participants, and new updates: all of it or nothing."""
+        values = [await self._update_values(round_id, each) for each in received]
         changed = [
             {"of_round": round_id, "of_proplet": p.proplet_id, **_participant_values(p, identity=False)}
             for p in participants
@@ -160,7 +168,7 @@ class RoundStore:
 
     async def find(self, round_id: str) -> tuple[Round, dict[str, Participant]] | None:
         def find(connection: Connection) -> tuple[Round, dict[str, Participant]] | None:
-            row = connection.execute(select(_rounds).where(_rounds.c.round_id == round_id)).first()
+            row = connection.execute(_FIND_ROUND, {"of_round": round_id}).first()
             return None if row is None else (_round(row), self._participants_of(connection, round_id))
 
         return await self._database.run(find)
@@ -207,16 +215,14 @@ class RoundStore:
         return None if row is None else _round(row)
 
     async def update_keys(self, round_id: str) -> dict[str, UpdateKey]:
-        wanted = select(_updates.c.proplet_id, _updates.c.digest, _updates.c.num_samples).where(
-            _updates.c.round_id == round_id
-        )
-        rows = await self._database.run(lambda connection: connection.execute(wanted).all())
+        of = {"of_round": round_id}
+        rows = await self._database.run(lambda connection: connection.execute(_FIND_UPDATE_KEYS, of).all())
         return {row.proplet_id: UpdateKey(row.digest, row.num_samples) for row in rows}
 
     async def updates(self, round_id: str) -> list[ReceivedUpdate]:
         """In the order of participant ids, with their bodies."""
-        wanted = select(_updates).where(_updates.c.round_id == round_id)
-        rows = await self._database.run(lambda connection: connection.execute(wanted).all())
+        of = {"of_round": round_id}
+        rows = await self._database.run(lambda connection: connection.execute(_FIND_UPDATES, of).all())
         return [
             ReceivedUpdate(
                 proplet_id=row.proplet_id,
@@ -255,8 +261,8 @@ class RoundStore:
 
     @staticmethod
     def _participants_of(connection: Connection, round_id: str) -> dict[str, Participant]:
-        wanted = select(_participants).where(_participants.c.round_id == round_id).order_by(_participants.c.position)
-        return {row.proplet_id: _participant(row) for row in connection.execute(wanted)}
+        rows = connection.execute(_FIND_PARTICIPANTS, {"of_round": round_id})
+        return {row.proplet_id: _participant(row) for row in rows}
 
 
 async def _on_disk(work: Callable[..., Result], *args: Any) -> Result:

@@ -68,6 +68,9 @@ class PropletSettings(MqttSettings, HttpSettings):
     cache_bytes: Bytes = setting(
         GIB, "PROPLET_CACHE_BYTES", help="Binaries kept; above it the one used longest ago is dropped."
     )
+    module_cache_bytes: Bytes = setting(
+        GIB, "PROPLET_MODULE_CACHE_BYTES", help="Compiled binaries kept; above it the one used longest ago is dropped."
+    )
     input_cache_bytes: Bytes = setting(
         64 * MIB, "PROPLET_INPUT_CACHE_BYTES", help="Models and datasets kept between tasks."
     )
@@ -109,6 +112,10 @@ class PropletSettings(MqttSettings, HttpSettings):
     log_limit: Bytes = setting(
         MIB, "PROPLET_LOG_LIMIT", help="Bytes of a task's stderr that are kept, of each ten minutes."
     )
+
+    compile_cpu: Seconds = setting(60.0, "PROPLET_COMPILE_CPU", help="Processor time that compiling a binary may take.")
+    compile_memory: Bytes = setting(2 * GIB, "PROPLET_COMPILE_MEMORY", help="Bytes of memory that it may take.")
+    compile_wall: Seconds = setting(120.0, "PROPLET_COMPILE_WALL", help="Time that it may take.")
 
     heartbeat: Seconds = setting(
         10.0, "PROPLET_LIVELINESS_INTERVAL", help="Time between reports until the manager announces its own."

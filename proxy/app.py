@@ -120,7 +120,7 @@ class Proxy:
             size=binary.size,
             media_type=binary.media_type,
         )
-        await self._bus.publish(self._topics.resolve_reply, resolved.encode())
+        await self._bus.publish(self._topics.resolve_reply, resolved.encode(), qos=0)  # who misses it asks again
         await self._fetch_ahead(request.image, binary)
 
     async def _resolve(self, image: str) -> Binary:

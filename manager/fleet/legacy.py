@@ -68,7 +68,7 @@ class SharedTopics:
         self._ledger = ledger
         self._proplets = proplets
 
-    async def start(self, task: Task, attempt: Attempt) -> None:
+    async def start(self, task: Task, attempt: Attempt, *, again: bool) -> None:
         assert attempt.proplet_id is not None
         parents = await self._parents_of(task)
         message = LegacyStart(

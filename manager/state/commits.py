@@ -26,9 +26,10 @@ from swashplate.service import Tasks
 log = logging.get("ledger")
 
 AGAIN_S, AGAIN_MOST_S = 0.2, 5.0
-GATHER_S, CROWD = 0.004, 2
-"""A commit costs as much as writing a dozen records. So after a batch of more than ``CROWD`` of them (a task and its attempt
-belong together) the next one is held open so long: whoever comes alone waits for nobody."""
+GATHER_S, CROWD, STREAK = 0.004, 2, 4
+"""A commit costs as much as writing a dozen records. So once ``STREAK`` batches of more than ``CROWD`` of them (a task and its
+attempt belong together) have followed each other without a pause, each further one is held open so long. Whoever comes
+alone waits for nobody, and neither do the few that belong to one round or one workflow."""
 ANSWER_S = 10.0
 """How long somebody who waits for an answer is kept waiting for the disk."""
 
@@ -140,16 +141,18 @@ class Commits:
             await waiting
 
     async def _write_batches(self) -> None:
-        crowded = False
+        streak = 0
         while True:
+            if not self._wanted.is_set():
+                streak = 0
             await self._wanted.wait()
-            if crowded:
+            if streak >= STREAK:
                 await asyncio.sleep(GATHER_S)
             self._wanted.clear()
             batch, self._open = self._open, None
             assert batch is not None
             self._writing = batch
-            crowded = len(batch.records) > CROWD
+            streak = streak + 1 if len(batch.records) > CROWD else 0
             refused = await self._write(batch.records)
             self._writing = None
             if refused:
@@ -191,9 +194,16 @@ class Commits:
             if len(part) > 1:
                 parts += [part[len(part) // 2 :], part[: len(part) // 2]]  # the first is tried first
             else:
-                examine = partial(refusals.examined, records=part[0], reason=reason)
-                found.append(await self._patiently(examine, len(records)))
+                found.append(await self._examined(part[0], reason))
         return found
+
+    async def _examined(self, records: Records, reason: str) -> Refusal:
+        try:
+            return await self._patiently(partial(refusals.examined, records=records, reason=reason), len(records))
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            return refusals.blamed(records, reason_of(error))
 
     async def _refused(self, records: Records) -> str | None:
         """Why the database will never take these together; None when it has."""

@@ -76,8 +76,17 @@ def examined(db: Connection, records: Records, reason: str) -> Refusal:
     with db.begin_nested() as tried:
         found = [fault for fault in (_tried(db, key, record) for key, record in records.items()) if fault is not None]
         tried.rollback()
-    faults = found or [Fault(key, record, reason, _before(db, key)) for key, record in records.items()]
-    new = _are_new(db, records)
+    if not found:
+        return blamed(records, reason)
+    return _refusal(records, found, new=_are_new(db, records))
+
+
+def blamed(records: Records, reason: str) -> Refusal:
+    """When not even that can be found out which of them it is: all."""
+    return _refusal(records, [Fault(key, record, reason) for key, record in records.items()], new=False)
+
+
+def _refusal(records: Records, faults: Sequence[Fault], *, new: bool) -> Refusal:
     gone = records if new else {fault.key: fault.record for fault in faults}
     return Refusal(records, faults, new, frozenset(map(_id_of, gone.items())))
 

@@ -34,8 +34,8 @@ class Dialect(Protocol):
     confirms: bool
     """Does such a proplet say that it has accepted a start, and that it has stopped? And tell a call from its repetition?"""
 
-    async def start(self, task: Task, attempt: Attempt) -> None:
-        """Raises ``BusError`` when it may be tried again; any other ``SwashplateError`` is the end of the attempt."""
+    async def start(self, task: Task, attempt: Attempt, *, again: bool) -> None:
+        """``again``: an earlier one was not answered. Raises ``BusError`` when it may be tried again; any other ``SwashplateError`` is the end of the attempt."""
 
     async def stop(self, attempt: Attempt) -> None: ...
 
@@ -57,11 +57,12 @@ class OwnTopics:
         self._topics = names
         self._parents = parents
 
-    async def start(self, task: Task, attempt: Attempt) -> None:
+    async def start(self, task: Task, attempt: Attempt, *, again: bool) -> None:
         message = start_message(task, attempt, self._clock(), await self._parents(task))
         assert attempt.proplet_id is not None
-        # Its own answer confirms it, not the broker's; without one it is sent again.
-        self._bus.post(self._topics.to_proplet(attempt.proplet_id, "start"), message.encode())
+        # Its own answer confirms it, not the broker's; without one it is sent again, and then the broker has to keep it.
+        topic = self._topics.to_proplet(attempt.proplet_id, "start")
+        self._bus.post(topic, message.encode(), qos=1 if again else 0)
 
     async def stop(self, attempt: Attempt) -> None:
         assert attempt.proplet_id is not None

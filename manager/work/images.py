@@ -83,6 +83,9 @@ class Images:
         self._asked[request.request_id] = answered
         try:
             async with asyncio.timeout(self._timeout):
+                if self._bus.connected:  # the answer is what confirms it, not the broker
+                    self._bus.post(self._topics.resolve_request, request.encode(), qos=0)
+                    await asyncio.wait([answered], timeout=ASK_AGAIN_S)
                 while not answered.done():
                     await self._bus.publish(self._topics.resolve_request, request.encode())
                     await asyncio.wait([answered], timeout=ASK_AGAIN_S)

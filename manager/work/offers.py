@@ -28,8 +28,8 @@ class Offers:
         self._ledger = ledger
         self._dialect_of = dialect_of
         self._timers: dict[AttemptKey, asyncio.TimerHandle] = {}
-        self._due: list[AttemptKey] = []
-        """What is to go out in this turn of the loop."""
+        self._due: list[tuple[AttemptKey, bool]] = []
+        """What is to go out in this turn of the loop, and whether it went out before."""
         self._work = Tasks(log)
         self.on_taken: Callable[[str, AttemptKey], Any] = lambda _proplet, _key: None
         """Called when the start is with a proplet that will not say so itself."""
@@ -47,13 +47,13 @@ class Offers:
     def begin(self, key: AttemptKey, *, wait: float | None = None) -> None:
         """Send the start of an offered attempt now, and again after ``wait`` seconds, doubling."""
         self.settle(key)
-        wait = AGAIN_S if wait is None else wait
+        again, wait = wait is not None, wait or AGAIN_S
         self._timers[key] = asyncio.get_running_loop().call_later(wait, self._again, key, wait)
         if not self._bus.connected:
             return  # everything goes out once it is; the queue of a bus would bring it late, twice
         if not self._due:
             self._work.start(self._send_due(), "starts")
-        self._due.append(key)
+        self._due.append((key, again))
 
     def settle(self, key: AttemptKey) -> None:
         """It was answered, or is not wanted any more."""
@@ -77,11 +77,11 @@ class Offers:
 
     async def _send_due(self) -> None:
         due, self._due = self._due, []
-        for key in due:
+        for key, again in due:
             if self._waits(key):
-                self._work.start(self._send(key), f"start {key.task_id}")
+                self._work.start(self._send(key, again=again), f"start {key.task_id}")
             else:
-                await self._send(key)
+                await self._send(key, again=again)
 
     def _waits(self, key: AttemptKey) -> bool:
         """Does sending it take a while: for what it needs of others, or for the broker?"""
@@ -90,14 +90,14 @@ class Offers:
             return False
         return bool(task.spec.depends_on) or not self._dialect_of(attempt.proplet_id).confirms
 
-    async def _send(self, key: AttemptKey) -> None:
+    async def _send(self, key: AttemptKey, *, again: bool) -> None:
         task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
         if task is None or attempt is None or attempt.proplet_id is None or attempt.state.ended:
             self.settle(key)
             return
         dialect = self._dialect_of(attempt.proplet_id)
         try:
-            await dialect.start(task, attempt)
+            await dialect.start(task, attempt, again=again)
         except (BusError, UnavailableError) as error:
             if error.status != UnavailableError.status:
                 self.on_impossible(key, error)

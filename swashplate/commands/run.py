@@ -43,7 +43,12 @@ def run(
     stop_on_interrupt: Annotated[
         bool, typer.Option("--stop-on-interrupt", help="Ctrl-C stops the task; otherwise it goes on without us.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not tell on stderr how it stands.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Do not tell on stderr how it stands; only, once, why it waits when that lasts."
+        ),
+    ] = False,
     manager: ManagerUrl = "",
     as_json: AsJson = False,
     fields: dict[str, Any],

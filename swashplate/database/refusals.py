@@ -7,8 +7,9 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 _LASTING_STATES = ("22", "23", "54")
 """PostgreSQL's classes of errors: data, constraints, and what is larger than it can ever take."""
-_OF_THE_WORK = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
-"""What a driver, or the work itself, raises for a value that it can make nothing of; the same value, the same error."""
+_OF_A_DRIVER = (OverflowError, UnicodeError)
+"""What drivers raise for a value that they can make nothing of. Other errors of Python are mistakes of ours: those concern
+whatever is written, so that giving up what meets them would be the greater loss."""
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -17,8 +18,8 @@ def is_refusal(error: BaseException) -> bool:
         state = str(getattr(error.orig, "sqlstate", None) or "")
         return isinstance(error, IntegrityError | DataError) or state.startswith(_LASTING_STATES)
     if isinstance(error, StatementError):
-        return isinstance(error.orig, _OF_THE_WORK)
-    return isinstance(error, _OF_THE_WORK)
+        return isinstance(error.orig, _OF_A_DRIVER)
+    return isinstance(error, _OF_A_DRIVER)
 
 
 def reason_of(error: BaseException) -> str:

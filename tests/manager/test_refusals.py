@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import uuid
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -231,3 +232,11 @@ async def test_a_call_whose_result_cannot_be_stored_fails(world_of_either):
         again = asyncio.create_task(world.call("POST", f"{path}/invoke", {"inputs": ["1"]}))
         await p1.invoke_result(await p1.invoked(), "2")
         assert (await again)[1]["results"] == "2"
+
+
+async def test_what_cannot_even_be_looked_up_is_given_up(ledger):
+    good, bad = task(), replace(task(), id=SPLIT)
+    ledger.put(bad, good)
+    answers = await said([ledger.confirmed(bad), ledger.confirmed(good)])
+    assert isinstance(answers[0], NotStorableError)
+    assert answers[1] is good
