@@ -86,6 +86,8 @@ class Worker:
         self._connection = connection
         self.runs = 0
         """How many guests it has run."""
+        self.digest = ""
+        """The binary that it ran."""
 
     @classmethod
     async def start(cls, zygote: Zygote, kind: Kind) -> Self:

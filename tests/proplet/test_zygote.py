@@ -169,6 +169,18 @@ async def test_isolation_is_a_process_of_its_own(tmp_path):
             assert await asyncio.to_thread(all_ended, SOON)
 
 
+async def test_no_process_runs_two_binaries(tmp_path):
+    async with standing(tmp_path) as guests:
+        ran = {}
+        for text in ("a", "b", "a", "c", "c"):
+            before = set(guests.pool.processes())
+            assert await guests.printed(prints(text)) == text.encode()
+            ran.setdefault(text, []).append(before & set(guests.pool.processes()))
+        assert ran["c"][1], "the same binary again has the same process"
+        assert len(guests.pool.processes()) <= 2
+        assert {worker.digest for worker in guests.pool._all if worker.runs} == {guests.job(prints("c")).digest}
+
+
 async def test_a_bomb_is_stopped_once_and_remembered(tmp_path):
     async with standing(tmp_path, bounds=Bounds(cpu_s=1)) as guests:
         bomb = guests.job(BOMB)
