@@ -15,8 +15,8 @@ OF_CODE = {
     "deadline": ("wall_s",),
     "cpu_limit": ("cpu_s",),
     "table_limit": ("table_elements",),
-    "output_limit": ("output_bytes", "output_files"),
-    "log_limit": ("log_bytes",),
+    "output_limit": ("output_bytes",),
+    "file_limit": ("output_files",),
     "fuel_exhausted": ("fuel",),
 }
 """What a run that failed with such a code had used up."""

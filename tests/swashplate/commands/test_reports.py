@@ -18,7 +18,7 @@ REPORT = Report(
     [
         ("memory_limit", " [memory_limit: used 512 MiB of 512 MiB]"),
         ("deadline", " [deadline: used 2.01 s of 2 s]"),
-        ("output_limit", " [output_limit: used 10001 of 10000]"),
+        ("file_limit", " [file_limit: used 10001 of 10000]"),
         ("fuel_exhausted", " [fuel_exhausted: used 7]"),
         ("cpu_limit", " [cpu_limit]"),
         ("trap:unreachable", " [trap:unreachable]"),
