@@ -47,9 +47,7 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use at most: bytes, seconds, and how many. ``wall_s`` counts from the guest's first instruction,
-    ``cpu_s`` is processor time; of both and of ``fuel`` 0 is no limit.
-    """
+    """What one run may use at most: bytes, seconds, and how many. Of ``wall_s``, ``cpu_s`` and ``fuel`` 0 is no limit."""
 
     memory: int
     output: int

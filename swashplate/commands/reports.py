@@ -9,7 +9,7 @@ from swashplate.commands import output
 if TYPE_CHECKING:
     from swashplate.client import Report
 
-LAST_LINES = 10
+LAST_LINES, LONGEST = 10, 300
 OF_CODE = {
     "memory_limit": ("memory_bytes",),
     "deadline": ("wall_s",),
@@ -44,8 +44,12 @@ def tell_log(report: Report | None) -> None:
     """On stderr, indented: the last lines of what the guest wrote there."""
     if report is None or not report.log_tail.strip():
         return
+    output.note("\n".join(["its stderr ended with:", *(f"  {line}" for line in _last_lines(report))]))
+
+
+def _last_lines(report: Report) -> list[str]:
     lines = report.log_tail.rstrip("\n").splitlines()[-LAST_LINES:]
-    output.note("\n".join(["its stderr ended with:", *(f"  {line}" for line in lines)]))
+    return [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in lines]
 
 
 def fields(report: Report | None) -> list[tuple[str, Any]]:
@@ -61,5 +65,5 @@ def fields(report: Report | None) -> list[tuple[str, Any]]:
         ("not granted", ", ".join(report.capabilities.refused)),
         ("inputs", report.inputs_digest),
         ("output", report.output_digest),
-        ("stderr", "\n".join(report.log_tail.rstrip("\n").splitlines()[-LAST_LINES:])),
+        ("stderr", "\n".join(_last_lines(report))),
     ]
