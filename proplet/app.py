@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from proplet.monitoring.monitor import Monitor
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.runner import Runner
 from proplet.runtime.task_folder import TaskFolders, choose_root
+from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.frames import Limits
 from proplet.settings import PropletSettings
 from proplet.site import Site
@@ -75,7 +77,15 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         http = await stack.enter_async_context(HttpClient())
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
         modules = state / "modules"
-        pool = await stack.enter_async_context(WorkerPool(settings.slots, modules, state / "empty"))
+        bounds = Bounds(
+            memory=settings.memory_limit,
+            cpu_s=math.ceil(settings.compile_cpu),
+            data_bytes=settings.compile_memory,
+            cache_bytes=settings.module_cache_bytes,
+        )
+        pool = await stack.enter_async_context(
+            WorkerPool(settings.slots, modules, state / "empty", folders.root, bounds, settings.compile_wall)
+        )
         binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
@@ -93,7 +103,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         stack.callback(progress.close)
         if settings.monitoring:
             every = settings.metrics_interval
-            monitor = Monitor(bus, topics, proplet_id, settings.namespace, every, pool.processes, attempts.start_of)
+            monitor = Monitor(bus, topics, proplet_id, settings.namespace, every, pool.every_process, attempts.start_of)
             progress.on_stay = monitor.follow
             monitor.open()
             stack.push_async_callback(monitor.close)

@@ -64,6 +64,9 @@ class PropletSettings(MqttSettings, HttpSettings):
     cache_bytes: Bytes = setting(
         GIB, "PROPLET_CACHE_BYTES", help="Binaries kept; above it the one used longest ago is dropped."
     )
+    module_cache_bytes: Bytes = setting(
+        GIB, "PROPLET_MODULE_CACHE_BYTES", help="Compiled binaries kept; above it the one used longest ago is dropped."
+    )
     input_cache_bytes: Bytes = setting(
         64 * MIB, "PROPLET_INPUT_CACHE_BYTES", help="Models and datasets kept between tasks."
     )
@@ -79,6 +82,10 @@ class PropletSettings(MqttSettings, HttpSettings):
     output_files: Annotated[int, Field(ge=1)] = setting(
         10_000, "PROPLET_OUTPUT_FILES", help="How many files and directories a task may make in /out."
     )
+
+    compile_cpu: Seconds = setting(60.0, "PROPLET_COMPILE_CPU", help="Processor time that compiling a binary may take.")
+    compile_memory: Bytes = setting(2 * GIB, "PROPLET_COMPILE_MEMORY", help="Bytes of memory that it may take.")
+    compile_wall: Seconds = setting(120.0, "PROPLET_COMPILE_WALL", help="Time that it may take.")
 
     heartbeat: Seconds = setting(
         10.0, "PROPLET_LIVELINESS_INTERVAL", help="Time between reports until the manager announces its own."

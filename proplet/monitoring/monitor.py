@@ -36,7 +36,7 @@ def profile_of(start: Start) -> MonitoringProfile | None:
 
 
 class Monitor:
-    """``workers`` are the ids of the worker processes, ``start_of`` what an attempt was started with, if it still runs."""
+    """``processes`` are the ids of the zygote and its children, ``start_of`` what an attempt was started with, if it still runs."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Monitor:
         proplet_id: str,
         namespace: str,
         interval_s: float,
-        workers: Callable[[], Iterable[int]],
+        processes: Callable[[], Iterable[int]],
         start_of: Callable[[Ref], Start | None],
         *,
         clock: Callable[[], float] = time.time,
@@ -55,7 +55,7 @@ class Monitor:
         self._proplet_id = proplet_id
         self._namespace = namespace
         self._interval_s = interval_s
-        self._workers = workers
+        self._processes = processes
         self._start_of = start_of
         self._clock = clock
         self._total_memory = memory_bytes()
@@ -79,7 +79,7 @@ class Monitor:
         spent = os.times()
         user, system = spent.user + spent.children_user, spent.system + spent.children_system
         memory = 0
-        for pid in (os.getpid(), *self._workers()):
+        for pid in (os.getpid(), *self._processes()):
             used = usage.of_process(pid)
             if used is not None:
                 memory += used.memory

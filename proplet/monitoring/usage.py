@@ -19,7 +19,9 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one process: seconds of processor time, bytes, and numbers of threads and of open descriptors."""
+    """Of one process: seconds of processor time, its own and of its children that have ended, bytes, and numbers of threads
+    and of open descriptors.
+    """
 
     user_s: float
     system_s: float
@@ -40,7 +42,8 @@ def of_process(pid: int, proc: Path = PROC) -> Usage | None:
     try:
         # The name in parentheses may hold anything; field 14 of proc(5) is the twelfth after it.
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        user, system, threads, pages = int(fields[11]), int(fields[12]), int(fields[17]), int(fields[21])
+        user, system = int(fields[11]) + int(fields[13]), int(fields[12]) + int(fields[14])
+        threads, pages = int(fields[17]), int(fields[21])
     except (OSError, IndexError, ValueError):
         return None
     transferred: dict[str, int] = {}

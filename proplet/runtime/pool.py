@@ -3,141 +3,74 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import socket
-import subprocess
-import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from proplet.sandbox.frames import MESSAGE, STDERR, Answer, Job, packed_message, read
+from proplet.runtime.compilations import Compilations
+from proplet.runtime.worker import OnStderr, Worker
+from proplet.runtime.zygote import Zygote
+from proplet.sandbox.bounds import Bounds
+from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
+from proplet.sandbox.module_folder import ModuleFolder, UnsafeFolderError
 from proplet.work.course import Course
 from swashplate import logging
-from swashplate.errors import SwashplateError, UnavailableError
+from swashplate.errors import ConfigurationError
 from swashplate.service import Tasks
 
 log = logging.get("runtime")
 
-TASKS_PER_WORKER = 10_000
-"""Its memory does not grow over 20,000 runs; a start costs as much as a hundred tasks."""
-READY_S = 60.0
-"""How long a worker may take to start on a busy small machine."""
-
-OnStderr = Callable[[bytes], None]
-
-
-class WorkerDiedError(SwashplateError):
-    """The worker process ended while it ran a task; nothing says that another attempt would fare the same."""
-
-    default_code = "worker_died"
-    default_retryable = True
-
-
-class Worker:
-    """One worker process and the socket to it."""
-
-    def __init__(self, modules: Path, empty: Path) -> None:
-        ours, theirs = socket.socketpair()
-        package_root = str(Path(__file__).resolve().parents[2])
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "proplet.sandbox.worker",
-            str(theirs.fileno()),
-            str(os.getpid()),
-            str(modules),
-        ]
-        with theirs:
-            # From the main thread: PR_SET_PDEATHSIG follows the thread that started the process.
-            self.process = subprocess.Popen(
-                command,
-                env={"PYTHONPATH": package_root},
-                cwd=empty,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        self.tasks = 0
-        self._socket = ours
-
-    async def ready(self) -> None:
-        """Raises ``UnavailableError`` when the process does not come up."""
-        self._socket.setblocking(False)
-        self._reader, self._writer = await asyncio.open_connection(sock=self._socket, limit=1 << 20)
-        try:
-            async with asyncio.timeout(READY_S):
-                await read(self._reader)
-        except (EOFError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"a worker process did not start{self._ending()}", code="worker_died") from error
-
-    async def run(self, job: Job, on_stderr: OnStderr) -> Answer:
-        """Raises ``WorkerDiedError`` when the process ends first."""
-        self.tasks += 1
-        try:
-            self._writer.write(packed_message(job))
-            while True:
-                kind, payload = await read(self._reader)
-                if kind == STDERR:
-                    on_stderr(payload)
-                elif kind == MESSAGE:
-                    return Answer(**json.loads(payload))
-        except (EOFError, OSError) as error:
-            await asyncio.to_thread(self.process.wait)
-            raise WorkerDiedError(f"the worker process ended{self._ending()}") from error
-
-    def _ending(self) -> str:
-        code = self.process.poll()
-        if code is None:
-            return ""
-        return f" with signal {-code}" if code < 0 else f" with status {code}"
-
-    async def kill(self) -> None:
-        """Returns when the process is gone."""
-        self.process.kill()
-        if hasattr(self, "_writer"):
-            self._writer.close()
-        else:
-            self._socket.close()
-        await asyncio.to_thread(self.process.wait)
+RUNS_PER_WORKER = 10_000
+"""Its memory does not grow over 20,000 runs; a new one costs as much as fifty."""
 
 
 class WorkerPool:
-    """``slots`` runs at a time. A worker is warm before anything is asked for, and a further one as soon as all are busy."""
+    """``slots`` runs at a time. A worker is warm before anything is asked for, and a further one as soon as all are busy.
 
-    def __init__(self, slots: int, modules: Path, empty: Path) -> None:
-        for folder in (modules, empty):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for leftover in modules.glob(".incoming-*"):
-            leftover.unlink(missing_ok=True)
-        self._modules = modules
-        self._empty = empty
+    ``modules`` is the folder of compiled modules, ``empty`` the working folder of every process, ``tasks`` that of the
+    running tasks, which is removed when this process is killed. ``bounds`` and ``compile_wall_s`` (seconds) are for one
+    compilation. Raises ``ConfigurationError``.
+    """
+
+    def __init__(
+        self, slots: int, modules: Path, empty: Path, tasks: Path, bounds: Bounds, compile_wall_s: float
+    ) -> None:
+        empty.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            ModuleFolder(modules)
+        except UnsafeFolderError as error:
+            raise ConfigurationError(str(error), hint="set PROPLET_STATE_DIR") from error
         self._slots = slots
         self.slot = asyncio.Semaphore(slots)
         """Entered, in turn, around ``run``."""
+        self._zygote = Zygote(modules, empty, tasks, on_death=self._lose)
+        self._compilations = Compilations(self._zygote, bounds, compile_wall_s)
         self._idle: list[Worker] = []
+        """Those that have run nothing yet come first."""
         self._all: set[Worker] = set()
-        self._spare: asyncio.Task[None] | None = None
+        self._spares: set[asyncio.Task[None]] = set()
         self._background = Tasks(log)
 
     async def __aenter__(self) -> Self:
-        self._prepare()
+        for _ in range(min(self._slots, os.cpu_count() or 1)):
+            self._prepare()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         for worker in self._all:
-            worker.process.kill()
+            worker.kill()
         await self._background.close()
-        for worker in list(self._all):
-            await worker.kill()
+        await self._zygote.close()
         self._all.clear()
 
     def processes(self) -> list[int]:
         """The ids of the worker processes."""
-        return [worker.process.pid for worker in self._all]
+        return [worker.pid for worker in self._all]
+
+    def every_process(self) -> list[int]:
+        """Also those of the zygote and of the compilers."""
+        return self._zygote.processes()
 
     @property
     def full(self) -> bool:
@@ -145,56 +78,77 @@ class WorkerPool:
         return self.slot.locked()
 
     async def run(self, job: Job, on_stderr: OnStderr, course: Course) -> Answer:
-        """Run ``job`` in a worker; call it within a slot. When cancelled, the worker is killed before this returns."""
-        worker = await self._take()
-        course.process = worker.process.pid
+        """Run ``job`` in a worker; call it within a slot. When cancelled, the worker is killed before this returns.
+
+        Raises ``UnavailableError`` and ``WorkerDiedError``.
+        """
+        answer = await self._run(job, on_stderr, course)
+        if answer.code != NOT_COMPILED:
+            return answer
+        course.enter("waiting")
+        compiled = await self._compilations.compiled(job)
+        if compiled.error:
+            return compiled
+        return replace(await self._run(job, on_stderr, course), compiled=compiled.compiled)
+
+    async def _run(self, job: Job, on_stderr: OnStderr, course: Course) -> Answer:
+        worker = await self._take(fresh=job.isolation == "fork")
+        course.process = worker.pid
         course.enter("running")
         spent = True
         try:
-            answer = await worker.run(job, on_stderr)
-            spent = not answer.reusable or worker.tasks >= TASKS_PER_WORKER
+            answer = await worker.ask(job, on_stderr)
+            worker.runs += answer.code != NOT_COMPILED
+            alone = job.isolation == "fork" and worker.runs > 0
+            spent = alone or not answer.reusable or worker.runs >= RUNS_PER_WORKER
             return answer
         finally:
             course.process = None
             if spent:
-                worker.process.kill()
-                self._background.start(self._bury(worker), "bury worker")
+                worker.kill()
+                self._all.discard(worker)
                 self._prepare()
-            else:
+            elif worker.runs:
                 self._idle.append(worker)
+            else:
+                self._idle.insert(0, worker)
 
-    async def _take(self) -> Worker:
-        while self._idle:
-            worker = self._idle.pop()
-            if worker.process.poll() is None:
-                if not self._idle and len(self._all) < self._slots:
-                    self._prepare()  # for whoever comes while this one is busy
-                return worker
-            await self._bury(worker)
-        if self._spare is not None:
-            await asyncio.wait([self._spare])
-            if self._idle:
-                return self._idle.pop()
-        return await self._start()
-
-    async def _start(self) -> Worker:
-        worker = Worker(self._modules, self._empty)
-        self._all.add(worker)
-        try:
-            await worker.ready()
-        except BaseException:
-            await self._bury(worker)
-            raise
+    async def _take(self, *, fresh: bool) -> Worker:
+        worker = self._pick(fresh=fresh)
+        if worker is None and self._spares:
+            await asyncio.wait(self._spares, return_when=asyncio.FIRST_COMPLETED)
+            worker = self._pick(fresh=fresh)
+        if worker is None:
+            worker = await self._start()
+        if not self._idle:
+            self._prepare(beyond=fresh)  # for whoever comes while this one is busy, or is spent
         return worker
 
-    async def _bury(self, worker: Worker) -> None:
-        await worker.kill()
-        self._all.discard(worker)
+    def _pick(self, *, fresh: bool) -> Worker | None:
+        while self._idle and not (fresh and self._idle[0].runs):
+            worker = self._idle.pop(0 if fresh else -1)
+            if not worker.gone:
+                return worker
+            self._all.discard(worker)
+        return None
 
-    def _prepare(self) -> None:
-        """Start one worker ahead of need."""
-        if self._spare is None or self._spare.done():
-            self._spare = self._background.start(self._start_spare(), "start worker")
+    async def _start(self) -> Worker:
+        worker = await Worker.start(self._zygote, "worker")
+        self._all.add(worker)
+        return worker
+
+    def _prepare(self, beyond: int = 0) -> None:
+        """Start one worker ahead of need, if there are not one for each slot and ``beyond``."""
+        if len(self._all) + len(self._spares) < self._slots + beyond:
+            spare = self._background.start(self._start_spare(), "start worker")
+            self._spares.add(spare)
+            spare.add_done_callback(self._spares.discard)
 
     async def _start_spare(self) -> None:
-        self._idle.append(await self._start())
+        self._idle.insert(0, await self._start())
+
+    def _lose(self) -> None:
+        """The zygote and all its children are gone; what they ran fails by itself."""
+        self._all.difference_update(self._idle)
+        self._idle.clear()
+        self._prepare()

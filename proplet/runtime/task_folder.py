@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from proplet.sandbox import tree
+from proplet.sandbox.claim import LOCK, alone_in, held
 from swashplate import logging
 from swashplate.errors import ConfigurationError, SwashplateError, TooLargeError, UnavailableError
 
 log = logging.get("task_folder")
 
-LOCK = ".lock"
 KEPT_CLEAN = 64
 _removing = threading.Lock()
 """The end of a proplet removes the folder around one that a thread still removes; neither may move what the other lists."""
@@ -55,31 +54,6 @@ def choose_root(configured: Path | None, state: Path, proplet_id: str) -> Path:
     return common / f"{proplet_id}-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"
 
 
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Other proplets neither make, sweep nor remove anything of ``folder`` meanwhile."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _held(folder: Path, *, create: bool = False) -> int | None:
-    """The lock that says whose ``folder`` is, None when a living process has it or when it never had one."""
-    try:
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
-
-
 def _removed(folder: Path) -> None:
     """What cannot be removed is left and logged: a proplet starts and stops all the same."""
     try:
@@ -91,9 +65,9 @@ def _removed(folder: Path) -> None:
 
 def sweep(common: Path) -> None:
     """Give back the memory of proplets that were killed and never came back."""
-    with contextlib.suppress(FileNotFoundError), _alone_in(common):
+    with contextlib.suppress(FileNotFoundError), alone_in(common):
         for folder in common.iterdir():
-            handle = _held(folder)
+            handle = held(folder)
             if handle is not None:
                 _removed(folder)
                 os.close(handle)
@@ -140,7 +114,7 @@ class TaskFolders:
 
     def close(self) -> None:
         common = self.root.parent if self.root.parent == _common() else None
-        with contextlib.suppress(FileNotFoundError), _alone_in(self.root.parent):
+        with contextlib.suppress(FileNotFoundError), alone_in(self.root.parent):
             _removed(self.root)
             if common is not None:
                 with contextlib.suppress(OSError):  # other proplets are in it
@@ -159,9 +133,9 @@ class TaskFolders:
             above.mkdir(parents=True, exist_ok=True)
         elif not _only_ours(above):
             raise ConfigurationError(f"{above} belongs to somebody else, or others may enter it")
-        with _alone_in(above):
+        with alone_in(above):
             self.root.mkdir(mode=0o700, exist_ok=True)
-            lock = _held(self.root, create=True)
+            lock = held(self.root, create=True)
             if lock is None:
                 raise ConfigurationError(
                     f"{self.root} is in use by another process, or cannot be written", hint="set PROPLET_TASK_DIR"

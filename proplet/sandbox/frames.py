@@ -5,17 +5,19 @@ Only the standard library is used on this side of the wall: a worker carries not
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 HEADER = struct.Struct(">IB")
 MESSAGE, STDERR = 0, 1
+MOST_BYTES = 4 << 20
+"""Of one frame from a child; one that sends more is out of its mind."""
+NOT_COMPILED = "not_compiled"
 LOGGED_BYTES = 1 << 20
 """Of one run's stderr in ``LOGGED_EVERY_S``; a worker hands over one byte more, so that the agent knows, and drops the rest."""
 LOGGED_EVERY_S = 600.0
@@ -45,7 +47,7 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use at most: bytes, seconds of processor time, and how many. ``fuel`` 0 is not counted."""
+    """What one run may use at most: bytes, seconds, and how many. Of ``wall_s``, ``cpu_s`` and ``fuel`` 0 is no limit."""
 
     memory: int
     output: int
@@ -55,12 +57,14 @@ class Limits:
     stack: int = 512 * 1024
     log: int = LOGGED_BYTES
     fuel: int = 0
+    wall_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Job:
     """One run of a guest, or with ``precompile`` only its preparation. ``folder`` holds ``in/`` and ``out/``; stdout is
-    written to ``stdout`` in it. ``directories`` are (folder here, path for the guest, may it write).
+    written to ``stdout`` in it. ``directories`` are (folder here, path for the guest, may it write). ``isolation`` is that
+    of ``swashplate.messages.RunTerms``, never empty.
     """
 
     digest: str
@@ -77,6 +81,7 @@ class Job:
     clock: bool = True
     random: bool = True
     directories: list[tuple[str, str, bool]] = field(default_factory=list)
+    isolation: str = "warm"
 
     @classmethod
     def of(cls, asked: dict[str, Any]) -> Self:
@@ -88,8 +93,9 @@ class Job:
 class Answer:
     """How a run ended: with ``error`` empty it succeeded, and ``text`` is what a function returned.
 
-    A worker that is not ``reusable`` must be replaced; ``compiled`` says that the module had to be compiled first. ``used``
-    has the names of ``swashplate.messages.RunLimits``.
+    A worker that is not ``reusable`` must be replaced; ``compiled`` says that the module had to be compiled first, and the
+    code ``NOT_COMPILED`` that it must be, and that nothing was run. ``used`` has the names of ``swashplate.messages.RunLimits``.
+    A deterministic run has digests: ``sha256:`` and hexadecimal.
     """
 
     text: str | None = None
@@ -98,13 +104,15 @@ class Answer:
     reusable: bool = True
     compiled: bool = False
     used: dict[str, float] = field(default_factory=dict)
+    inputs_digest: str = ""
+    output_digest: str = ""
 
 
 def packed(kind: int, payload: bytes) -> bytes:
     return HEADER.pack(len(payload), kind) + payload
 
 
-def packed_message(message: Job | Answer) -> bytes:
+def packed_message(message: object) -> bytes:
     return packed(MESSAGE, json.dumps(vars(message), default=vars).encode())
 
 
@@ -129,7 +137,21 @@ def _exactly(connection: socket.socket, count: int) -> bytes | None:
     return bytes(buffer)
 
 
-async def read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """The next frame; raises ``EOFError`` (also as ``asyncio.IncompleteReadError``) when the worker is gone."""
-    length, kind = HEADER.unpack(await reader.readexactly(HEADER.size))
-    return kind, await reader.readexactly(length)
+class Incoming:
+    """Frames out of the pieces in which they arrive."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> Iterator[tuple[int, bytes]]:
+        """The kind and the payload of each frame that is complete. Raises ``ValueError`` for one that is too long."""
+        self._rest += piece
+        while len(self._rest) >= HEADER.size:
+            length, kind = HEADER.unpack_from(self._rest)
+            if length > MOST_BYTES:
+                raise ValueError(f"a frame of {length} bytes")
+            end = HEADER.size + length
+            if len(self._rest) < end:
+                return
+            payload, self._rest = self._rest[HEADER.size : end], self._rest[end:]
+            yield kind, payload

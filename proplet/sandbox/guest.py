@@ -1,49 +1,58 @@
-"""One run of a guest in this process: its limits, its files, its entry, and how it ended."""
+"""One run of a guest in this process: its store, its files, its entry, and how it ended."""
 
 from __future__ import annotations
-
-import contextlib
-import resource
-from collections.abc import Iterator
-from pathlib import Path
 
 import wasmtime
 from wasmtime import component
 
-from proplet.sandbox import entry
+from proplet.sandbox import entry, failures
+from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import COMMAND, Exited, GuestError
-from proplet.sandbox.frames import Answer, Job
-from proplet.sandbox.module_cache import CommandComponent, CoreModule, Loaded, ModuleCache
+from proplet.sandbox.failures import Memory
+from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
+from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled
+from proplet.sandbox.preview1 import linking
 
-TABLE_ELEMENTS = 100_000
 CORE_INSTANCES, COMPONENT_INSTANCES = 1, 64
 CORE_TABLES, COMPONENT_TABLES = 8, 64
 
 
 def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
-    """Run ``job``; the guest's stderr goes to the file ``stderr``. Never raises for what a guest does."""
-    compiled, text = False, None
+    """Run ``job``; the guest's stderr goes to the file ``stderr``. Never raises for what a guest does.
+
+    Of ``Answer.used`` only the memory and the fuel are filled in.
+    """
+    guest: Guest | None = None
+    text, failure = None, None
     try:
-        loaded, compiled = modules.load(job.digest, Path(job.binary))
+        loaded = modules.load(job.digest, Configuration(job.limits.fuel > 0, job.deterministic, job.limits.stack))
         if job.precompile:
             _check_entry(job, loaded)
-            return Answer(compiled=compiled)
-        with _bounded_files(job.limits.output):
-            if isinstance(loaded, CoreModule):
-                text = _run_core(job, loaded, _store(job, modules, stderr, CORE_INSTANCES, CORE_TABLES))
-            else:
-                store = _store(job, modules, stderr, COMPONENT_INSTANCES, COMPONENT_TABLES)
-                text = None
-                _run_component(job, loaded, modules.engine, store)
+        else:
+            guest = Guest(job, loaded, stderr)
+            text = guest.run()
+    except NotCompiled:
+        return Answer(error="the compiled module is not there", code=NOT_COMPILED)
     except GuestError as error:
-        return Answer(error=error.sentence, code=error.code, reusable=error.reusable, compiled=compiled)
+        failure = error
     except Exited as ended:
-        return _exited(ended.status, compiled)
+        failure = _exited(ended.status, guest)
     except wasmtime.ExitTrap as ended:
-        return _exited(ended.code, compiled)
-    except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-        return Answer(error=_cause(error), code="guest_trap", reusable=False, compiled=compiled)
-    return Answer(text=text, compiled=compiled)
+        failure = _exited(ended.code, guest)
+    except (wasmtime.Trap, wasmtime.WasmtimeError, MemoryError) as error:
+        failure = failures.failed(error, job.limits, guest.memory() if guest else None)
+    used = guest.used() if guest else {}
+    if failure is None:
+        return Answer(text=text, used=used)
+    if guest is not None and guest.refused:
+        failure = failures.refused(failure, guest.refused)
+    return Answer(error=failure.sentence, code=failure.code, reusable=failure.reusable, used=used)
+
+
+def _exited(status: int, guest: Guest | None) -> GuestError | None:
+    if status == 0 or guest is None:
+        return None
+    return failures.exited(status, guest.limits, guest.memory())
 
 
 def _check_entry(job: Job, loaded: Loaded) -> None:
@@ -52,89 +61,131 @@ def _check_entry(job: Job, loaded: Loaded) -> None:
         entry.choose(job.name, job.cli_args, loaded.exports)
     else:
         _check_component(job)
+        _ = loaded.run
 
 
 def _check_component(job: Job) -> None:
     if entry.invoked(job.cli_args) is not None:
         raise GuestError("--invoke does not apply to a component", "component_unsupported")
+    if linking.replaces(job):
+        raise GuestError(
+            "a component cannot run deterministically, nor without the clock or random numbers",
+            "unsupported_for_components",
+        )
 
 
-def _exited(status: int, compiled: bool) -> Answer:
-    if status == 0:
-        return Answer(compiled=compiled)
-    return Answer(error=f"process exited with status {status}", code="guest_exit", compiled=compiled)
-
-
-@contextlib.contextmanager
-def _bounded_files(limit: int) -> Iterator[None]:
-    """No file grows beyond ``limit`` bytes: a guest that tries is told EFBIG."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit + 1, resource.RLIM_INFINITY))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-def _store(job: Job, modules: ModuleCache, stderr: str, instances: int, tables: int) -> wasmtime.Store:
+class Guest:
     """A store with every limit set and with nothing but the job's own files, arguments and environment."""
-    folder = Path(job.folder)
-    wasi = wasmtime.WasiConfig()
-    wasi.argv = [job.name, *job.inputs]
-    wasi.env = list(job.env.items())
-    wasi.stdout_file = str(folder / "stdout")
-    wasi.stderr_file = stderr
-    wasi.preopen_dir(str(folder / "in"), "/in", False)  # read-only; it takes no keyword
-    wasi.preopen_dir(str(folder / "out"), "/out", True)
-    store = wasmtime.Store(modules.engine)
-    store.set_limits(
-        memory_size=job.limits.memory, table_elements=TABLE_ELEMENTS, instances=instances, tables=tables, memories=1
-    )
-    store.set_wasi(wasi)
-    return store
 
+    def __init__(self, job: Job, loaded: Loaded, stderr: str) -> None:
+        self.limits = job.limits
+        self.refused: list[str] = []
+        """What it asked for and may not use."""
+        self._job = job
+        self._loaded = loaded
+        self._memory: wasmtime.Memory | None = None
+        self._before = 0
+        self._store = wasmtime.Store(loaded.engine)
+        own = isinstance(loaded, CoreModule) and linking.replaces(job)
+        core = isinstance(loaded, CoreModule)
+        self._store.set_limits(
+            memory_size=job.limits.memory,
+            table_elements=job.limits.table_elements,
+            instances=(linking.INSTANCES if own else CORE_INSTANCES) if core else COMPONENT_INSTANCES,
+            tables=CORE_TABLES if core else COMPONENT_TABLES,
+            memories=linking.INSTANCES if own else 1,
+        )
+        if job.limits.fuel:
+            self._store.set_fuel(job.limits.fuel)
+        self._preopened: list[str] = []
+        self._store.set_wasi(self._wasi(stderr))
 
-def _run_core(job: Job, module: CoreModule, store: wasmtime.Store) -> str | None:
-    export = entry.choose(job.name, job.cli_args, module.exports)
-    exports = module.prepared.instantiate(store).exports(store)
-    called = exports[export]
-    assert isinstance(called, wasmtime.Func)
-    kind = called.type(store)
-    if export == COMMAND:
-        entry.check_command([str(param) for param in kind.params])
-        called(store)
+    def run(self) -> str | None:
+        """What a function returned. Raises ``GuestError``, ``Exited`` and wasmtime's errors."""
+        if isinstance(self._loaded, CoreModule):
+            return self._run_core(self._loaded)
+        self._run_component(self._loaded)
         return None
-    arguments = entry.arguments([str(param) for param in kind.params], job.inputs)
-    if module.exports.get("_initialize"):
-        initialize = exports["_initialize"]
-        assert isinstance(initialize, wasmtime.Func)
-        initialize(store)
-    returned = called(store, *arguments)
-    kinds = [str(result) for result in kind.results]
-    values = returned if isinstance(returned, list) else [] if returned is None else [returned]
-    return " ".join(entry.decimal(kind, value) for kind, value in zip(kinds, values, strict=True))
 
+    def memory(self) -> Memory | None:
+        """None for a guest that shows no memory."""
+        if self._memory is None:
+            return None
+        return Memory(self._before, self._memory.data_len(self._store))
 
-def _run_component(job: Job, loaded: CommandComponent, engine: wasmtime.Engine, store: wasmtime.Store) -> None:
-    _check_component(job)
-    linker = component.Linker(engine)
-    linker.add_wasip2()
-    try:
-        instance = linker.instantiate(store, loaded.component)
-    except wasmtime.ExitTrap:
-        raise
-    except wasmtime.WasmtimeError as error:
-        raise GuestError(f"the component cannot be instantiated: {_cause(error)}", "guest_link") from error
-    run_export = instance.get_export_index(store, "run", instance.get_export_index(store, loaded.run))
-    function = instance.get_func(store, run_export) if run_export is not None else None
-    if function is None:
-        raise GuestError(f"{loaded.run} has no function run", "component_unsupported")
-    outcome = function(store)
-    function.post_return(store)
-    if outcome.tag != "ok":
-        raise GuestError("process exited with status 1", "guest_exit")
+    def used(self) -> dict[str, float]:
+        used: dict[str, float] = {}
+        if self._memory is not None:
+            used["memory_bytes"] = self._memory.data_len(self._store)
+        if self.limits.fuel:
+            used["fuel"] = self.limits.fuel - self._store.get_fuel()
+        return used
 
+    def _wasi(self, stderr: str) -> wasmtime.WasiConfig:
+        job, folder = self._job, self._job.folder  # as text: a Path costs as much as the guest
+        wasi = wasmtime.WasiConfig()
+        wasi.argv = [job.name, *job.inputs]
+        wasi.env = list(job.env.items())
+        wasi.stdout_file = f"{folder}/stdout"
+        wasi.stderr_file = stderr
+        own = [(f"{folder}/in", "/in", False), (f"{folder}/out", "/out", True)]
+        for here, path, write in [*own, *job.directories]:
+            try:
+                wasi.preopen_dir(here, path, write)  # it takes no keyword
+            except wasmtime.WasmtimeError as error:
+                raise GuestError(f"the directory for {path} cannot be opened", "directory_unavailable") from error
+            self._preopened.append(path)
+        return wasi
 
-def _cause(error: Exception) -> str:
-    """The reason alone, of a message that begins with a backtrace."""
-    cause = str(error).rpartition("Caused by:")[2]
-    return " ".join(cause.split())[:500] or type(error).__name__
+    def _run_core(self, module: CoreModule) -> str | None:
+        job, store = self._job, self._store
+        export = entry.choose(job.name, job.cli_args, module.exports)
+        if linking.replaces(job):
+            functions = linking.OwnFunctions(job, store, self._preopened)
+            self.refused = functions.refused
+            instance = functions.linker.instantiate(store, module.module)
+        else:
+            instance = module.prepared.instantiate(store)
+        exports = instance.exports(store)
+        memory = exports.get("memory")
+        if isinstance(memory, wasmtime.Memory):
+            self._memory, self._before = memory, memory.data_len(store)
+        called = exports[export]
+        assert isinstance(called, wasmtime.Func)
+        kind = called.type(store)
+        if export == COMMAND:
+            entry.check_command([str(param) for param in kind.params])
+            called(store)
+            return None
+        arguments = entry.arguments([str(param) for param in kind.params], job.inputs)
+        if module.exports.get("_initialize"):
+            initialize = exports["_initialize"]
+            assert isinstance(initialize, wasmtime.Func)
+            initialize(store)
+        returned = called(store, *arguments)
+        kinds = [str(result) for result in kind.results]
+        values = returned if isinstance(returned, list) else [] if returned is None else [returned]
+        return " ".join(entry.decimal(kind, value) for kind, value in zip(kinds, values, strict=True))
+
+    def _run_component(self, loaded: LoadedComponent) -> None:
+        _check_component(self._job)
+        store = self._store
+        linker = component.Linker(loaded.engine)
+        linker.add_wasip2()
+        try:
+            instance = linker.instantiate(store, loaded.component)
+        except wasmtime.ExitTrap:
+            raise
+        except wasmtime.WasmtimeError as error:
+            failure = failures.failed(error, self.limits, None)
+            code = "guest_link" if failure.code == failures.OTHER else failure.code
+            sentence = f"the component cannot be instantiated: {failure.sentence}"
+            raise GuestError(sentence, code, reusable=False) from error
+        run_export = instance.get_export_index(store, "run", instance.get_export_index(store, loaded.run))
+        function = instance.get_func(store, run_export) if run_export is not None else None
+        if function is None:
+            raise GuestError(f"{loaded.run} has no function run", "component_unsupported")
+        outcome = function(store)
+        function.post_return(store)
+        if outcome.tag != "ok":
+            raise GuestError("process exited with status 1", "guest_exit")

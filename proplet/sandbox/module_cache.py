@@ -1,157 +1,134 @@
-"""Compiled modules, on disk and in memory, so that only the first run of a binary on a machine compiles it.
-
-A compiled module is machine code that runs unchecked: the folder belongs to this proplet alone, and a file is used only
-when its content has the sha256 that its name carries.
-"""
+"""Modules ready to run, in one process: loaded from disk, where another process put them, and linked."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import os
-import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import wasmtime
 from wasmtime import component
 
+from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import Exited, GuestError
+from proplet.sandbox.module_folder import ModuleFolder, Stored
 
-Module = wasmtime.Module | component.Component
-Kind = type[wasmtime.Module] | type[component.Component]
+Kind = TypeVar("Kind", wasmtime.Module, component.Component)
 
-COMPONENT = b"\0asm\x0d\0\x01\0"
-"""How a component begins; anything else is a core module or refused by the compiler."""
-KEPT_LOADED = 8
-MAX_WASM_STACK = 512 * 1024
-"""Bytes. Well below the 8 MiB of a main thread's stack: recursion ends in a trap, not in the death of the host."""
+KEPT_LOADED, KEPT_BYTES = 8, 256 << 20
+"""Of modules in one process; the bytes are mapped from files, so that what was not used takes no memory."""
+KEPT_ENGINES = 4
 
 
-def engine() -> wasmtime.Engine:
-    """Cranelift; no threads, no shared or 64-bit memory; fuel and epochs off, as killing the process is cheaper."""
-    config = wasmtime.Config()
-    config.strategy = "cranelift"
-    config.wasm_threads = False
-    config.shared_memory = False
-    config.wasm_memory64 = False
-    config.max_wasm_stack = MAX_WASM_STACK
-    return wasmtime.Engine(config)
+class NotCompiled(Exception):  # noqa: N818
+    """There is no such module on disk: it must be compiled first."""
 
 
 @dataclass(frozen=True)
 class CoreModule:
-    """A core module with its imports resolved; ``exports`` says of each export whether it is a function."""
+    """A core module, also with its imports resolved; ``exports`` says of each export whether it is a function."""
 
+    engine: wasmtime.Engine
+    module: wasmtime.Module
     prepared: wasmtime.InstancePre
     exports: dict[str, bool]
 
 
 @dataclass(frozen=True)
-class CommandComponent:
-    """A component; ``run`` is its ``wasi:cli/run`` export."""
+class LoadedComponent:
+    """``exports`` says of each export whether it is a function."""
 
+    engine: wasmtime.Engine
     component: component.Component
-    run: str
+    exports: dict[str, bool]
+
+    @property
+    def run(self) -> str:
+        """Its ``wasi:cli/run`` export. Raises ``GuestError``."""
+        found = next((name for name in sorted(self.exports) if name.startswith("wasi:cli/run@")), None)
+        if found is None:
+            raise GuestError(
+                f"a component must export wasi:cli/run; this one exports {', '.join(sorted(self.exports)) or 'nothing'}",
+                "component_unsupported",
+            )
+        return found
 
 
-Loaded = CoreModule | CommandComponent
+Loaded = CoreModule | LoadedComponent
 
 
 class ModuleCache:
-    """``folder`` holds ``{binary's sha256}-{configuration}-{content's sha256}.cwasm``."""
+    """``folder`` is that of a ``ModuleFolder``. An engine made before a fork serves on in the child."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._engine = engine()
-        self._linker = wasmtime.Linker(self._engine)
-        self._linker.define_wasi()
-        _define_exit(self._linker)
-        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
-        described = f"wasmtime {metadata.version('wasmtime')} stack {MAX_WASM_STACK} no threads, memory64"
-        self._configuration = hashlib.sha256(described.encode()).hexdigest()[:16]
+        self.folder = folder
+        self._folder = ModuleFolder(folder)
+        self._linkers: OrderedDict[Configuration, wasmtime.Linker] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, Configuration], tuple[Loaded, int]] = OrderedDict()
+        self._bytes = 0
 
-    @property
-    def engine(self) -> wasmtime.Engine:
-        return self._engine
-
-    def load(self, digest: str, binary: Path) -> tuple[Loaded, bool]:
-        """The module, ready to instantiate, and whether it had to be compiled. Raises ``GuestError``."""
-        known = self._loaded.get(digest)
+    def load(self, digest: str, configuration: Configuration) -> Loaded:
+        """Raises ``NotCompiled``, and ``GuestError`` for a module that cannot be linked."""
+        wanted = digest, configuration
+        known = self._loaded.get(wanted)
         if known is not None:
-            self._loaded.move_to_end(digest)
-            return known, False
-        with binary.open("rb") as file:
-            kind: Kind = component.Component if file.read(len(COMPONENT)) == COMPONENT else wasmtime.Module
-            module = self._from_disk(kind, digest)
-            if module is None:
-                fcntl.flock(file, fcntl.LOCK_EX)  # a worker of another slot may be compiling it just now
-                module = self._from_disk(kind, digest)
-            compiled = module is None
-            if module is None:
-                module = self._compile(kind, digest, binary)
-        loaded = self._prepare(module)
-        self._loaded[digest] = loaded
-        if len(self._loaded) > KEPT_LOADED:
-            self._loaded.popitem(last=False)
-        return loaded, compiled
+            self._loaded.move_to_end(wanted)
+            self._folder.touch(digest, configuration.key)
+            return known[0]
+        with self._folder.opened(digest, configuration.key) as stored:
+            if stored is None:
+                raise NotCompiled(digest)
+            try:
+                loaded = self._ready(stored, self.linker(configuration))
+            except wasmtime.WasmtimeError as error:  # the runtime itself was replaced under the same version
+                self._folder.drop(digest, configuration.key)
+                raise NotCompiled(digest) from error
+        self._remember(wanted, loaded, stored.size)
+        return loaded
 
-    def _stem(self, digest: str) -> str:
-        return f"{digest.removeprefix('sha256:')}-{self._configuration}-"
+    def linker(self, configuration: Configuration) -> wasmtime.Linker:
+        """With WASI, for the engine of ``configuration``."""
+        linker = self._linkers.get(configuration)
+        if linker is None:
+            linker = wasmtime.Linker(configuration.engine())
+            linker.define_wasi()
+            define_exit(linker)
+            self._linkers[configuration] = linker
+            if len(self._linkers) > KEPT_ENGINES:
+                self._linkers.popitem(last=False)
+        self._linkers.move_to_end(configuration)
+        return linker
 
-    def _from_disk(self, kind: Kind, digest: str) -> Module | None:
-        for path in self._folder.glob(self._stem(digest) + "*.cwasm"):
-            with contextlib.suppress(OSError, wasmtime.WasmtimeError):
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                if path.name == f"{self._stem(digest)}{content}.cwasm":
-                    return kind.deserialize_file(self._engine, str(path))
-            path.unlink(missing_ok=True)
-        return None
-
-    def _compile(self, kind: Kind, digest: str, binary: Path) -> Module:
-        content = binary.read_bytes()
-        if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
-            raise GuestError(f"the stored binary {digest} was altered on disk", "digest_mismatch")
+    def _ready(self, stored: Stored, linker: wasmtime.Linker) -> Loaded:
+        engine, exports = linker.engine, stored.contents.exports
+        if stored.contents.component:
+            return LoadedComponent(engine, _mapped(component.Component, engine, stored), exports)
+        module = _mapped(wasmtime.Module, engine, stored)
         try:
-            module = kind(self._engine, content)
+            prepared = linker.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
-            raise GuestError(f"the binary does not compile: {_one_line(error)}", "guest_invalid") from error
-        with contextlib.suppress(OSError):  # a full disk costs time, not the task
-            self._keep(digest, module.serialize())
-        return module
+            raise GuestError(
+                f"the binary cannot be linked: {' '.join(str(error).split())[:500]}", "guest_link"
+            ) from error
+        return CoreModule(engine, module, prepared, exports)
 
-    def _keep(self, digest: str, content: bytearray) -> None:
-        target = self._folder / f"{self._stem(digest)}{hashlib.sha256(content).hexdigest()}.cwasm"
-        handle, name = tempfile.mkstemp(prefix=".incoming-", dir=self._folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.replace(name, target)  # noqa: PTH105  # the temporary name is text
-        finally:
-            Path(name).unlink(missing_ok=True)
-
-    def _prepare(self, module: Module) -> Loaded:
-        if isinstance(module, component.Component):
-            exports = sorted(module.type.exports(self._engine))
-            run = next((name for name in exports if name.startswith("wasi:cli/run@")), None)
-            if run is None:
-                raise GuestError(
-                    f"a component must export wasi:cli/run; this one exports {', '.join(exports) or 'nothing'}",
-                    "component_unsupported",
-                )
-            return CommandComponent(module, run)
-        try:
-            prepared = self._linker.instantiate_pre(module)
-        except wasmtime.WasmtimeError as error:
-            raise GuestError(f"the binary cannot be linked: {_one_line(error)}", "guest_link") from error
-        exports_of = {export.name: isinstance(export.type, wasmtime.FuncType) for export in module.exports}
-        return CoreModule(prepared, exports_of)
+    def _remember(self, wanted: tuple[str, Configuration], loaded: Loaded, size: int) -> None:
+        self._loaded[wanted] = loaded, size
+        self._bytes += size
+        while len(self._loaded) > 1 and (len(self._loaded) > KEPT_LOADED or self._bytes > KEPT_BYTES):
+            _, (_, dropped) = self._loaded.popitem(last=False)
+            self._bytes -= dropped
 
 
-def _define_exit(linker: wasmtime.Linker) -> None:
+def _mapped(kind: type[Kind], engine: wasmtime.Engine, stored: Stored) -> Kind:
+    try:
+        return kind.deserialize_file(engine, stored.code)
+    except wasmtime.WasmtimeError:  # a file system that is mounted noexec
+        return kind.deserialize(engine, Path(stored.code).read_bytes())
+
+
+def define_exit(linker: wasmtime.Linker) -> None:
     """``proc_exit`` with any status: wasmtime's own takes one over 125 for a trap, and does not tell it."""
 
     def leave(status: int) -> None:
@@ -161,7 +138,3 @@ def _define_exit(linker: wasmtime.Linker) -> None:
     parameters = wasmtime.FuncType([wasmtime.ValType.i32()], [])
     linker.define_func("wasi_snapshot_preview1", "proc_exit", parameters, leave)
     linker.allow_shadowing = False
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]

@@ -1,4 +1,7 @@
-"""Beside a running guest, in the same process: its stderr handed on, its output measured."""
+"""Beside a running guest, in the same process: its stderr handed on, its time and its output held against the limits.
+
+A run of a few milliseconds costs no thread switch: the thread looks at its clock, not at every run.
+"""
 
 from __future__ import annotations
 
@@ -7,90 +10,151 @@ import os
 import select
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 
-from proplet.sandbox import tree
-from proplet.sandbox.frames import LOGGED_BYTES, STDERR, Allowance, Answer, Job, packed, packed_message
+from proplet.sandbox.entry import GuestError
+from proplet.sandbox.frames import STDERR, Allowance, Answer, Job, Limits, packed, packed_message
+from proplet.sandbox.output import measured
 
-WATCH_S = 0.25
+SHORT_S = 0.005
+"""A run that ends sooner is not watched; its limits are looked at when it has ended."""
+MEASURE_S = 0.25
 """How often a running guest's output is measured; between two looks only RLIMIT_FSIZE bounds a single file."""
+CLOSEST_S = 0.01
 
 
-def excess(job: Job) -> str:
-    """What of the guest's stdout and ``out`` is over a limit, empty when nothing is; what cannot be measured is over."""
-    folder, printed = Path(job.folder), 0
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            printed = (folder / "stdout").stat().st_size
-        found = tree.measure(folder / "out", job.limits.files)
-    except Exception as error:  # noqa: BLE001  # a guest must not get rid of its limit, by whatever error
-        return f"the output cannot be measured: {error or type(error).__name__}"
-    if found.entries > job.limits.files:
-        return f"the output is over the limit of {job.limits.files} files and directories"
-    if printed + found.size > job.limits.output:
-        return f"the output is over the limit of {job.limits.output} bytes"
-    return ""
+class Run:
+    """One run that goes on, and what it has used so far."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.logged = 0
+        """Bytes written to stderr, those that were dropped included."""
+        self.allowance = Allowance(job.limits.log + 1)
+        self._began = time.monotonic()
+        self._cpu_before = time.process_time()
+
+    def wall_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def cpu_s(self) -> float:
+        """Of the whole process: the guest, and what the worker does for it."""
+        return time.process_time() - self._cpu_before
+
+    def used(self) -> dict[str, float]:
+        return {"wall_s": self.wall_s(), "cpu_s": self.cpu_s(), "log_bytes": self.logged}
+
+
+def check_time(limits: Limits, wall_s: float, cpu_s: float) -> None:
+    """Raises ``GuestError``."""
+    if limits.wall_s and wall_s > limits.wall_s:
+        raise GuestError(f"the run took {wall_s:.3f} s, {limits.wall_s:g} s are allowed", "deadline", reusable=False)
+    if limits.cpu_s and cpu_s > limits.cpu_s:
+        raise GuestError(
+            f"the run took {cpu_s:.3f} s of processor time, {limits.cpu_s:g} s are allowed", "cpu_limit", reusable=False
+        )
 
 
 class Watch:
-    """Beside a run: hands the guest's stderr over as it comes, and ends the process when the output is too much."""
+    """Beside the runs of one process; it ends the process when a run is over a limit, after telling the agent."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._pipe, self.write_end = os.pipe()
+        self._pipe, self._write_end = os.pipe()
         os.set_blocking(self._pipe, False)
         self._lock = threading.Lock()
-        self._job: Job | None = None
-        self._allowance = Allowance(0)
-        self._busy = threading.Event()
+        self._run: Run | None = None
+        self._last: Run | None = None
+        self._next_measure = 0.0
+        self._awake = threading.Event()
         threading.Thread(target=self._serve, name="watch", daemon=True).start()
 
+    @property
+    def stderr(self) -> str:
+        """The path of the file that a guest's stderr goes to."""
+        return f"/proc/self/fd/{self._write_end}"
+
     @contextlib.contextmanager
-    def over(self, job: Job) -> Iterator[None]:
-        self._job, self._allowance = job, Allowance(LOGGED_BYTES + 1)
-        self._busy.set()
+    def over(self, job: Job) -> Iterator[Run]:
+        self._run = self._last = run = Run(job)
+        if not self._awake.is_set():
+            self._awake.set()
         try:
-            yield
+            yield run
         finally:
-            self._busy.clear()
-            self._job = None
+            self._run = None
 
     def answer(self, answer: Answer) -> None:
         """Send ``answer``, after everything that the guest wrote to stderr."""
         with self._lock:
             self._drain()
+            if self._last is not None:
+                answer.used["log_bytes"] = self._last.logged
             self._connection.sendall(packed_message(answer))
 
     def _drain(self) -> None:
+        if self._last is None:
+            return
         with contextlib.suppress(BlockingIOError):
             while text := os.read(self._pipe, 1 << 16):
-                passed = text[: self._allowance.left()]
-                self._allowance.spend(len(passed))
+                self._last.logged += len(text)
+                passed = text[: max(self._last.allowance.left(), 0)]
                 if passed:
+                    self._last.allowance.spend(len(passed))
                     self._connection.sendall(packed(STDERR, passed))
 
     def _serve(self) -> None:
         """Nothing runs unwatched: the process ends with this thread."""
         try:
-            while self._busy.wait():
-                self._look()
+            while self._awake.wait():
+                self._stay()
+                self._awake.clear()
+                if self._run is not None:  # it began before the event was cleared
+                    self._awake.set()
         except Exception:  # noqa: BLE001
             traceback.print_exc()
             os._exit(1)
 
-    def _look(self) -> None:
-        job = self._job
-        readable, _, _ = select.select([self._pipe], [], [], WATCH_S)
+    def _stay(self) -> None:
+        """Until no run has begun for ``SHORT_S``."""
+        seen = None
+        while seen is not self._last:
+            seen = self._last
+            time.sleep(SHORT_S)
+            run = self._run
+            if run is not None and run is seen:
+                self._next_measure = 0.0
+                while run is self._run:
+                    self._look(run)
+
+    def _look(self, run: Run) -> None:
+        readable, _, _ = select.select([self._pipe], [], [], self._pause(run))
         with self._lock:
             if readable:
                 self._drain()
-            if job is not None and job is self._job and (over := excess(job)):
+            if run is not self._run:
+                return
+            used: dict[str, float] = {}
+            try:
+                check_time(run.job.limits, run.wall_s(), run.cpu_s())
+                if time.monotonic() >= self._next_measure:
+                    output = measured(run.job)
+                    used = output.used
+                    output.check(run.job.limits)
+                    self._next_measure = time.monotonic() + MEASURE_S
+            except GuestError as error:
                 self._drain()
-                self._connection.sendall(packed_message(too_much(over)))
+                answer = Answer(error=error.sentence, code=error.code, reusable=False, used=used | run.used())
+                self._connection.sendall(packed_message(answer))
                 os._exit(1)
 
-
-def too_much(over: str) -> Answer:
-    return Answer(error=over, code="output_limit", reusable=False)
+    def _pause(self, run: Run) -> float:
+        """Seconds in which no limit of time can be passed, within reason."""
+        limits, pause = run.job.limits, self._next_measure - time.monotonic()
+        if limits.wall_s:
+            pause = min(pause, limits.wall_s - run.wall_s())
+        if limits.cpu_s:
+            pause = min(pause, limits.cpu_s - run.cpu_s())
+        return max(pause, CLOSEST_S)

@@ -83,9 +83,9 @@ def test_a_function_runs_and_its_result_alone_is_on_stdout(shell):
 def test_a_failure_is_told_on_stderr_and_by_the_exit_status(shell):
     done = shell.run("run", "examples/add.wasm", "--invoke", "div", "1", "0", status=1)
     assert done.stdout == ""
-    assert "wasm trap: integer divide by zero [guest_trap]" in done.stderr
+    assert "wasm trap: integer divide by zero [trap:integer_divide_by_zero]" in done.stderr
     document = shell.json("run", "examples/add.wasm", "--invoke", "div", "1", "0", status=1)
-    assert (document["status"], document["code"]) == ("failed", "guest_trap")
+    assert (document["status"], document["code"]) == ("failed", "trap:integer_divide_by_zero")
 
 
 def test_a_detached_task_is_found_again_by_the_beginning_of_its_id_and_by_its_name(shell):

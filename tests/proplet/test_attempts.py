@@ -87,7 +87,7 @@ async def test_exit_code_zero_is_success(world, proplet, guests):
 
 async def test_a_trap_fails_the_task_and_the_next_one_runs(world, proplet, guests):
     trap = await world.manager.outcome(world.start('(module (func (export "_start") unreachable))'))
-    assert trap.code == "guest_trap"
+    assert trap.code == "trap:unreachable"
     assert "unreachable" in trap.error
     assert (await world.manager.outcome(world.start(guests["prints"]("next")))).results == "next"
 

@@ -188,7 +188,7 @@ async def test_a_failing_call_leaves_the_deployment_standing(world, proplet):
       (i32.div_s (local.get 0) (local.get 1))))"""
     start = world.start(guest, name="divide", inputs=["6", "3"], **FOREVER)
     await world.manager.ready(start)
-    assert (await world.manager.called(start.id, inputs=["1", "0"])).code == "guest_trap"
+    assert (await world.manager.called(start.id, inputs=["1", "0"])).code == "trap:integer_divide_by_zero"
     assert (await world.manager.called(start.id, inputs=["1"])).code == "invalid_inputs"
     assert (await world.manager.called(start.id)).results == "2"
 

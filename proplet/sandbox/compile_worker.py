@@ -1,0 +1,23 @@
+"""A compile process: makes one compiled module, within bounds, and ends."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from proplet.sandbox.bounds import Compilation
+from proplet.sandbox.compiler import compile_binary
+from proplet.sandbox.engine import Configuration
+from proplet.sandbox.frames import packed_message, receive
+from proplet.sandbox.module_cache import ModuleCache
+
+
+def serve(connection: socket.socket, modules: ModuleCache) -> None:
+    asked = receive(connection)
+    if asked is None:
+        return
+    wanted = Compilation.of(asked)
+    wanted.bounds.impose()
+    configuration = Configuration(wanted.fuel, wanted.deterministic)
+    answer = compile_binary(Path(wanted.binary), wanted.digest, modules.folder, configuration, wanted.bounds)
+    connection.sendall(packed_message(answer))

@@ -1,0 +1,50 @@
+"""All of one run in this process: its bounds, the guest, what it used and what it gave."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import resource
+from collections.abc import Iterator
+
+from proplet.sandbox import digests, guest
+from proplet.sandbox.entry import GuestError
+from proplet.sandbox.frames import Answer, Job, Limits
+from proplet.sandbox.module_cache import ModuleCache
+from proplet.sandbox.output import measured
+from proplet.sandbox.watch import Watch, check_time
+
+BEYOND_MEMORY_LIMIT = 1 << 30
+"""Bytes of private memory for Python, the compiler and the tables, above the guest's own limit."""
+
+
+def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
+    """Never raises for what a guest does."""
+    digested = job.deterministic and not job.precompile
+    inputs_digest = digests.of_inputs(job) if digested else ""
+    with watch.over(job) as run, _bounded(job.limits):
+        answer = guest.run(job, modules, watch.stderr)
+        answer.used.update(run.used())
+        try:
+            output = measured(job)
+            answer.used.update(output.used)
+            output.check(job.limits)
+            check_time(job.limits, answer.used["wall_s"], answer.used["cpu_s"])
+        except GuestError as error:
+            answer = dataclasses.replace(answer, error=error.sentence, code=error.code, reusable=error.reusable)
+        if digested:
+            output_digest = digests.of_output(job, answer.text, answer.error, answer.code)
+            answer = dataclasses.replace(answer, inputs_digest=inputs_digest, output_digest=output_digest)
+    return answer
+
+
+@contextlib.contextmanager
+def _bounded(limits: Limits) -> Iterator[None]:
+    """No file grows beyond the output: a guest that tries is told EFBIG. What fails for want of memory is told too."""
+    bytes_of_data = limits.memory + BEYOND_MEMORY_LIMIT
+    resource.setrlimit(resource.RLIMIT_DATA, (bytes_of_data, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output + 1, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
