@@ -66,7 +66,7 @@ class Salvage:
         groups = [each for each in refusal.records.values() if isinstance(each, Group)]
         self._ledger.erase(*groups)  # first, so that it does not go on when a task ends
         for group in groups:
-            self._progress.forget(group)
+            self._progress.forget(group.id)
         for task in [each for each in refusal.records.values() if isinstance(each, Task)]:
             self._fail(task.id, refusal.sentence())
             self._tasks.on_erased(task)
@@ -83,14 +83,18 @@ class Salvage:
                 self._attempts.give_up(attempt.key, Outcome(AttemptEvent.FAILED, None, reason, NOT_STORABLE))
 
     def _task(self, fault: Fault, task: Task) -> None:
-        before = fault.before
-        if before is None or self._ledger.task(task.id) is not task:  # what it has become is judged by itself
+        if self._ledger.task(task.id) is not task:  # what it has become is judged by itself
             return
+        # Without one it was just added to a group that was there, which does not wait for it.
+        before = fault.before or task
         run = {"run": task.run, "attempt": task.attempt, "updated_at": self._clock()}
         if task.state.active:
             self._ledger.put(before.changed(state=task.state, **run))
             self._fail(task.id, fault.reason)
-        elif (before.state, before.run) == (task.state, task.run):  # only what it is to do was changed
+        elif fault.before is not None and (before.state, before.run) == (
+            task.state,
+            task.run,
+        ):  # only what it is to do was changed
             self._ledger.put(self._tasks.on_specified(before))
         else:
             failed = before.changed(

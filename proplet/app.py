@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from proplet.legacy.fetch import LegacyFetcher
 from proplet.legacy.results import Shelf
 from proplet.monitoring.counters import Counters
 from proplet.monitoring.monitor import Monitor
+from proplet.policy.file import load
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.runner import Runner
 from proplet.runtime.task_folder import TaskFolders, choose_root
 from proplet.sandbox.bounds import Bounds
-from proplet.sandbox.frames import Limits
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.supply.binaries import Binaries
@@ -70,6 +71,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
     topics = Topics(settings.domain_id, settings.channel_id)
     proplet_id, instance = settings.client_id, new_instance()
     will = offline_will(topics, proplet_id, instance)
+    policy = load(settings.policy, settings.limits(), settings.isolation, os.environ)
     async with AsyncExitStack() as stack:
         state = stack.enter_context(state_folder(settings.state_dir))
         folders = TaskFolders(choose_root(settings.task_dir, state, proplet_id))
@@ -92,8 +94,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
         fetcher = Fetcher(bus, topics, proplet_id, binaries)
         inputs = Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url)
-        limits = Limits(memory=settings.memory_limit, output=settings.output_limit, files=settings.output_files)
-        runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, limits, site.coordinator_url)
+        runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, policy, site.coordinator_url)
         outbox = Outbox(journal, bus, topics, proplet_id)
         deliveries = Deliveries(journal, outbox, proplet_id, http, site.coordinator_url)
         counters = Counters()

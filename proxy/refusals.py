@@ -114,7 +114,9 @@ def refused(
     if status in {401, 403}:
         return forbidden(f"the registry does not let us have {reference}: {words}", login_hint)
     if status == 404:
-        hint = f"check the tag; {_EXACT}" + (f"; registries hide private images: {login_hint}" if anonymous else "")
+        hint = f"check the tag; {_EXACT}" + (
+            f"; registries hide private images: {login_hint.removesuffix(f'; {_EXACT}')}" if anonymous else ""
+        )
         return NotFoundError(f"the registry does not have {reference}: {words}", code="image_not_found", hint=hint)
     if status == 400 and address.startswith("http:"):
         return other_protocol(address, words, advice, reference.registry)

@@ -33,8 +33,9 @@ class MqttSettings(Settings):
     )
     mqtt_qos: Annotated[int, Field(ge=0, le=2)] = Field(
         1,
-        description="How control messages are published. 0 counts as 1: a start or a result must not be dropped. What is "
-        "read is read at QoS 1, also with 2.",
+        description="How control messages are published. 0 counts as 1: a start or a result must not be dropped. What its "
+        "receiver confirms goes out at 0 first, and so when it is not confirmed. What is read is read at QoS 1, also "
+        "with 2.",
     )
     mqtt_timeout: Annotated[Seconds, Field(gt=0)] = Field(
         30.0, description="How long a publish may wait for the broker."

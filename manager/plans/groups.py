@@ -192,7 +192,7 @@ class Groups:
         """
         group, tasks = await self._ledger.fetch_group(task.group_id or "")
         resolve([node_of(each.id, spec if each.id == task.id else each.spec) for each in tasks], Mode(group.mode))
-        self._progress.respecified(group.id)
+        self._progress.forget(group.id)
         return next(each for each in tasks if each.id == task.id)
 
     # Starting and stopping.

@@ -85,10 +85,6 @@ class Progress:
         self._ledger.put(task, group)
         self.begin_rest(group, {task.id})
 
-    def respecified(self, group_id: str) -> None:
-        """What a task of this group waits for is about to be changed."""
-        self._courses.pop(group_id, None)
-
     def halt(self, group: Group) -> None:
         """What has not begun never will; what runs is stopped, and the group ends when that has ended."""
         course = self._courses.get(group.id) or self._made(group)
@@ -100,8 +96,9 @@ class Progress:
         if group is not None:
             self._follow(group, self._made(group).due())
 
-    def forget(self, group: Group) -> None:
-        self._courses.pop(group.id, None)
+    def forget(self, group_id: str) -> None:
+        """The group is gone, or what a task of it waits for is about to be changed."""
+        self._courses.pop(group_id, None)
 
     def _task_ended(self, task: Task) -> None:
         group = self._ledger.group(task.group_id) if task.group_id is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -80,8 +81,8 @@ class Dispatch:
                 priority=task.spec.priority,
                 created_at=attempt.created_at,
             )
-            if avoided:
-                self._look_again(attempt.key, min(avoided.values()) - now)
+            if (again := min(avoided.values(), default=math.inf)) < math.inf:
+                self._look_again(attempt.key, again - now)
 
     def _look_again(self, key: AttemptKey, wait: float) -> None:
         self._later[key] = asyncio.get_running_loop().call_later(wait, self._in_time, key)

@@ -12,13 +12,14 @@ from manager.state.records import Attempt, AttemptKey, Task
 from manager.work.placement import Candidate, Requirements, could_take, explain
 from manager.work.ranking import Ranking
 from swashplate.errors import UnavailableError
-from swashplate.messages import Capabilities
+from swashplate.messages import Capabilities, RunTerms, TaskCreate
 
 SHORT_S = 0.25
 """A proplet whose attempts end within this time on average is given some more than it has slots, so that it never waits
 for the manager between two of them."""
 AHEAD_PER_SLOT = 4
 SMOOTHING = 0.2
+_TERMS = {name: field.default for name, field in RunTerms.model_fields.items() if name != "signatures"}
 
 
 @dataclass(slots=True)
@@ -48,6 +49,12 @@ class _AtHand:
         return cls(said, frozenset(said.wasm_features), frozenset(said.datasets), frozenset(said.digests))
 
 
+def _bounded(spec: TaskCreate) -> bool:
+    if spec.model_fields_set.isdisjoint(_TERMS):
+        return False
+    return any(getattr(spec, name) != default for name, default in _TERMS.items())
+
+
 def requirements_of(task: Task, target: str | None, avoided: frozenset[str] = frozenset()) -> Requirements:
     spec = task.spec
     return Requirements(
@@ -59,6 +66,7 @@ def requirements_of(task: Task, target: str | None, avoided: frozenset[str] = fr
         digest=task.digest,
         encrypted=spec.encrypted,
         avoided=avoided,
+        bounded=_bounded(spec),
     )
 
 
@@ -125,6 +133,11 @@ class Load:
                 hint="GET /proplets shows them",
             )
         return found
+
+    def anybody(self, task: Task, avoided: frozenset[str]) -> bool:
+        """Is there anyone else who could be given ``task``?"""
+        wanted = requirements_of(task, None, avoided)
+        return any(could_take(wanted, candidate) for candidate in self._candidates.values())
 
     def candidates(self) -> Collection[Candidate]:
         return self._candidates.values()

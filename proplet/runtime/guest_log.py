@@ -13,6 +13,7 @@ log = logging.get("task")
 LINE_COST = 100
 """Bytes of log that a line counts beside its text: a flood of short lines is a flood too."""
 LAST_LINES = 5
+TAIL_BYTES = 4096
 
 
 class GuestLog:
@@ -22,9 +23,11 @@ class GuestLog:
         self._task_id = task_id
         self._partial = b""
         self._allowance = Allowance(LOGGED_BYTES)
+        self._tail = b""
         self.last: deque[str] = deque(maxlen=LAST_LINES)
 
     def feed(self, content: bytes) -> None:
+        self._tail = (self._tail + content)[-TAIL_BYTES:]
         *lines, self._partial = (self._partial + content).split(b"\n")
         for line in lines:
             self._line(line)
@@ -34,6 +37,11 @@ class GuestLog:
     def close(self) -> None:
         self._line(self._partial)
         self._partial = b""
+
+    @property
+    def tail(self) -> str:
+        """The end of it, of at most ``TAIL_BYTES``."""
+        return self._tail.decode(errors="replace")
 
     def _line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")

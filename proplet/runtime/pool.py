@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from proplet.runtime.compilations import Compilations
-from proplet.runtime.worker import OnStderr, Worker
+from proplet.runtime.worker import OnStderr, Worker, WorkerDiedError
 from proplet.runtime.zygote import Zygote
 from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
@@ -68,8 +69,8 @@ class WorkerPool:
         """The ids of the worker processes."""
         return [worker.pid for worker in self._all]
 
-    def every_process(self) -> list[int]:
-        """Also those of the zygote and of the compilers."""
+    def every_process(self) -> dict[int, str]:
+        """Also those of the zygote and of the compilers: which is what."""
         return self._zygote.processes()
 
     @property
@@ -102,6 +103,10 @@ class WorkerPool:
             alone = job.isolation == "fork" and worker.runs > 0
             spent = alone or not answer.reusable or worker.runs >= RUNS_PER_WORKER
             return answer
+        except WorkerDiedError as died:
+            if died.ending == -signal.SIGABRT:  # what the runtime does when it gets no more memory
+                return Answer(error="the run needs more memory than it may have", code="memory_limit", reusable=False)
+            raise
         finally:
             course.process = None
             if spent:

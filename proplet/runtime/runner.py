@@ -10,10 +10,13 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from proplet.policy.policy import Policy
+from proplet.policy.terms import RefusedError, Terms, resolved
 from proplet.runtime.guest_log import GuestLog
 from proplet.runtime.pool import WorkerPool
+from proplet.runtime.reports import Reporting
 from proplet.runtime.task_folder import TaskFolder, TaskFolders
-from proplet.sandbox.frames import Answer, Job, Limits
+from proplet.sandbox.frames import Answer, Job
 from proplet.supply.binaries import Binaries
 from proplet.supply.fetch import Fetcher, Wanted
 from proplet.supply.inputs import Inputs, together
@@ -43,7 +46,7 @@ class Runner:
         inputs: Inputs,
         pool: WorkerPool,
         folders: TaskFolders,
-        limits: Limits,
+        policy: Policy,
         coordinator_url: Callable[[], str],
     ) -> None:
         self._proplet_id = proplet_id
@@ -52,8 +55,12 @@ class Runner:
         self._inputs = inputs
         self._pool = pool
         self._folders = folders
-        self._limits = limits
+        self._policy = policy
         self._coordinator_url = coordinator_url
+
+    def check(self, start: Start) -> None:
+        """Raises ``RefusedError`` for what the policy does not allow."""
+        resolved(start, self._policy)
 
     async def perform(self, start: Start, course: Course) -> Outcome:
         """Never raises for what a task can cause; cancelled, it leaves neither a guest nor a file behind."""
@@ -73,10 +80,11 @@ class Runner:
         """
         log.info("Deploying task %s", start.id, task_id=start.id, attempt=start.attempt)
         course.enter("fetching")
+        terms = resolved(start, self._policy)
         with self._binaries.in_use(start.digest):
             with self._folders.lent() as folder:
-                job = self._job(start, folder, await self._binary(start), {}, precompile=True)
-                answer = await self._run(start, job, course, GuestLog(start.id))
+                job = self._job(start, terms, folder, await self._binary(start), {}, precompile=True)
+                answer = await self._run(start, job, course, Reporting(terms, GuestLog(start.id)))
             if answer.error:
                 raise SwashplateError(answer.error, code=answer.code, retryable=answer.code == "digest_mismatch")
             yield
@@ -86,16 +94,19 @@ class Runner:
             raise ConfigurationError(
                 "the task learns, but this proplet knows no coordinator", hint="set COORDINATOR_URL"
             )
+        guest_log, terms = GuestLog(start.id), _with_folders(resolved(start, self._policy))
+        reporting = Reporting(terms, guest_log)
+        course.report = reporting.report
         if self._binaries.has(start.digest):
             binary, env = await self._binary(start), await self._inputs.gather(start, folder)
         else:
             binary, env = await together(self._binary(start), self._inputs.gather(start, folder))
-        guest_log = GuestLog(start.id)
-        answer = await self._run(start, self._job(start, folder, binary, env), course, guest_log)
+        job = self._job(start, terms, folder, binary, env)
+        answer = await self._run(start, job, course, reporting)
         if answer.error:
             return _failed(answer, guest_log)
         if start.kind == "federated":
-            text = folder.stdout(self._limits.output)
+            text = folder.stdout(terms.limits.output)
             if len(text) > LARGE_UPDATE_BYTES:
                 return await asyncio.to_thread(self._learned, start, text)
             return self._learned(start, text)
@@ -105,7 +116,14 @@ class Runner:
         return await self._fetcher.fetch(Wanted(start.digest, start.size, start.image_url))
 
     def _job(
-        self, start: Start, folder: TaskFolder, binary: Path, env: dict[str, str], *, precompile: bool = False
+        self,
+        start: Start,
+        terms: Terms,
+        folder: TaskFolder,
+        binary: Path,
+        env: dict[str, str],
+        *,
+        precompile: bool = False,
     ) -> Job:
         return Job(
             digest=start.digest,
@@ -114,20 +132,28 @@ class Runner:
             folder=str(folder.path),
             inputs=start.inputs,
             cli_args=start.cli_args,
-            env=env,
-            limits=self._limits,
+            env=env | terms.env,
+            limits=terms.limits,
             precompile=precompile,
+            isolation=terms.isolation,
+            deterministic=terms.deterministic,
+            seed=terms.seed,
+            clock=terms.clock,
+            random=terms.random,
+            directories=terms.directories,
         )
 
-    async def _run(self, start: Start, job: Job, course: Course, guest_log: GuestLog) -> Answer:
+    async def _run(self, start: Start, job: Job, course: Course, reporting: Reporting) -> Answer:
         if self._pool.full:
             course.enter("waiting")
         async with self._pool.slot:
             log.info("Starting Host runtime app: task_id=%s", start.id, task_id=start.id)
+            reporting.begins()
             try:
-                answer = await self._pool.run(job, guest_log.feed, course)
+                answer = await self._pool.run(job, reporting.log.feed, course)
             finally:
-                guest_log.close()
+                reporting.log.close()
+        reporting.ended(answer)
         if answer.compiled:
             log.info(
                 "Compiled the module of %s", start.image_url or start.digest, task_id=start.id, digest=start.digest
@@ -180,6 +206,14 @@ class Runner:
         }
         _refuse_too_large(results)
         return Learned(text, results)
+
+
+def _with_folders(terms: Terms) -> Terms:
+    """Raises ``RefusedError`` when a directory that the policy grants is not there now."""
+    for folder, path, _ in terms.directories:
+        if not Path(folder).is_dir():
+            raise RefusedError(f"the directory for {path} is not there", code="directory_missing", retryable=True)
+    return terms
 
 
 def _refuse_too_large(results: Any) -> None:

@@ -52,12 +52,12 @@ class Limits:
     memory: int
     output: int
     files: int
+    wall_s: float = 0.0
     cpu_s: float = 0.0
     table_elements: int = 100_000
     stack: int = 512 * 1024
     log: int = LOGGED_BYTES
     fuel: int = 0
-    wall_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Job:
     env: dict[str, str]
     limits: Limits
     precompile: bool = False
+    isolation: str = "warm"
     deterministic: bool = False
     seed: int = 0
     clock: bool = True
     random: bool = True
     directories: list[tuple[str, str, bool]] = field(default_factory=list)
-    isolation: str = "warm"
 
     @classmethod
     def of(cls, asked: dict[str, Any]) -> Self:

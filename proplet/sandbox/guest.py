@@ -125,7 +125,7 @@ class Guest:
         job, folder = self._job, self._job.folder  # as text: a Path costs as much as the guest
         wasi = wasmtime.WasiConfig()
         wasi.argv = [job.name, *job.inputs]
-        wasi.env = list(job.env.items())
+        wasi.env = sorted(job.env.items())
         wasi.stdout_file = f"{folder}/stdout"
         wasi.stderr_file = stderr
         own = [(f"{folder}/in", "/in", False), (f"{folder}/out", "/out", True)]

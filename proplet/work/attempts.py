@@ -37,6 +37,9 @@ class Guests(Protocol):
     async def perform(self, start: Start, course: Course) -> Outcome:
         """Never raises for what a task can cause."""
 
+    def check(self, start: Start) -> None:
+        """Raises ``SwashplateError`` for what is not taken here."""
+
     def deployed(self, start: Start, course: Course) -> AbstractAsyncContextManager[None]:
         """Within, the task can be performed at once. Raises ``SwashplateError``."""
 
@@ -145,6 +148,11 @@ class Attempts:
             return
         if newest is not None:
             self._end(self._open[newest], SUPERSEDED)
+        try:
+            self._guests.check(start)
+        except SwashplateError as error:
+            self._outbox.deny(ref, error.code, error.sentence)
+            return
         if len(self._open) >= self._slots + self._queue and (busy := self._busy()) >= self._slots + self._queue:
             self._outbox.deny(ref, "no_slot", f"{busy} tasks run or wait already")
             return
@@ -228,15 +236,16 @@ class Attempts:
     async def _to_its_end(self, each: Open) -> None:
         outcome = await self._outcome(each)
         each.recording = True
+        report = each.course.report()
         log_outcome(each.ref.task_id, outcome)
         if isinstance(outcome, Learned):
-            success = result_message(each.ref, self._id, outcome).payload
+            success = result_message(each.ref, self._id, outcome, report).payload
             token = each.start.tokens.get("update", "")
             await self._deliveries.deliver(PendingUpdate(each.ref, outcome.update, token, success))
             if each.stopped is not None:  # while that was written
                 self._deliveries.give_up(each.ref, each.stopped)
         else:
-            await self._outbox.finish(result_message(each.ref, self._id, outcome))
+            await self._outbox.finish(result_message(each.ref, self._id, outcome, report))
         if not each.ref.invocation:
             self._counters.ended(failed=isinstance(outcome, Failure))
 

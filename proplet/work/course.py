@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proplet.work.outgoing import Ref
+from swashplate.messages import RunReport
 from swashplate.messages.control import Stage
 
 
@@ -13,14 +14,22 @@ def _untold(_course: Course) -> None:
     return None
 
 
+def _nothing() -> None:
+    return None
+
+
 @dataclass(slots=True, eq=False)
 class Course:
-    """``process`` is the id of the worker that runs the guest, None while none does. The stage is empty at both ends."""
+    """``process`` is the id of the worker that runs the guest, None while none does. The stage is empty at both ends.
+
+    ``report`` says, once there is something to say, how the run goes.
+    """
 
     ref: Ref
     on_stage: Callable[[Course], None] = _untold
     stage: Stage = ""
     process: int | None = None
+    report: Callable[[], RunReport | None] = _nothing
 
     def enter(self, stage: Stage) -> None:
         if stage != self.stage:

@@ -140,6 +140,8 @@ class Outbox:
                 self._waiting.pop(f"{ref.task_id}/{ref.attempt}/{status}", None)
             if not untold:
                 self.say(message)
+            elif message.id not in self._waiting:  # acknowledged while it was written
+                self._settle([ref])
         finally:
             self._finishing.discard(ref)
 
@@ -179,7 +181,10 @@ class Outbox:
 
     def acknowledged(self, ids: Iterable[str]) -> None:
         settled = [self._waiting.pop(i).message for i in ids if i in self._waiting]
-        results = [message.ref for message in settled if message.kind != STATUS]
+        self._settle([each.ref for each in settled if each.kind != STATUS and each.ref not in self._finishing])
+
+    def _settle(self, results: list[Ref]) -> None:
+        """These are on the disk, and the manager has them."""
         if results and not self._settled:
             asyncio.get_running_loop().call_later(ACKNOWLEDGED_S, self._write_acknowledged)
         self._settled += results

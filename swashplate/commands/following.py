@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from swashplate.commands import output
+from swashplate.commands import output, reports
+from swashplate.errors import SwashplateError
 
 if TYPE_CHECKING:
-    from swashplate.client import Client, Task
+    from swashplate.client import Client, Report, Task
+
+SILENT_S = 4.0
+"""How long a quiet command waits before it says what for."""
 
 Say = Callable[[str], None]
 
@@ -55,20 +60,40 @@ def line_of(task: Task) -> str:
 
 
 async def follow(client: Client, task: Task, *, quiet: bool = False) -> Task:
-    """The task when it has ended, or when it stands; over restarts of the manager."""
+    """The task when it has ended, or when it stands; over restarts of the manager.
+
+    Even a ``quiet`` one tells once why it waits, when that lasts: nobody may ever take it.
+    """
     with telling(quiet=quiet) as say:
         say(line_of(task))
         if task.settled:
             return task
+        explaining = asyncio.create_task(_explain(client, task.id)) if quiet else None
         now = task
-        async for now in client.tasks.watch(task.id):
-            say(line_of(now))
-            if now.settled:
-                break
+        try:
+            async for now in client.tasks.watch(task.id):
+                say(line_of(now))
+                if now.settled:
+                    break
+        finally:
+            if explaining is not None:
+                explaining.cancel()
     return now
 
 
-def conclude(task: Task, *, began: float) -> None:
+async def _explain(client: Client, task_id: str) -> None:
+    while True:
+        await asyncio.sleep(SILENT_S)
+        try:
+            now = await client.tasks.get(task_id)
+        except SwashplateError:  # whoever follows the task meets it, too
+            continue
+        if now.waiting and not now.settled:
+            output.note(line_of(now))
+            return
+
+
+def conclude(task: Task, *, began: float, report: Report | None = None) -> None:
     """What is said of a task that was followed. Failure is told on stderr, and by the exit status of whoever calls."""
     lasted = output.seconds(time.monotonic() - began)
     if task.succeeded or not task.ended:
@@ -77,6 +102,6 @@ def conclude(task: Task, *, began: float) -> None:
         output.note(f"task {task.id} {word}{where} ({lasted})")
         return
     reason = f": {task.error}" if task.error else ""
-    code = f" [{task.code}]" if task.code else ""
-    output.note(f"error: task {task.id} {task.status} after {lasted}{reason}{code}")
+    output.note(f"error: task {task.id} {task.status} after {lasted}{reason}{reports.in_brackets(task.code, report)}")
+    reports.tell_log(report)
     output.note(f"hint: swashplate task attempts {task.id[:8]} shows every attempt")

@@ -58,7 +58,10 @@ def update(
     as_json: AsJson = False,
     fields: dict[str, Any],
 ) -> None:
-    """Change a task that does not run: only what is named here; the next start has it."""
+    """Change what is named here of a task; the next start has it.
+
+    While it runs, only its name, its metadata, its priority and its schedule can be changed.
+    """
     if not fields and not name:
         raise typer.BadParameter("name at least one thing to change")
 

@@ -128,6 +128,13 @@ async def test_simultaneous_updates_of_one_participant_count_once(world):
     assert (await world.over(wait=0))["num_updates"] == 1
 
 
+async def test_of_simultaneous_updates_as_many_count_as_the_round_wants(world):
+    await world.configure(k_of_n=2)
+    answers = await asyncio.gather(*(world.update(proplet_id) for proplet_id in ("p-1", "p-2", "p-3")))
+    assert sorted(body["status"] for _, body in answers) == ["accepted", "accepted", "ignored"]
+    assert (await world.over())["num_updates"] == 2
+
+
 @pytest.mark.parametrize("change", [{"w": [1, 2, 4]}, {"samples": 11}])
 async def test_another_update_of_the_same_participant_is_a_conflict(world, change):
     await world.configure()

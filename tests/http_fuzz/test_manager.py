@@ -88,4 +88,5 @@ def test_the_manager(tmp_path, examples):
         if examples <= MANY:
             exclude += "|^/fl/(experiments|update)$"  # which the coordinator was asked
         report = fuzz(url, examples=examples, exclude=exclude, known=known, brief=("^/(jobs|workflows)$",))
-        judge(report, share=0.2, without_success=never, most=8)
+        # An image reference that is made up is refused at once, and most bodies have one.
+        judge(report, share=0.15, without_success=never, most=8)

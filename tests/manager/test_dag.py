@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from manager.plans.course import Course
@@ -319,7 +319,7 @@ def test_what_cannot_be_ordered_is_refused_by_name(tasks, sentence):
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.sets(st.sampled_from("abcdef"), max_size=3), min_size=1))
 def test_exactly_what_has_a_cycle_is_refused_and_the_cycle_is_one(declared):
-    assume(all(parents <= declared.keys() - {i} for i, parents in declared.items()))
+    declared = {i: parents & (declared.keys() - {i}) for i, parents in declared.items()}
     tasks = [Declared(i, i, tuple(sorted(parents))) for i, parents in declared.items()]
     try:
         order(resolve(tasks, Mode.WORKFLOW))

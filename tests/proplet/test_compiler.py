@@ -145,6 +145,12 @@ def test_a_binary_over_the_limit_is_not_compiled(compiling):
     assert compiling.compile("(module (func))", binary_bytes=8).code == "guest_too_large"
 
 
+def test_a_binary_with_very_many_exports_is_not_kept(compiling):
+    exports = "".join(f'(export "{number}" (func 0))' for number in range(10_001))
+    assert compiling.compile(f"(module (func) {exports})").code == "guest_too_large"
+    assert not list(compiling.modules.iterdir())
+
+
 def test_a_module_is_compiled_once_for_each_way_to_run_it(compiling):
     guest = '(module (func (export "_start")))'
     ways = [DEFAULT, DETERMINISTIC, Configuration(fuel=True), Configuration(fuel=True, deterministic=True)]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import sqlite3
 from contextlib import closing, contextmanager
 
 import pytest
 
 from proplet.work import deliveries, outbox
-from swashplate.bus import MemoryBus, PayloadTooLargeError
+from proplet.work.journal import Journal
+from proplet.work.outcome import Success
+from proplet.work.outgoing import Ref, result_message
+from swashplate.bus import MemoryBus, PayloadTooLargeError, Received
 from swashplate.messages import AttemptRef, Result
+from swashplate.testing import Faults, FaultyBroker, FaultyBus
+from tests.proplet.conftest import NAMES, PATIENCE
 
 ROUND = {"ROUND_ID": "r-1"}
 
@@ -232,6 +239,75 @@ async def test_a_result_outlasts_a_disk_that_refuses_for_a_while(world, quick, p
         await logged.until("not kept, trying again")
         await logged.until(f"Task {start.id} completed")
     assert (await world.manager.result(start.id)).results == "kept"
+
+
+def state_on_disk(world, task_id: str) -> str | None:
+    with closing(sqlite3.connect(world.tmp_path / "state" / "journal.db")) as database:
+        row = database.execute("SELECT state FROM entry WHERE task_id = ?", (task_id,)).fetchone()
+    return row and row[0]
+
+
+async def test_a_result_of_which_nobody_was_told_does_not_wait_for_the_disk(
+    world, monkeypatch, quick, proplet, guests, logged
+):
+    monkeypatch.setattr(outbox, "SOON_S", 30)
+    start = world.start(guests["prints"]("kept"))
+    with refused_by_the_disk(world, "results"):
+        assert (await world.manager.outcome(start)).results == "kept"
+        await logged.until("not kept, trying again")
+        assert state_on_disk(world, start.id) is None
+    async with asyncio.timeout(PATIENCE):
+        while state_on_disk(world, start.id) != "acknowledged":
+            await asyncio.sleep(0.01)
+    assert len(world.manager.results) == 1
+
+
+async def test_a_result_of_what_was_accepted_waits_for_the_disk(world, quick, proplet, guests, logged):
+    start = world.start(guests["loops"])
+    await world.manager.start(start)
+    await world.manager.status(start.id)
+    with refused_by_the_disk(world, "results"):
+        await world.manager.stop(start.id)
+        await logged.until("not kept, trying again")
+        assert world.manager.results == []
+    assert (await world.manager.result(start.id)).code == "stopped"
+
+
+async def test_an_attempt_that_learned_soon_says_no_more_than_its_result(world, monkeypatch, proplet, guests):
+    monkeypatch.setattr(outbox, "SOON_S", 30)
+    async with world.site.data_store(), world.site.coordinator():
+        await world.manager.outcome(learning(world, guests))
+    assert world.manager.statuses == []
+
+
+async def test_an_attempt_whose_update_waits_says_that_it_was_accepted(world, monkeypatch, quick, proplet, guests):
+    async with world.site.data_store():
+        start = learning(world, guests)
+        await world.manager.start(start)
+        assert (await world.manager.status(start.id)).status == "accepted"
+        assert world.manager.results == []
+        async with world.site.coordinator():
+            await world.manager.result(start.id)
+
+
+async def test_what_is_lost_without_acknowledgement_is_sent_again_with_one(tmp_path, quick):
+    broker = FaultyBroker(random.Random(1), Faults(loss=1.0))
+    ours, managers = FaultyBus(broker, client_id="proplet"), FaultyBus(broker, client_id="manager")
+    said = asyncio.get_running_loop().create_future()
+
+    async def heard(message: Received) -> None:
+        said.set_result(Result.decode(message.payload).results)
+
+    await managers.subscribe(NAMES.every_proplet("results"), heard)
+    async with Journal(tmp_path / "journal.db") as journal, ours, managers:
+        await ours.wait_connected(PATIENCE)
+        await managers.wait_connected(PATIENCE)
+        messages = outbox.Outbox(journal, ours, NAMES, "proplet-1")
+        await messages.open()
+        await messages.finish(result_message(Ref("task-1", 1), "proplet-1", Success("kept")))
+        async with asyncio.timeout(PATIENCE):
+            assert await said == "kept"
+        await messages.close()
 
 
 async def test_an_acceptance_outlasts_a_disk_that_refuses_for_a_while(world, quick, proplet, guests, logged):

@@ -90,6 +90,9 @@ class ScriptedGuests:
             self._record.produced.setdefault((start.id, start.attempt), []).append((self._proplet_id, said))
         return outcome
 
+    def check(self, start: Start) -> None:
+        """Everything is taken."""
+
     @asynccontextmanager
     async def deployed(self, start: Start, course: Course) -> AsyncIterator[None]:
         course.enter("fetching")
