@@ -30,32 +30,25 @@ class NotCompiled(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class CoreModule:
-    """A core module, also with its imports resolved; ``exports`` says of each export whether it is a function."""
+    """A core module, also with its imports resolved; ``exports`` says of each export whether it is a function.
+
+    ``vectors`` are those that take or return a v128: to ask wasmtime's C API for their type ends the process.
+    """
 
     engine: wasmtime.Engine
     module: wasmtime.Module
     prepared: wasmtime.InstancePre
     exports: dict[str, bool]
+    vectors: frozenset[str]
 
 
 @dataclass(frozen=True)
 class LoadedComponent:
-    """``exports`` says of each export whether it is a function."""
+    """``exports`` says of each export whether it is a function; those of instances are ``instance#func``."""
 
     engine: wasmtime.Engine
     component: component.Component
     exports: dict[str, bool]
-
-    @property
-    def run(self) -> str:
-        """Its ``wasi:cli/run`` export. Raises ``GuestError``."""
-        found = next((name for name in sorted(self.exports) if name.startswith("wasi:cli/run@")), None)
-        if found is None:
-            raise GuestError(
-                f"a component must export wasi:cli/run; this one exports {', '.join(sorted(self.exports)) or 'nothing'}",
-                "component_unsupported",
-            )
-        return found
 
 
 Loaded = CoreModule | LoadedComponent
@@ -117,7 +110,7 @@ class ModuleCache:
             raise GuestError(
                 f"the binary cannot be linked: {' '.join(str(error).split())[:500]}", "guest_link"
             ) from error
-        return CoreModule(engine, module, prepared, exports)
+        return CoreModule(engine, module, prepared, exports, frozenset(stored.contents.vectors))
 
     def _remember(self, wanted: tuple[str, Configuration], loaded: Loaded, size: int) -> None:
         self._loaded[wanted] = loaded, size

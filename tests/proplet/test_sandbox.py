@@ -340,5 +340,5 @@ async def test_a_component_that_fails_or_traps_fails_the_task(world, proplet):
 
 async def test_another_component_is_refused_with_its_exports(world, proplet):
     result = await world.manager.outcome(world.start(COMPONENT.format(body="i32.const 0", name="my:own/api@1.0.0")))
-    assert result.code == "component_unsupported"
+    assert result.code == "export_not_found"
     assert "my:own/api@1.0.0" in result.error
