@@ -15,7 +15,7 @@ from proplet.runtime.zygote import Zygote
 from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
 from proplet.sandbox.module_folder import ModuleFolder, UnsafeFolderError
-from proplet.work.course import Course
+from proplet.work.course import Course, Process
 from swashplate import logging
 from swashplate.errors import ConfigurationError
 from swashplate.service import Tasks
@@ -46,11 +46,19 @@ class WorkerPool:
         self.slot = asyncio.Semaphore(slots)
         """Entered, in turn, around ``run``."""
         self._zygote = Zygote(modules, empty, tasks, on_death=self._lose)
-        self._compilations = Compilations(self._zygote, bounds, compile_wall_s)
+        self.compilations = Compilations(self._zygote, bounds, compile_wall_s)
         self._idle: list[Worker] = []
         """Those that have run nothing yet come first."""
         self._all: set[Worker] = set()
         self._spares: set[asyncio.Task[None]] = set()
+        self.running = 0
+        """Guests that run now; the other counts are since the start."""
+        self.forked = 0
+        self.recycled = 0
+        """Workers that were replaced after they had run something."""
+        self.hits = 0
+        self.misses = 0
+        """Runs whose module was compiled already, and runs whose was not."""
         self._background = Tasks(log)
 
     async def __aenter__(self) -> Self:
@@ -74,6 +82,11 @@ class WorkerPool:
         return self._zygote.processes()
 
     @property
+    def warm(self) -> int:
+        """Workers that wait for a guest."""
+        return len(self._idle)
+
+    @property
     def full(self) -> bool:
         """Would one who asks for a slot now have to wait?"""
         return self.slot.locked()
@@ -85,20 +98,24 @@ class WorkerPool:
         """
         answer = await self._run(job, on_stderr, course)
         if answer.code != NOT_COMPILED:
+            self.hits += 1
             return answer
+        self.misses += 1
         course.enter("waiting")
-        compiled = await self._compilations.compiled(job)
+        compiled = await self.compilations.compiled(job)
         if compiled.error:
             return compiled
         return replace(await self._run(job, on_stderr, course), compiled=compiled.compiled)
 
     async def _run(self, job: Job, on_stderr: OnStderr, course: Course) -> Answer:
         worker = await self._take(fresh=job.isolation == "fork")
-        course.process = worker.pid
+        process = course.process = Process(worker.pid, asyncio.get_running_loop().time(), worker.spent)
         course.enter("running")
         spent = True
+        self.running += 1
         try:
             answer = await worker.ask(job, on_stderr)
+            process.after = worker.spent
             worker.runs += answer.code != NOT_COMPILED
             alone = job.isolation == "fork" and worker.runs > 0
             spent = alone or not answer.reusable or worker.runs >= RUNS_PER_WORKER
@@ -108,8 +125,9 @@ class WorkerPool:
                 return Answer(error="the run needs more memory than it may have", code="memory_limit", reusable=False)
             raise
         finally:
-            course.process = None
+            self.running -= 1
             if spent:
+                self.recycled += worker.runs > 0
                 worker.kill()
                 self._all.discard(worker)
                 self._prepare()
@@ -139,6 +157,7 @@ class WorkerPool:
 
     async def _start(self) -> Worker:
         worker = await Worker.start(self._zygote, "worker")
+        self.forked += 1
         self._all.add(worker)
         return worker
 

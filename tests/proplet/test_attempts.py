@@ -148,6 +148,23 @@ async def test_a_start_beyond_slots_and_queue_is_denied(world, guests):
         assert (await world.manager.status(waiting.id)).status == "accepted"
 
 
+async def test_without_a_queue_a_second_start_is_denied_at_once(world, guests):
+    async with world.proplet(PROPLET_SLOTS="1", PROPLET_QUEUE="0"):
+        running, refused = world.start(guests["loops"]), world.start(guests["add"], name="add")
+        await world.manager.start(running)
+        await world.manager.start(refused)
+        status = await world.manager.status(refused.id)
+        assert (status.status, status.code, status.reason) == ("denied", "no_slot", "1 tasks run or wait already")
+        assert not any(each.task_id == running.id for each in world.manager.results)
+
+
+async def test_a_slot_is_free_when_the_manager_hears_of_the_result(world, guests):
+    async with world.proplet(PROPLET_SLOTS="1", PROPLET_QUEUE="0"):
+        for number in range(20):
+            start = world.start(guests["add"], name="add", inputs=[str(number), "1"])
+            assert (await world.manager.outcome(start)).results == str(number + 1)
+
+
 async def test_a_queued_task_runs_when_the_slot_is_free(world, proplet, guests):
     first, second = world.start(guests["loops"]), world.start(guests["prints"]("my turn"))
     await world.manager.start(first)

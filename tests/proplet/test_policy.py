@@ -216,7 +216,7 @@ def test_the_key_may_be_its_bare_bytes(policy, key, tmp_path):
         ("[limits]\nmemory = '64 MB or so'", "field limits: memory: '64 MB or so' is not a size"),
         ("[limits]\nmemories = 1", "field limits: there is no limit 'memories'"),
         ("[limits]\nmemory = '1GiB'", "field limits.memory: 1 GiB is over the ceiling of 512 MiB"),
-        ("[ceilings]\nstack = '1GiB'", "field ceilings: stack: must be at most 4 MiB"),
+        ("[ceilings]\nstack = '1GiB'", "field ceilings: stack: must be at most 2 MiB"),
         ("[ceilings]\nfiles = 1.5", "field ceilings: files: 1.5 is not a whole number"),
         ("[ceilings]\ncpu = true", "field ceilings: cpu: True is not an amount"),
         ("[ceilings]\ncpu = 'nan'", "field ceilings: cpu: 'nan' is not a duration"),
