@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 
-from benchmarks import fl_round, fleet, store, tasks
+from benchmarks import fl_round, fleet, runtime, store, tasks
 from benchmarks.report import Report
 
-BENCHMARKS = {"fl-round": fl_round, "tasks": tasks, "fleet": fleet, "store": store}
+BENCHMARKS = {"fl-round": fl_round, "tasks": tasks, "fleet": fleet, "store": store, "runtime": runtime}
 
 
 def shown(report: Report) -> str:

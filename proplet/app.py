@@ -92,7 +92,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
         cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
-        fetcher = Fetcher(bus, topics, proplet_id, binaries)
+        fetcher = Fetcher(bus, topics, proplet_id, binaries, patience_s=settings.fetch_timeout)
         inputs = Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url)
         runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, policy, site.coordinator_url)
         outbox = Outbox(journal, bus, topics, proplet_id)

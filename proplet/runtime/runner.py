@@ -113,7 +113,8 @@ class Runner:
         return self._finished(start, answer, folder)
 
     async def _binary(self, start: Start) -> Path:
-        return await self._fetcher.fetch(Wanted(start.digest, start.size, start.image_url))
+        wanted = Wanted(start.digest, start.size, start.image_url)
+        return await self._fetcher.fetch(wanted, endless=start.timeout_s is None)
 
     def _job(
         self,
@@ -212,7 +213,7 @@ def _with_folders(terms: Terms) -> Terms:
     """Raises ``RefusedError`` when a directory that the policy grants is not there now."""
     for folder, path, _ in terms.directories:
         if not Path(folder).is_dir():
-            raise RefusedError(f"the directory for {path} is not there", code="directory_missing", retryable=True)
+            raise RefusedError(f"the directory for {path} is not there", code="directory_unavailable", retryable=True)
     return terms
 
 
