@@ -1,11 +1,11 @@
 """The proplet's runtime alone: tasks per second on one core, warm and each in a process of its own, and the first run.
 
-Ours is the median of runs of ``--tasks`` trivial commands that print a line, one after the other, in a warm worker process
-that has a core for itself and always its next job waiting. The command carries 10 KB of code that it never calls, as
-what a compiler makes carries its C library. Through the agent's pool, one at a time, are those on all
-cores and the fork-isolated; there the printed line is read after each. The baseline is what a runtime does that keeps
+Ours is the median of runs of ``--tasks`` trivial commands that print a line, one after the other, in a warm worker process,
+together with a plain process that feeds it on the same core: it writes jobs ahead, and reads each answer and each printed
+line. The command carries 10 KB of code that it never calls, as what a compiler makes carries its C library. Through the
+agent's pool, one at a time, are the fork-isolated and those that say so. The baseline is what a runtime does that keeps
 nothing: engine, compilation and run for every task, in one process on the same core; a second one does so with a command
-of 200 bytes.
+of 200 bytes. Processor time is user and system, of every process that takes part: other work on the machine changes it less.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ LIBRARY = "".join(
     for n in range(100)
 )
 LIMITS = Limits(memory=512 << 20, output=64 << 20, files=10_000)
+AHEAD = 16
+"""Jobs that wait in the worker's socket."""
 FIRST_RUNS, LATER_RUNS = 5, 200
 
 
@@ -135,11 +137,11 @@ async def tasks_per_s(runtime: Runtime, job: Job, tasks: int) -> float:
     return tasks / (time.perf_counter() - began)
 
 
-def naive_tasks_per_s(binary: bytes, tasks: int) -> float:
-    """Everything made for one task and thrown away."""
+def naive_tasks_per_s(binary: bytes, tasks: int) -> tuple[float, float]:
+    """Everything made for one task and thrown away; and the seconds of processor time for a task."""
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
         stdout = Path(folder) / "stdout"
-        began = time.perf_counter()
+        began, before = time.perf_counter(), time.process_time()
         for _ in range(tasks):
             engine = wasmtime.Engine()
             linker = wasmtime.Linker(engine)
@@ -152,24 +154,20 @@ def naive_tasks_per_s(binary: bytes, tasks: int) -> float:
             assert isinstance(start, wasmtime.Func)
             start(store)
             assert stdout.read_bytes() == b"hello\n"
-        return tasks / (time.perf_counter() - began)
+        return tasks / (time.perf_counter() - began), (time.process_time() - before) / tasks
 
 
 async def worker_tasks_per_s(runtime: Runtime, binary: bytes, tasks: int) -> tuple[float, float]:
-    """Of one worker process on a core of its own, asked from another core, with the next job always waiting; and the same
-    for each second of processor time that it had, which other work on the machine changes less.
-    """
-    *others, core = sorted(os.sched_getaffinity(0))
+    """Of one worker process and who feeds it, on one core; and the seconds of processor time that both took for a task."""
     zygote = Zygote(runtime.root / "modules", runtime.root / "empty", runtime.folders.root, on_death=lambda: None)
     child, connection = await zygote.fork("worker")
     try:
-        os.sched_setaffinity(child.pid, {core})
-        jobs = [runtime.job(binary), runtime.job(binary)]
-        with connection, pinned(others or [core]):
+        jobs = [runtime.job(binary) for _ in range(AHEAD)]
+        with connection:
             _pipelined(connection, jobs, tasks // 10)
-            before = processor_s(child.pid)
+            before = processor_s(child.pid) + time.process_time()
             per_s = _pipelined(connection, jobs, tasks)
-            return per_s, tasks / (processor_s(child.pid) - before)
+            return per_s, (processor_s(child.pid) + time.process_time() - before) / tasks
     finally:
         await zygote.close()
 
@@ -178,6 +176,21 @@ def processor_s(pid: int) -> float:
     """Of all its threads so far."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
+
+def all_processor_s(runtime: Runtime) -> float:
+    """Of the agent, of what it has started, and of what that has started and has ended; to a hundredth."""
+    ticks = 0
+    for pid in runtime.pool.every_process():
+        ticks += sum(int(field) for field in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+async def pool_tasks_per_s(runtime: Runtime, job: Job, tasks: int) -> tuple[float, float]:
+    """One at a time through the agent's pool; and the seconds of processor time that everything took for a task."""
+    before = all_processor_s(runtime)
+    per_s = await tasks_per_s(runtime, job, tasks)
+    return per_s, (all_processor_s(runtime) - before) / tasks
 
 
 def _pipelined(connection: socket.socket, jobs: list[Job], tasks: int) -> float:
@@ -197,29 +210,25 @@ def _pipelined(connection: socket.socket, jobs: list[Job], tasks: int) -> float:
     return tasks / (time.perf_counter() - began)
 
 
-async def throughput(options: argparse.Namespace) -> dict[str, list[float]]:
-    """On one core, the ways in turn."""
-    names = ("warm", "warm cpu", "pool", "fork", "naive", "naive small")
-    found: dict[str, list[float]] = {name: [] for name in names}
-    binary = command()
-    cores = os.sched_getaffinity(0)
-    async with installed() as runtime:
-        job = runtime.job(binary)
-        await tasks_per_s(runtime, job, options.tasks // 4)
-        for _ in range(options.runs):
-            per_s, per_processor_s = await worker_tasks_per_s(runtime, binary, options.tasks)
-            found["warm"].append(per_s)
-            found["warm cpu"].append(per_processor_s)
-    with pinned([max(cores)]):
+async def throughput(options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
+    """On one core, the ways in turn: tasks per second, and seconds of processor time for a task."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    binary, small = command(), bytes(wasmtime.wat2wasm(PRINTS))
+    naive_tasks = max(10, options.tasks // 20)
+    with pinned([max(os.sched_getaffinity(0))]):
         async with installed() as runtime:
             job = runtime.job(binary)
+            alone = replace(job, isolation="fork")
             await tasks_per_s(runtime, job, options.tasks // 4)
             for _ in range(options.runs):
-                found["pool"].append(await tasks_per_s(runtime, job, options.tasks))
-                found["fork"].append(await tasks_per_s(runtime, replace(job, isolation="fork"), options.tasks // 10))
-                found["naive"].append(naive_tasks_per_s(binary, max(10, options.tasks // 20)))
-                small = bytes(wasmtime.wat2wasm(PRINTS))
-                found["naive small"].append(naive_tasks_per_s(small, max(10, options.tasks // 20)))
+                for name, measured_now in (
+                    ("warm", await worker_tasks_per_s(runtime, binary, options.tasks)),
+                    ("pool", await pool_tasks_per_s(runtime, job, options.tasks)),
+                    ("fork", await pool_tasks_per_s(runtime, alone, options.tasks // 10)),
+                    ("naive", naive_tasks_per_s(binary, naive_tasks)),
+                    ("naive small", naive_tasks_per_s(small, naive_tasks)),
+                ):
+                    found.setdefault(name, []).append(measured_now)
     return found
 
 
@@ -260,7 +269,8 @@ async def first_instruction_ms() -> dict[str, float]:
 
 async def measured(options: argparse.Namespace) -> Report:
     found = await throughput(options)
-    median = {name: statistics.median(values) for name, values in found.items()}
+    median = {name: statistics.median(per_s for per_s, _ in values) for name, values in found.items()}
+    processor_us = {name: round(statistics.median(s for _, s in values) * 1e6) for name, values in found.items()}
     first = [await first_run_ms() for _ in range(FIRST_RUNS)]
     return Report(
         name="runtime",
@@ -272,7 +282,13 @@ async def measured(options: argparse.Namespace) -> Report:
             "the same with a command of 200 bytes": median["naive small"],
         },
         details={
-            "warm_tasks_per_second_of_processor_time": round(median["warm cpu"], 1),
+            "processor_us_per_task": {
+                "warm, worker and feeder": processor_us["warm"],
+                "warm, with the agent's pool": processor_us["pool"],
+                "fork-isolated, with the agent's pool": processor_us["fork"],
+                "new engine and compilation": processor_us["naive"],
+                "the same, 200 bytes": processor_us["naive small"],
+            },
             "warm_tasks_per_s_on_one_core_with_the_agents_pool": round(median["pool"], 1),
             "fork_isolated_tasks_per_s_on_one_core": round(median["fork"], 1),
             "warm_tasks_per_s_on_all_cores": round(await all_cores(options, "warm"), 1),

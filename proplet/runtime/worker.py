@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 from collections.abc import Callable
 from typing import Self, cast
 
 from proplet.runtime.zygote import Child, Kind, Zygote
 from proplet.sandbox.bounds import Compilation
-from proplet.sandbox.frames import STDERR, Answer, Incoming, Job, packed_message
+from proplet.sandbox.frames import STDERR, Answer, Incoming, Job, decoded, packed_message
 from proplet.work.course import Spent
 from swashplate.errors import SwashplateError
 
@@ -64,7 +63,7 @@ class _Connection(asyncio.Protocol):
                 if kind == STDERR:
                     self._on_stderr(payload)
                 else:
-                    self._answered(Answer(**json.loads(payload)))
+                    self._answered(Answer(**decoded(payload)))
         except (ValueError, TypeError):  # the process is no longer what we started
             self.close()
 

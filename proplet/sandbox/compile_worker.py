@@ -8,12 +8,12 @@ from pathlib import Path
 from proplet.sandbox.bounds import Compilation
 from proplet.sandbox.compiler import compile_binary
 from proplet.sandbox.engine import Configuration
-from proplet.sandbox.frames import packed_message, receive
+from proplet.sandbox.frames import messages, packed_message
 from proplet.sandbox.module_cache import ModuleCache
 
 
 def serve(connection: socket.socket, modules: ModuleCache) -> None:
-    asked = receive(connection)
+    asked = next(messages(connection), None)
     if asked is None:
         return
     wanted = Compilation.of(asked)

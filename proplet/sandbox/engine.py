@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 import platform
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import wasmtime
 
@@ -38,8 +38,7 @@ OFF = (
 components are joined with them; their number is limited elsewhere."""
 
 
-@dataclass(frozen=True)
-class Configuration:
+class Configuration(NamedTuple):
     """``fuel`` counts instructions. ``deterministic``: the same bits on any machine. ``stack`` is the guest's, in bytes."""
 
     fuel: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ HEADER = struct.Struct(">IB")
 MESSAGE, STDERR = 0, 1
 MOST_BYTES = 4 << 20
 """Of one frame from a child; one that sends more is out of its mind."""
+RECEIVED_BYTES = 1 << 16
 NOT_COMPILED = "not_compiled"
 LOGGED_BYTES = 1 << 20
 """Of one run's stderr in ``LOGGED_EVERY_S``; a worker hands over one byte more, so that the agent knows, and drops the rest."""
@@ -113,6 +115,14 @@ class Answer:
 _encode = json.JSONEncoder(default=vars, check_circular=False, separators=(",", ":")).encode
 
 
+_decode = json.JSONDecoder().raw_decode
+
+
+def decoded(payload: bytes) -> Any:
+    """The JSON of a message, which has no space around it. Raises ``ValueError``."""
+    return _decode(payload.decode())[0]
+
+
 def packed(kind: int, payload: bytes) -> bytes:
     return HEADER.pack(len(payload), kind) + payload
 
@@ -121,31 +131,19 @@ def packed_message(message: object) -> bytes:
     return packed(MESSAGE, _encode(vars(message)).encode())
 
 
-def receive(connection: socket.socket) -> dict[str, Any] | None:
-    """The next message, or None when the other side is gone."""
-    header = _exactly(connection, HEADER.size)
-    if header is None:
-        return None
-    length, _ = HEADER.unpack(header)
-    payload = _exactly(connection, length)
-    return None if payload is None else json.loads(payload)
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes | None:
-    buffer = bytearray(count)
-    view, filled = memoryview(buffer), 0
-    while filled < count:
-        got = connection.recv_into(view[filled:])
-        if got == 0:
-            return None
-        filled += got
-    return bytes(buffer)
+def messages(connection: socket.socket) -> Iterator[dict[str, Any]]:
+    """What the agent sends, until it is gone; it may send the next before the last is answered."""
+    incoming = Incoming(most_bytes=sys.maxsize)
+    while piece := connection.recv(RECEIVED_BYTES):
+        for _, payload in incoming.feed(piece):
+            yield decoded(payload)
 
 
 class Incoming:
     """Frames out of the pieces in which they arrive."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most = most_bytes
         self._rest = b""
 
     def feed(self, piece: bytes) -> Iterator[tuple[int, bytes]]:
@@ -153,7 +151,7 @@ class Incoming:
         self._rest += piece
         while len(self._rest) >= HEADER.size:
             length, kind = HEADER.unpack_from(self._rest)
-            if length > MOST_BYTES:
+            if length > self._most:
                 raise ValueError(f"a frame of {length} bytes")
             end = HEADER.size + length
             if len(self._rest) < end:

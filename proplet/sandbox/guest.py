@@ -11,10 +11,13 @@ from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import COMMAND, INITIALIZE, TYPE_UNSUPPORTED, Exited, GuestError
 from proplet.sandbox.failures import Memory
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job, Limits
-from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled
+from proplet.sandbox.instance import call_command
+from proplet.sandbox.instance import export as get_export
+from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled, Signature
 from proplet.sandbox.preview1 import linking
 
 CORE_INSTANCES, COMPONENT_INSTANCES = 1, 64
+MEMORY = "memory"
 CORE_TABLES, COMPONENT_TABLES = 8, 64
 
 
@@ -146,7 +149,8 @@ class Guest:
         job, folder = self._job, self._job.folder  # as text: a Path costs as much as the guest
         wasi = wasmtime.WasiConfig()
         wasi.argv = [job.name, *job.inputs]
-        wasi.env = sorted(job.env.items())
+        if job.env:
+            wasi.env = sorted(job.env.items())
         wasi.stdout_file = f"{folder}/stdout"
         wasi.stderr_file = stderr
         own = [(f"{folder}/in", "/in", False), (f"{folder}/out", "/out", True)]
@@ -167,27 +171,35 @@ class Guest:
             instance = functions.linker.instantiate(store, module.module)
         else:
             instance = module.prepared.instantiate(store)
-        exports = instance.exports(store)
-        memory = exports.get("memory")
+        memory = get_export(store, instance, MEMORY) if MEMORY in module.exports else None
         if isinstance(memory, wasmtime.Memory):
             self._memory, self._before = memory, memory.data_len(store)
-        called = exports[export]
+        called = get_export(store, instance, export)
         assert isinstance(called, wasmtime.Func)
-        kind = called.type(store)
-        params, results = _texts(kind.params), _texts(kind.results)
+        params, results = self._signature(module, export, called)
         entry.check_signature(export, params, results)
         if export == COMMAND:
-            called(store)
+            if results:  # which nobody asked for
+                called(store)
+            else:
+                call_command(store, called)
             return None
         arguments = entry.arguments(params, job.inputs)
         if module.exports.get(INITIALIZE) and export != INITIALIZE:
-            initialize = exports[INITIALIZE]
+            initialize = get_export(store, instance, INITIALIZE)
             assert isinstance(initialize, wasmtime.Func)
             entry.check_signature(INITIALIZE, _texts(initialize.type(store).params), [])
             initialize(store)
         returned = called(store, *arguments)
         values = returned if isinstance(returned, list) else [] if returned is None else [returned]
         return " ".join(entry.decimal(result, value) for result, value in zip(results, values, strict=True))
+
+    def _signature(self, module: CoreModule, export: str, function: wasmtime.Func) -> Signature:
+        known = module.signatures.get(export)
+        if known is None:
+            kind = function.type(self._store)
+            known = module.signatures[export] = _texts(kind.params), _texts(kind.results)
+        return known
 
     def _run_component(self, loaded: LoadedComponent) -> str | None:
         call = _call(self._job, loaded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import Exited, GuestError
 from proplet.sandbox.module_folder import ModuleFolder, Stored
 
+Signature = tuple[list[str], list[str]]
 Kind = TypeVar("Kind", wasmtime.Module, component.Component)
 
 KEPT_LOADED, KEPT_BYTES = 8, 256 << 20
@@ -40,6 +41,8 @@ class CoreModule:
     prepared: wasmtime.InstancePre
     exports: dict[str, bool]
     vectors: frozenset[str]
+    signatures: dict[str, Signature] = field(default_factory=dict)
+    """Of the functions that were called: the types of the parameters and of the results."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import fcntl
 import hmac
 import json
 import os
-import secrets
 import shutil
 import stat
 import struct
@@ -75,8 +74,8 @@ class ModuleFolder:
         with self._alone():
             if (key := _read_key(path)) is not None:  # another process was faster
                 return key
-            key = secrets.token_bytes(KEY_BYTES)
-            incoming = path.with_name(f"{INCOMING}{secrets.token_hex(8)}")
+            key = os.urandom(KEY_BYTES)
+            incoming = path.with_name(f"{INCOMING}{os.urandom(8).hex()}")
             try:
                 _write_private(incoming, key)
                 remove(path)
@@ -86,7 +85,7 @@ class ModuleFolder:
             return key
 
     def _path(self, digest: str, configuration: str) -> Path:
-        return self._folder / f"{digest.removeprefix('sha256:')}-{configuration}{SUFFIX}"
+        return self._folder / _name(digest, configuration)
 
     def drop(self, digest: str, configuration: str) -> None:
         remove(self._path(digest, configuration))
@@ -99,18 +98,19 @@ class ModuleFolder:
     @contextlib.contextmanager
     def opened(self, digest: str, configuration: str) -> Iterator[Stored | None]:
         """The checked file, there meanwhile even if it is dropped; None when there is none."""
-        path = self._path(digest, configuration)
+        name = _name(digest, configuration)
+        path = f"{self._folder}/{name}"  # as text: a process of one run feels what a Path costs
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.EACCES}:  # a link, another user's
-                remove(path)
+                remove(Path(path))
             yield None
             return
         try:
-            stored = self._checked(handle, path.name)
+            stored = self._checked(handle, name)
             if stored is None:
-                remove(path)
+                remove(Path(path))
             else:
                 os.utime(handle)
             yield stored
@@ -139,7 +139,7 @@ class ModuleFolder:
         target = self._path(digest, configuration)
         described = json.dumps(asdict(contents)).encode()
         mac = self._mac(target.name)
-        incoming = self._folder / f"{INCOMING}{secrets.token_hex(8)}"
+        incoming = self._folder / f"{INCOMING}{os.urandom(8).hex()}"
         with self._alone():
             for leftover in self._folder.glob(f"{INCOMING}*"):  # of one who was killed while it was alone
                 remove(leftover)
@@ -177,6 +177,10 @@ class ModuleFolder:
     def _clear(self) -> None:
         for path in self._folder.iterdir():
             remove(path)
+
+
+def _name(digest: str, configuration: str) -> str:
+    return f"{digest.removeprefix('sha256:')}-{configuration}{SUFFIX}"
 
 
 def remove(path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import resource
-from collections.abc import Iterator
 
 from proplet.sandbox import digests, guest
 from proplet.sandbox.entry import GuestError
@@ -24,7 +22,9 @@ def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
     """Never raises for what a guest does."""
     digested = job.deterministic and not job.precompile
     inputs_digest = digests.of_inputs(job) if digested else ""
-    with watch.over(job) as run, _bounded(job.limits):
+    run = watch.begin(job)
+    try:
+        _bound(job.limits)
         answer = guest.run(job, modules, watch.stderr)
         answer.used.update(run.used())
         try:
@@ -37,16 +37,14 @@ def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
         if digested and answer.code not in OF_THE_MACHINE:
             output_digest = digests.of_output(job, answer.text, answer.error, answer.code)
             answer = dataclasses.replace(answer, inputs_digest=inputs_digest, output_digest=output_digest)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        watch.end()
     return answer
 
 
-@contextlib.contextmanager
-def _bounded(limits: Limits) -> Iterator[None]:
+def _bound(limits: Limits) -> None:
     """No file grows beyond the output: a guest that tries is told EFBIG. What fails for want of memory is told too."""
     bytes_of_data = limits.memory + BEYOND_MEMORY_LIMIT
     resource.setrlimit(resource.RLIMIT_DATA, (bytes_of_data, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output + 1, resource.RLIM_INFINITY))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

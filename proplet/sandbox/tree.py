@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,7 @@ def remove(top: Path) -> None:
 
 def _empty(top: int, errors: list[OSError]) -> None:
     """Take one folder of ``top`` after the other, its own folders first moved up to ``top``: no more than two deep."""
-    unguessable = secrets.token_hex(16)
+    unguessable = os.urandom(16).hex()
     pending = _unlink_files(top, errors)
     moved = 0
     while pending:

@@ -5,6 +5,7 @@ A run of a few milliseconds costs no thread switch: the thread looks at its cloc
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import select
@@ -12,7 +13,6 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import STDERR, Allowance, Answer, Job, Limits, packed, packed_message
@@ -74,22 +74,21 @@ class Watch:
         self._last: Run | None = None
         self._next_measure = 0.0
         self._awake = threading.Event()
-        threading.Thread(target=self._serve, name="watch", daemon=True).start()
+        _thread.start_new_thread(self._serve, ())  # a Thread would wait for its start: too long for a short run
 
     @property
     def stderr(self) -> str:
         """The path of the file that a guest's stderr goes to."""
         return f"/proc/self/fd/{self._write_end}"
 
-    @contextlib.contextmanager
-    def over(self, job: Job) -> Iterator[Run]:
+    def begin(self, job: Job) -> Run:
         self._run = self._last = run = Run(job)
         if not self._awake.is_set():
             self._awake.set()
-        try:
-            yield run
-        finally:
-            self._run = None
+        return run
+
+    def end(self) -> None:
+        self._run = None
 
     def answer(self, answer: Answer) -> None:
         """Send ``answer``, after everything that the guest wrote to stderr."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import socket
 
-from proplet.sandbox.frames import NOT_COMPILED, Job, receive
+from proplet.sandbox.frames import NOT_COMPILED, Job, messages
 from proplet.sandbox.module_cache import ModuleCache
 from proplet.sandbox.performance import perform
 from proplet.sandbox.watch import Watch
@@ -17,7 +17,7 @@ STORAGE_BLOCK = 512
 def serve(connection: socket.socket, modules: ModuleCache) -> None:
     """Returns when the agent is gone, or after the one guest that wants a process of its own."""
     watch = Watch(connection)
-    while (asked := receive(connection)) is not None:
+    for asked in messages(connection):
         job = Job.of(asked)
         answer = perform(job, modules, watch)
         answer.spent.extend(_spent())

@@ -51,6 +51,7 @@ def prctl(option: int, value: int) -> None:
 
 def prepare() -> None:
     """What the children inherit: no core files, no new privileges, every signal as it is by default."""
+    os.environ["TOKIO_WORKER_THREADS"] = "1"  # of the runtime's input and output; else one for each core of the machine
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     for number in signal.valid_signals():
@@ -163,7 +164,9 @@ def main() -> None:
     number, folder, tasks = sys.argv[1:]
     prepare()
     modules = ModuleCache(Path(folder))
-    modules.linker(Configuration())  # its engine handles the signals that are a guest's traps
+    usual = Configuration()
+    modules.linker(usual)  # its engine handles the signals that are a guest's traps
+    _ = usual.key  # remembered
     gc.collect()
     gc.freeze()  # the pages of what is never collected stay shared
     with socket.socket(fileno=int(number)) as agent:

@@ -29,14 +29,14 @@ from pathlib import Path
 from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.compiler import compile_binary
 from proplet.sandbox.engine import Configuration
-from proplet.sandbox.frames import Job, receive
+from proplet.sandbox.frames import Job, messages
 from proplet.sandbox.module_cache import ModuleCache
 from proplet.sandbox.performance import perform
 from proplet.sandbox.watch import Watch
 
 connection = socket.socket(fileno=int(sys.argv[1]))
 modules, watch = ModuleCache(Path(sys.argv[2])), Watch(connection)
-while (asked := receive(connection)) is not None:
+for asked in messages(connection):
     watch.answer(perform(Job.of(asked), modules, watch))
 """
 
