@@ -19,10 +19,15 @@ class GuestError(Exception):
 
     def __init__(self, sentence: str, code: str, *, reusable: bool = True) -> None:
         super().__init__(sentence)
-        cut = len(sentence) > LONGEST_SENTENCE
-        self.sentence = f"{sentence[:LONGEST_SENTENCE]}…" if cut else sentence
+        self.sentence = _one_line(sentence)
         self.code = code
         self.reusable = reusable
+
+
+def _one_line(text: str) -> str:
+    """A name may hold line ends, and whatever else would pass for more than a part of a sentence."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST_SENTENCE])
+    return f"{shown}…" if len(text) > LONGEST_SENTENCE else shown
 
 
 class Exited(Exception):  # noqa: N818  # an exit is no error

@@ -13,7 +13,6 @@ from proplet.sandbox import tree
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import Job, Limits
 
-
 STDERR = 2
 
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from swashplate.client import Report
 
 LAST_LINES = 10
+LONGEST_LINE = 200
+"""Characters of a line of stderr, which may be nothing but one line."""
 OF_CODE = {
     "memory_limit": ("memory_bytes",),
     "deadline": ("wall_s",),
@@ -17,6 +19,7 @@ OF_CODE = {
     "cpu_limit": ("cpu_s",),
     "table_limit": ("table_elements",),
     "output_limit": ("output_bytes", "output_files"),
+    "file_limit": ("output_files",),
     "log_limit": ("log_bytes",),
     "fuel_exhausted": ("fuel",),
 }
@@ -45,8 +48,12 @@ def tell_log(report: Report | None) -> None:
     """On stderr, indented: the last lines of what the guest wrote there."""
     if report is None or not report.log_tail.strip():
         return
+    output.note("\n".join(["its stderr ended with:", *(f"  {line}" for line in _last_lines(report))]))
+
+
+def _last_lines(report: Report) -> list[str]:
     lines = report.log_tail.rstrip("\n").splitlines()[-LAST_LINES:]
-    output.note("\n".join(["its stderr ended with:", *(f"  {line}" for line in lines)]))
+    return [line if len(line) <= LONGEST_LINE else f"…{line[1 - LONGEST_LINE :]}" for line in lines]
 
 
 def fields(report: Report | None) -> list[tuple[str, Any]]:
@@ -62,5 +69,5 @@ def fields(report: Report | None) -> list[tuple[str, Any]]:
         ("not granted", ", ".join(report.capabilities.refused)),
         ("inputs", report.inputs_digest),
         ("output", report.output_digest),
-        ("stderr", "\n".join(report.log_tail.rstrip("\n").splitlines()[-LAST_LINES:])),
+        ("stderr", "\n".join(_last_lines(report))),
     ]
