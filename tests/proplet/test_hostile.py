@@ -7,6 +7,7 @@ they are gone nothing of them is left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import time
@@ -33,8 +34,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hostile"
 HEARTBEAT_S = 1.0
 BEAT_S = 0.05
+SLOTS = 2
+MOST_WORKERS = SLOTS + 1
+"""One for each slot, and one beyond when the last that began was for a guest that wants a process of its own."""
+LOOKS = 10
 SETTINGS = {
-    "PROPLET_SLOTS": "2",
+    "PROPLET_SLOTS": str(SLOTS),
     "PROPLET_LIVELINESS_INTERVAL": str(HEARTBEAT_S),
     "PROPLET_METRICS_INTERVAL": "1",
     "PROPLET_COMPILE_CPU": "2",
@@ -130,7 +135,7 @@ ATTACKS = [
     Attack("fork", example("fork"), "import_not_allowed", "wasix_32v1::proc_fork"),
     Attack("threads", example("threads"), "guest_invalid", "threads must be enabled"),
     Attack("escape by paths", example("escape"), "guest_exit", "status 1: every way out is closed"),
-    Attack("machine code", lambda: b"\x7fELF" + bytes(200), "guest_invalid", "neither a WebAssembly module nor"),
+    Attack("machine code", lambda: b"\x7fELF" + bytes(200), "not_wasm", ""),
     Attack(
         "no clock",
         wasi({"clock_time_get": "i32 i64 i32"}, "(call $exit (call $clock_time_get (i32.const 0) (i64.const 0) (i32.const 0)))"),
@@ -191,8 +196,6 @@ ATTACKS = [
         "exports no function",
     ),
     Attack("inputs of 200 KiB", lambda: HELLO, "", "", {"inputs": ["x" * 1000] * 200}),
-    Attack("an update of nothing", example("stdout"), "output_limit", "over the limit",
-        {"kind": "federated", **limited(output_bytes=MIB)}),
 ]  # fmt: skip
 
 
@@ -200,7 +203,6 @@ ATTACKS = [
 class Held:
     """What a process tree holds."""
 
-    kinds: list[str]
     descriptors: dict[str, int]
     folders: set[str]
     pss: int
@@ -240,7 +242,6 @@ class Siege(Fleet):
         pids = {"agent": self.running, "zygote": self.zygote}
         everybody = [*pids.values(), *children(self.zygote)]
         return Held(
-            kinds=["zygote", *("child" for _ in children(self.zygote))],
             descriptors={name: len(list(Path(f"/proc/{pid}/fd").iterdir())) for name, pid in pids.items()},
             folders={path.name for path in (self.tmp_path / "tasks").iterdir()},
             pss=sum(pss(pid) for pid in everybody),
@@ -290,12 +291,16 @@ async def before(siege, neighbour) -> Held:
     return await settled(siege)
 
 
-async def settled(siege: Siege, kinds: int = 3) -> Held:
-    """When every process that shall end has ended: zygote, neighbour, and one warm worker are left."""
+async def settled(siege: Siege) -> Held:
+    """When no process has begun or ended for some looks, and no more are left than there may be."""
+    seen: list[list[int]] = []
     async with asyncio.timeout(PATIENCE):
-        while len((held := siege.held()).kinds) != kinds:
+        while True:
+            with contextlib.suppress(OSError):  # one ended just now
+                seen.append(children(siege.zygote))
+                if len(seen[-1]) <= MOST_WORKERS and all(each == seen[-1] for each in seen[-LOOKS:]):
+                    return siege.held()
             await asyncio.sleep(0.05)
-    return held
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
@@ -328,11 +333,11 @@ async def test_a_guest_knows_nothing_of_its_host(siege):
     assert sorted(variables) == [f"PROPLET_ID={siege.proplet.id}", f"TASK_ID={start.id}"]
 
 
-@pytest.mark.parametrize("place", ["cached", "forged"])
+@pytest.mark.parametrize("place", ["another's", "unsigned"])
 async def test_code_from_elsewhere_does_not_run(siege, place):
     """A file in the cache of compiled modules under the right name, right in everything but the proplet's key."""
-    evil = bytes(wasmtime.wat2wasm(f'(module (func (export "f") (result i32) (i32.const {hash(place) % 1000})))'))
-    honest = bytes(wasmtime.wat2wasm('(module (func (export "f") (result i32) (i32.const -7)))'))
+    evil = bytes(wasmtime.wat2wasm(f'(module (func (export "f") (result i32) (i32.const {len(place)})))'))
+    honest = bytes(wasmtime.wat2wasm(f'(module (func (export "f") (result i32) (i32.const -{len(place)})))'))
     modules = siege.tmp_path / "state" / "modules"
     said = {}
     for name, guest in (("evil", evil), ("honest", honest)):
@@ -343,12 +348,12 @@ async def test_code_from_elsewhere_does_not_run(siege, place):
         [said[name]] = set(modules.iterdir()) - known or {None}
         assert result.error is None
     forged = said["evil"].read_bytes()
-    said["honest"].write_bytes(forged if place == "cached" else forged[:-32] + bytes(32))
+    said["honest"].write_bytes(forged if place == "another's" else forged[:-32] + bytes(32))
     # A worker that never saw the honest one must load it from the disk.
     start = await siege.start(honest, name="f", isolation="fork")
     result = await siege.next(Result, lambda each: each.task_id == start.id)
     await siege.acknowledge(result.id)
-    assert (result.error, result.results) == (None, "-7")
+    assert (result.error, result.results) == (None, f"-{len(place)}")
 
 
 async def test_secrets_are_in_no_process_that_runs_guests(siege):
@@ -375,15 +380,11 @@ def memory(pid: int) -> bytes:
 async def test_afterwards_nothing_is_left_and_nobody_was_disturbed(siege, neighbour, before):
     after = await settled(siege)
     assert after.descriptors == before.descriptors
-    assert after.folders <= before.folders | {"cache"} or len(after.folders) == len(before.folders)
+    assert len(after.folders) <= len(before.folders) + 1  # a clean one may be kept for the next task
     assert after.pss < before.pss + 24 * MIB
     late = max(later - earlier for earlier, later in itertools.pairwise(siege.beats))
     assert late < 2 * HEARTBEAT_S
     ticks = siege.ticks()
     assert max(later - earlier for earlier, later in itertools.pairwise(ticks)) < 1
-    assert await alive(siege, neighbour)
-
-
-async def alive(siege: Siege, start: Start) -> bool:
-    said = await siege.next(Alive)
-    return [ref.task_id for ref in said.running] == [start.id]
+    siege.forget(Alive)
+    assert [ref.task_id for ref in (await siege.next(Alive)).running] == [neighbour.id]

@@ -59,6 +59,10 @@ class Fleet:
                 pass
         return said
 
+    def forget(self, model) -> None:
+        """What has been heard up to now."""
+        self.heard[model] = asyncio.Queue()
+
     async def serve(self, message) -> None:
         """Of a binary that fits into one message."""
         request = BlobRequest.decode(message.payload)
