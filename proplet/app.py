@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from proplet.agent import Agent, new_instance, offline_will
 from proplet.legacy.agent import LegacyAgent
@@ -52,13 +53,23 @@ class Proplet:
     legacy: LegacyAgent
     pool: WorkerPool
     fetcher: Fetcher
+    inputs: InputCache
+    runner: Runner
+    attempts: Attempts
     counters: Counters
     bus: Bus
+    slots: int
+    modules: Path
+    """The folder of compiled modules."""
 
     @property
     def running(self) -> int:
         """How many tasks run."""
         return self.agent.running + self.legacy.running
+
+    @property
+    def queued(self) -> int:
+        return self.attempts.queued
 
 
 def mqtt_bus(settings: PropletSettings) -> BusFactory:
@@ -92,7 +103,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
         cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
-        fetcher = Fetcher(bus, topics, proplet_id, binaries)
+        fetcher = Fetcher(bus, topics, proplet_id, binaries, patience_s=settings.fetch_timeout)
         inputs = Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url)
         runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, policy, site.coordinator_url)
         outbox = Outbox(journal, bus, topics, proplet_id)
@@ -101,11 +112,13 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         attempts = Attempts(proplet_id, settings.slots, settings.queue, journal, outbox, deliveries, runner, counters)
         progress = Progress(bus, topics, proplet_id, journal)
         attempts.on_stage = progress.changed
+        outbox.on_denial = counters.denied
         stack.callback(progress.close)
         if settings.monitoring:
             every = settings.metrics_interval
             monitor = Monitor(bus, topics, proplet_id, settings.namespace, every, pool.every_process, attempts.start_of)
             progress.on_stay = monitor.follow
+            attempts.on_outcome = monitor.finish
             monitor.open()
             stack.push_async_callback(monitor.close)
         agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, counters)
@@ -121,7 +134,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         stack.push_async_callback(legacy.close)
         stack.push_async_callback(agent.close)
         log.info("proplet started", proplet_id=proplet_id, slots=settings.slots, tasks_below=str(folders.root))
-        yield Proplet(agent, legacy, pool, fetcher, counters, bus)
+        yield Proplet(agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, modules)
 
 
 async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:

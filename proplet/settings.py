@@ -16,8 +16,8 @@ from swashplate.settings import Seconds, named_after, setting
 MIB = 1 << 20
 GIB = 1 << 30
 
-MOST_STACK = 4 * MIB
-"""Half of what a process has: the rest is for what runs the guest."""
+MOST_STACK = 2 * MIB
+"""More the runtime does not give, and ends the process that asks for it."""
 
 Bytes = Annotated[int, Field(ge=1)]
 Time = Annotated[Seconds, Field(ge=0)]
@@ -88,6 +88,11 @@ class PropletSettings(MqttSettings, HttpSettings):
         help="How a task runs of which the policy says nothing: warm, in a process that ran only its binary before, or"
         " fork, in one of its own.",
     )
+    fetch_timeout: Seconds = setting(
+        600.0,
+        "PROPLET_FETCH_TIMEOUT",
+        help="How long the binary of a daemon or a latent task may be on its way; other tasks have their own deadline.",
+    )
     memory_limit: Bytes = setting(512 * MIB, "PROPLET_MEMORY_LIMIT", help="Bytes of memory that a task may have.")
     output_limit: Bytes = setting(
         64 * MIB, "PROPLET_OUTPUT_LIMIT", help="Bytes that a task may write to its stdout and to /out together."
@@ -114,7 +119,7 @@ class PropletSettings(MqttSettings, HttpSettings):
     )
 
     compile_cpu: Seconds = setting(60.0, "PROPLET_COMPILE_CPU", help="Processor time that compiling a binary may take.")
-    compile_memory: Bytes = setting(2 * GIB, "PROPLET_COMPILE_MEMORY", help="Bytes of memory that it may take.")
+    compile_memory: Bytes = setting(4 * GIB, "PROPLET_COMPILE_MEMORY", help="Bytes of memory that it may take.")
     compile_wall: Seconds = setting(120.0, "PROPLET_COMPILE_WALL", help="Time that it may take.")
 
     heartbeat: Seconds = setting(

@@ -261,10 +261,9 @@ class Attempts:
         self._dispatch.place()
 
     async def _reported(self, proplet_id: str, said: Alive) -> None:
-        proplet = self._proplets.get(proplet_id)
-        self._load.reported(proplet_id)
-        self._leases.heard(proplet, said)
-        self._dispatch.place()
+        self._leases.heard(self._proplets.get(proplet_id), said)
+        if self._load.reported(proplet_id):
+            self._dispatch.place()
 
     async def _said_status(self, message: Received) -> None:
         said = AttemptStatus.decode(message.payload)

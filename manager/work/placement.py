@@ -22,7 +22,7 @@ class Requirements:
 
     ``dataset`` and ``digest`` are preferences: a proplet that has them at hand comes first. The rest must be met.
     ``avoided`` are proplets that denied it a moment ago. ``bounded``: it says how its guest is to run, which an older kind
-    of proplet would not hear.
+    of proplet would not hear. Only ``patient`` ones wait at a proplet for a slot.
     """
 
     selector: tuple[tuple[str, str], ...] = ()
@@ -34,6 +34,7 @@ class Requirements:
     encrypted: bool = False
     avoided: frozenset[str] = frozenset()
     bounded: bool = False
+    patient: bool = True
 
     @property
     def constraint(self) -> Constraint:
@@ -96,7 +97,7 @@ def fits(requirements: Requirements, candidate: Candidate) -> bool:
     """May it be given the attempt now?"""
     selector, memory, features, pinned, encrypted, avoided, bounded = requirements.constraint
     return (
-        candidate.room > 0
+        _has_room(requirements, candidate)
         and candidate.alive
         and not candidate.cordoned
         and (pinned is None or candidate.proplet_id == pinned)
@@ -107,6 +108,10 @@ def fits(requirements: Requirements, candidate: Candidate) -> bool:
         and not (bounded and candidate.legacy)
         and (not selector or _labelled(selector, candidate.labels))
     )
+
+
+def _has_room(requirements: Requirements, candidate: Candidate) -> bool:
+    return candidate.room > 0 and (requirements.patient or candidate.active < candidate.slots)
 
 
 def could_take(requirements: Requirements, candidate: Candidate) -> bool:
@@ -231,7 +236,7 @@ def _reason(requirements: Requirements, candidate: Candidate) -> _Reason | None:
     free = candidate.memory_bytes - candidate.memory_reserved
     if required and free < required:
         return _short_of_memory(max(0, free), required)
-    if candidate.room <= 0:
+    if not _has_room(requirements, candidate):
         return _Why.SLOTS, "has no free slot", "have no free slot"
     return None
 

@@ -24,9 +24,12 @@ class GuestLog:
         self._partial = b""
         self._allowance = Allowance(LOGGED_BYTES)
         self._tail = b""
+        self.received = 0
+        """Bytes."""
         self.last: deque[str] = deque(maxlen=LAST_LINES)
 
     def feed(self, content: bytes) -> None:
+        self.received += len(content)
         self._tail = (self._tail + content)[-TAIL_BYTES:]
         *lines, self._partial = (self._partial + content).split(b"\n")
         for line in lines:

@@ -57,6 +57,8 @@ class Runner:
         self._folders = folders
         self._policy = policy
         self._coordinator_url = coordinator_url
+        self.log_bytes_dropped = 0
+        """Of the stderr of guests, for it was more than their limit."""
 
     def check(self, start: Start) -> None:
         """Raises ``RefusedError`` for what the policy does not allow."""
@@ -113,7 +115,8 @@ class Runner:
         return self._finished(start, answer, folder)
 
     async def _binary(self, start: Start) -> Path:
-        return await self._fetcher.fetch(Wanted(start.digest, start.size, start.image_url))
+        wanted = Wanted(start.digest, start.size, start.image_url)
+        return await self._fetcher.fetch(wanted, endless=start.timeout_s is None)
 
     def _job(
         self,
@@ -154,6 +157,7 @@ class Runner:
             finally:
                 reporting.log.close()
         reporting.ended(answer)
+        self.log_bytes_dropped += max(0, int(answer.used.get("log_bytes", 0)) - reporting.log.received)
         if answer.compiled:
             log.info(
                 "Compiled the module of %s", start.image_url or start.digest, task_id=start.id, digest=start.digest

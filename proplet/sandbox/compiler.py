@@ -65,7 +65,7 @@ def _read(file: IO[bytes], digest: str, bounds: Bounds) -> bytes:
     size = os.fstat(file.fileno()).st_size
     if size > bounds.binary_bytes:
         raise GuestError(
-            f"the binary has {size} bytes and is over the limit of {bounds.binary_bytes}", "guest_too_large"
+            f"the binary has {size} bytes and is over the limit of {bounds.binary_bytes}", "binary_too_large"
         )
     content = file.read()
     if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
@@ -118,7 +118,7 @@ def _compile(content: bytes, found: Declared, engine: wasmtime.Engine) -> tuple[
         exports = components.exports(engine, made)
         imports.check_component(made.type.imports(engine), exports)
     if len(exports) > EXPORTS:
-        raise GuestError(f"the binary exports {len(exports)} names, over the limit of {EXPORTS}", "guest_too_large")
+        raise GuestError(f"the binary exports {len(exports)} names, over the limit of {EXPORTS}", "guest_invalid")
     return made.serialize(), Contents(found.component, exports, found.vectors)
 
 

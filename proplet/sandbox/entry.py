@@ -16,12 +16,17 @@ LISTED = 1000
 """Characters of a list of exports in a sentence."""
 
 
+LONGEST_SENTENCE = 2000
+"""Characters: a guest's names are as long as it likes, and what is said of it travels in a message."""
+
+
 class GuestError(Exception):
     """A run that failed for a reason that lies in the guest or in what it was given."""
 
     def __init__(self, sentence: str, code: str, *, reusable: bool = True) -> None:
         super().__init__(sentence)
-        self.sentence = sentence
+        cut = len(sentence) > LONGEST_SENTENCE
+        self.sentence = f"{sentence[:LONGEST_SENTENCE]}…" if cut else sentence
         self.code = code
         self.reusable = reusable
 

@@ -10,7 +10,7 @@ from proplet.sandbox.components import Call
 from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import COMMAND, INITIALIZE, TYPE_UNSUPPORTED, Exited, GuestError
 from proplet.sandbox.failures import Memory
-from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
+from proplet.sandbox.frames import NOT_COMPILED, Answer, Job, Limits
 from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled
 from proplet.sandbox.preview1 import linking
 
@@ -34,15 +34,12 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
             text = guest.run()
     except NotCompiled:
         return Answer(error="the compiled module is not there", code=NOT_COMPILED)
-    except GuestError as error:
-        failure = error
-    except Exited as ended:
-        failure = _exited(ended.status, guest)
-    except wasmtime.ExitTrap as ended:
-        failure = _exited(ended.code, guest)
-    except (wasmtime.Trap, wasmtime.WasmtimeError, MemoryError) as error:
-        failure = failures.failed(error, job.limits, guest.memory() if guest else None)
-    used = guest.used() if guest else {}
+    except (GuestError, Exited, wasmtime.Trap, wasmtime.WasmtimeError, MemoryError) as ended:
+        failure = _failure(ended, job.limits, guest.memory() if guest else None)
+    used: dict[str, float] = {}
+    if guest is not None:
+        used = guest.used()
+        guest.close()
     if failure is None:
         return Answer(text=text, used=used)
     if guest is not None and guest.refused:
@@ -50,10 +47,14 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     return Answer(error=failure.sentence, code=failure.code, reusable=failure.reusable, used=used)
 
 
-def _exited(status: int, guest: Guest | None) -> GuestError | None:
-    if status == 0 or guest is None:
-        return None
-    return failures.exited(status, guest.limits, guest.memory())
+def _failure(ended: Exception, limits: Limits, memory: Memory | None) -> GuestError | None:
+    """None for an exit with status 0."""
+    if isinstance(ended, GuestError):
+        return ended
+    if isinstance(ended, Exited | wasmtime.ExitTrap):
+        status = ended.status if isinstance(ended, Exited) else ended.code
+        return failures.exited(status, limits, memory) if status else None
+    return failures.failed(ended, limits, memory)
 
 
 def _check_entry(job: Job, loaded: Loaded) -> None:
@@ -133,6 +134,13 @@ class Guest:
         if self.limits.fuel:
             used["fuel"] = self.limits.fuel - self._store.get_fuel()
         return used
+
+    def close(self) -> None:
+        """Give its memory and its open files back, whoever still holds this: an exception that wasmtime's Python raised is
+        held in one of its own frames, and would keep them until the garbage is collected.
+        """
+        self._memory = None
+        self._store.close()
 
     def _wasi(self, stderr: str) -> wasmtime.WasiConfig:
         job, folder = self._job, self._job.folder  # as text: a Path costs as much as the guest

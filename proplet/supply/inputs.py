@@ -101,7 +101,8 @@ class Inputs:
             folder.write(PARENTS, to_json(start.parents))
         else:
             with self._binaries.in_use(digest):
-                folder.give(PARENTS, await self._fetcher.fetch(Wanted(digest, start.parents_size, wasm=False)))
+                parents = Wanted(digest, start.parents_size, wasm=False)
+                folder.give(PARENTS, await self._fetcher.fetch(parents, endless=start.timeout_s is None))
             self._binaries.drop_unused(digest)  # no other task has these parents
         text = folder.given(PARENTS)
         return {"PARENT_RESULTS": text} if len(text.encode()) <= PARENTS_IN_ENV_BYTES else {}

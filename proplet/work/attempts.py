@@ -95,6 +95,8 @@ class Attempts:
         """Called when what runs here has changed."""
         self.on_stage: Callable[[Course], None] = lambda _course: None
         """Called when something enters another stage, and with the stage empty when it has ended."""
+        self.on_outcome: Callable[[Course], None] = lambda _course: None
+        """Called when something has an outcome, before anybody is told."""
 
     async def report_lost(self) -> None:
         """What an earlier life left without a result has failed; call before anything is begun."""
@@ -126,6 +128,11 @@ class Attempts:
         return [ref for ref in self._open if self._journal.state(ref) is not None]
 
     @property
+    def queued(self) -> int:
+        """How many wait for their inputs, for a compilation or for a slot."""
+        return sum(1 for each in self._open.values() if each.course.stage in {"", "fetching", "waiting"})
+
+    @property
     def free_slots(self) -> int:
         return max(0, self._slots - self._busy() - self._invocations())
 
@@ -133,8 +140,10 @@ class Attempts:
         return sum(1 for ref in self._open if ref.invocation)
 
     def _busy(self) -> int:
-        """Attempts that have a slot or wait for one."""
-        return sum(1 for ref, each in self._open.items() if not ref.invocation and not each.ready)
+        """Attempts that have a slot or wait for one; not those whose end is only being written."""
+        return sum(
+            1 for ref, each in self._open.items() if not ref.invocation and not each.ready and not each.recording
+        )
 
     # What the manager wants. None of this waits: what comes later must find what came before.
 
@@ -236,6 +245,7 @@ class Attempts:
     async def _to_its_end(self, each: Open) -> None:
         outcome = await self._outcome(each)
         each.recording = True
+        self.on_outcome(each.course)
         report = each.course.report()
         log_outcome(each.ref.task_id, outcome)
         if isinstance(outcome, Learned):
@@ -247,7 +257,7 @@ class Attempts:
         else:
             await self._outbox.finish(result_message(each.ref, self._id, outcome, report))
         if not each.ref.invocation:
-            self._counters.ended(failed=isinstance(outcome, Failure))
+            self._counters.ended(outcome.code if isinstance(outcome, Failure) else "")
 
     async def _outcome(self, each: Open) -> Outcome:
         """Performs until the end, the deadline, or a stop."""

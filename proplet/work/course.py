@@ -18,9 +18,30 @@ def _nothing() -> None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """By a process so far: seconds of processor time, bytes read from storage and written to it."""
+
+    cpu_s: float = 0.0
+    read: int = 0
+    written: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """The worker that runs a guest, from the loop's time ``since`` on. What it had spent ``before`` was for other guests;
+    ``after`` is None until the guest has ended, and stays so when the worker ended with it.
+    """
+
+    pid: int
+    since: float
+    before: Spent
+    after: Spent | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Course:
-    """``process`` is the id of the worker that runs the guest, None while none does. The stage is empty at both ends.
+    """``process`` is None before any worker runs the guest; a compilation lies between two. The stage is empty at both ends.
 
     ``report`` says, once there is something to say, how the run goes.
     """
@@ -28,7 +49,7 @@ class Course:
     ref: Ref
     on_stage: Callable[[Course], None] = _untold
     stage: Stage = ""
-    process: int | None = None
+    process: Process | None = None
     report: Callable[[], RunReport | None] = _nothing
 
     def enter(self, stage: Stage) -> None:

@@ -112,6 +112,7 @@ def test_a_link_that_a_guest_makes_leads_nowhere_outside(sandbox, target):
         given={"secret": b"s"},
     )
     assert ran.answer.error == ""
+    assert (ran.out / "link").is_symlink() == (not target.startswith("/"))
 
 
 def test_a_file_of_in_can_neither_be_changed_nor_taken_to_where_it_could(sandbox):
