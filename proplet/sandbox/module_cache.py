@@ -47,8 +47,8 @@ class LoadedComponent:
     """``linker`` has WASI; ``exports`` says of each export whether it is a function, an instance's is ``instance#func``."""
 
     engine: wasmtime.Engine
-    component: component.Component
     linker: component.Linker
+    component: component.Component
     exports: dict[str, bool]
 
 
@@ -105,7 +105,7 @@ class ModuleCache:
         if stored.contents.component:
             wasi = component.Linker(engine)
             wasi.add_wasip2()
-            return LoadedComponent(engine, _mapped(component.Component, engine, stored), wasi, exports)
+            return LoadedComponent(engine, wasi, _mapped(component.Component, engine, stored), exports)
         module = _mapped(wasmtime.Module, engine, stored)
         try:
             prepared = linker.instantiate_pre(module)
