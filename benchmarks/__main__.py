@@ -6,10 +6,17 @@ import argparse
 import json
 import sys
 
-from benchmarks import fl_round, fleet, runtime, store, tasks
+from benchmarks import dataset, fl_round, fleet, runtime, store, tasks
 from benchmarks.report import Report
 
-BENCHMARKS = {"fl-round": fl_round, "tasks": tasks, "fleet": fleet, "store": store, "runtime": runtime}
+BENCHMARKS = {
+    "fl-round": fl_round,
+    "tasks": tasks,
+    "fleet": fleet,
+    "store": store,
+    "runtime": runtime,
+    "dataset": dataset,
+}
 
 
 def shown(report: Report) -> str:
