@@ -225,8 +225,9 @@ async def test_the_parents_results_are_a_file(world, proplet):
 
 async def test_a_dataset_is_linked_and_not_copied(world, proplet, guests):
     world.site.datasets.put("d", DATA)
-    await world.manager.start(world.start(guests["loops"], dataset="d"))
-    await world.manager.until(lambda: [each for each in world.manager.progress if each.stage == "running"])
+    async with world.site.data_store():
+        await world.manager.start(world.start(guests["loops"], dataset="d"))
+        await world.manager.until(lambda: [each for each in world.manager.progress if each.stage == "running"])
     [given] = (world.tmp_path / "tasks").glob("task-*/in/data/dataset.json")
     [kept] = (world.tmp_path / "tasks" / "cache").iterdir()
     assert given.samefile(kept)
