@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from benchmarks import dataset, fl_round, fleet, runtime, store, tasks
+from benchmarks import dataset, fl_round, fleet, proplet_memory, runtime, store, tasks
 from benchmarks.report import Report
 
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "store": store,
     "runtime": runtime,
     "dataset": dataset,
+    "proplet-memory": proplet_memory,
 }
 
 

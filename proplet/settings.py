@@ -16,8 +16,8 @@ from swashplate.settings import Seconds, named_after, setting
 MIB = 1 << 20
 GIB = 1 << 30
 
-MOST_STACK = 4 * MIB
-"""Half of what a process has: the rest is for what runs the guest."""
+MOST_STACK = 2 * MIB
+"""More the runtime does not give, and ends the process that asks for it."""
 
 Bytes = Annotated[int, Field(ge=1)]
 Time = Annotated[Seconds, Field(ge=0)]

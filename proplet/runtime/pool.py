@@ -28,6 +28,7 @@ RUNS_PER_WORKER = 10_000
 
 class WorkerPool:
     """``slots`` runs at a time. A worker is warm before anything is asked for, and a further one as soon as all are busy.
+    None ever runs two binaries: what one has done to its process meets no other.
 
     ``modules`` is the folder of compiled modules, ``empty`` the working folder of every process, ``tasks`` that of the
     running tasks, which is removed when this process is killed. ``bounds`` and ``compile_wall_s`` (seconds) are for one
@@ -108,7 +109,7 @@ class WorkerPool:
         return replace(await self._run(job, on_stderr, course), compiled=compiled.compiled)
 
     async def _run(self, job: Job, on_stderr: OnStderr, course: Course) -> Answer:
-        worker = await self._take(fresh=job.isolation == "fork")
+        worker = await self._take(job)
         process = course.process = Process(worker.pid, asyncio.get_running_loop().time(), worker.spent)
         course.enter("running")
         spent = True
@@ -116,7 +117,8 @@ class WorkerPool:
         try:
             answer = await worker.ask(job, on_stderr)
             process.after = worker.spent
-            worker.runs += answer.code != NOT_COMPILED
+            if answer.code != NOT_COMPILED:
+                worker.runs, worker.digest = worker.runs + 1, job.digest
             alone = job.isolation == "fork" and worker.runs > 0
             spent = alone or not answer.reusable or worker.runs >= RUNS_PER_WORKER
             return answer
@@ -136,24 +138,39 @@ class WorkerPool:
             else:
                 self._idle.insert(0, worker)
 
-    async def _take(self, *, fresh: bool) -> Worker:
-        worker = self._pick(fresh=fresh)
+    async def _take(self, job: Job) -> Worker:
+        worker = self._pick(job)
         if worker is None and self._spares:
             await asyncio.wait(self._spares, return_when=asyncio.FIRST_COMPLETED)
-            worker = self._pick(fresh=fresh)
+            worker = self._pick(job)
+        alone = job.isolation == "fork"
+        instead = (worker is None or not worker.runs) and not alone and self._make_room(starting=worker is None)
         if worker is None:
             worker = await self._start()
-        if not self._idle:
-            self._prepare(beyond=fresh)  # for whoever comes while this one is busy, or is spent
+        if all(idle.runs for idle in self._idle):
+            self._prepare(beyond=alone or instead)  # for whoever comes while this one is busy, or is spent
         return worker
 
-    def _pick(self, *, fresh: bool) -> Worker | None:
-        while self._idle and not (fresh and self._idle[0].runs):
-            worker = self._idle.pop(0 if fresh else -1)
-            if not worker.gone:
-                return worker
+    def _pick(self, job: Job) -> Worker | None:
+        """One that has run this binary, else one that has run nothing."""
+        for worker in [each for each in self._idle if each.gone]:
+            self._idle.remove(worker)
             self._all.discard(worker)
+        for worker in reversed(self._idle):
+            if not worker.runs or (job.isolation != "fork" and worker.digest == job.digest):
+                self._idle.remove(worker)
+                return worker
         return None
+
+    def _make_room(self, *, starting: bool) -> bool:
+        """True when a worker that has run another binary was ended: of those that are idle, for the longest time."""
+        ran = next((idle for idle in self._idle if idle.runs), None)
+        if ran is None or len(self._all) + starting <= self._slots:
+            return False
+        self._idle.remove(ran)
+        ran.kill()
+        self._all.discard(ran)
+        return True
 
     async def _start(self) -> Worker:
         worker = await Worker.start(self._zygote, "worker")

@@ -216,7 +216,7 @@ def _with_folders(terms: Terms) -> Terms:
     """Raises ``RefusedError`` when a directory that the policy grants is not there now."""
     for folder, path, _ in terms.directories:
         if not Path(folder).is_dir():
-            raise RefusedError(f"the directory for {path} is not there", code="directory_missing", retryable=True)
+            raise RefusedError(f"the directory for {path} is not there", code="directory_unavailable", retryable=True)
     return terms
 
 

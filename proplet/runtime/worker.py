@@ -89,6 +89,8 @@ class Worker:
         """How many guests it has run."""
         self.spent = Spent()
         """When it last answered: it uses nothing while it waits."""
+        self.digest = ""
+        """The binary that it ran."""
 
     @classmethod
     async def start(cls, zygote: Zygote, kind: Kind) -> Self:

@@ -12,7 +12,7 @@ from typing import IO
 import wasmtime
 from wasmtime import component
 
-from proplet.sandbox import imports
+from proplet.sandbox import components, imports
 from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.declared import Declared, Malformed, declared
 from proplet.sandbox.engine import Configuration
@@ -115,12 +115,11 @@ def _compile(content: bytes, found: Declared, engine: wasmtime.Engine) -> tuple[
     if isinstance(made, wasmtime.Module):
         exports = {export.name: isinstance(export.type, wasmtime.FuncType) for export in made.exports}
     else:
-        imports.check_component(made.type.imports(engine))
-        listed = made.type.exports(engine)
-        exports = {name: isinstance(item, component.FuncType) for name, item in listed.items()}
+        exports = components.exports(engine, made)
+        imports.check_component(made.type.imports(engine), exports)
     if len(exports) > EXPORTS:
         raise GuestError(f"the binary exports {len(exports)} names, over the limit of {EXPORTS}", "guest_invalid")
-    return made.serialize(), Contents(found.component, exports)
+    return made.serialize(), Contents(found.component, exports, found.vectors)
 
 
 def reason(error: Exception) -> str:

@@ -110,12 +110,15 @@ class Answer:
     spent: list[float] = field(default_factory=list)
 
 
+_encode = json.JSONEncoder(default=vars, check_circular=False, separators=(",", ":")).encode
+
+
 def packed(kind: int, payload: bytes) -> bytes:
     return HEADER.pack(len(payload), kind) + payload
 
 
 def packed_message(message: object) -> bytes:
-    return packed(MESSAGE, json.dumps(vars(message), default=vars).encode())
+    return packed(MESSAGE, _encode(vars(message)).encode())
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 SUFFIX = ".cwasm"
@@ -40,10 +40,11 @@ class UnsafeFolderError(Exception):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a binary is; ``exports`` says of each whether it is a function."""
+    """What a binary is; ``exports`` says of each whether it is a function, ``vectors`` are those with a v128."""
 
     component: bool
     exports: dict[str, bool]
+    vectors: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

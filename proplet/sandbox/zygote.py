@@ -109,7 +109,10 @@ class Zygote:
 
     def _asked(self) -> bool:
         """Fork the child that is asked for; False for a farewell. Raises ``ConnectionError`` when the agent is gone."""
-        kind, handles, _, _ = socket.recv_fds(self._agent, REQUEST_BYTES, 1)
+        try:
+            kind, handles, _, _ = socket.recv_fds(self._agent, REQUEST_BYTES, 1)
+        except ConnectionResetError:  # it closed its end with something of ours unread; its last words are still there
+            kind, handles, _, _ = socket.recv_fds(self._agent, REQUEST_BYTES, 1)
         if not kind:
             raise ConnectionResetError
         if kind == FAREWELL:
@@ -132,7 +135,8 @@ class Zygote:
         return True
 
     def _tell(self, message: dict[str, Any], *handles: int) -> None:
-        socket.send_fds(self._agent, [json.dumps(message).encode()], handles)
+        with contextlib.suppress(ConnectionError):  # we shall hear of it
+            socket.send_fds(self._agent, [json.dumps(message).encode()], handles)
 
     def _ended(self, pidfd: int) -> None:
         child = self._children.pop(pidfd)

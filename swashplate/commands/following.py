@@ -101,7 +101,7 @@ def conclude(task: Task, *, began: float, report: Report | None = None) -> None:
         where = f" on {task.proplet_id}" if task.proplet_id else ""
         output.note(f"task {task.id} {word}{where} ({lasted})")
         return
-    reason = f": {task.error}" if task.error else ""
-    output.note(f"error: task {task.id} {task.status} after {lasted}{reason}{reports.in_brackets(task.code, report)}")
+    reason = reports.reason(task.error, task.code, report)
+    output.note(f"error: task {task.id} {task.status} after {lasted}{reason}")
     reports.tell_log(report)
     output.note(f"hint: swashplate task attempts {task.id[:8]} shows every attempt")

@@ -9,26 +9,25 @@ from swashplate.commands import output
 if TYPE_CHECKING:
     from swashplate.client import Report
 
-LAST_LINES = 10
+LAST_LINES, LONGEST = 10, 300
 OF_CODE = {
     "memory_limit": ("memory_bytes",),
     "deadline": ("wall_s",),
-    "timeout": ("wall_s",),
     "cpu_limit": ("cpu_s",),
     "table_limit": ("table_elements",),
-    "output_limit": ("output_bytes", "output_files"),
-    "log_limit": ("log_bytes",),
+    "output_limit": ("output_bytes",),
+    "file_limit": ("output_files",),
     "fuel_exhausted": ("fuel",),
 }
 """What a run that failed with such a code had used up."""
 
 
-def in_brackets(code: str, report: Report | None) -> str:
-    """The code with its numbers: `` [memory_limit: used 512 MiB of 512 MiB]``; empty without a code."""
-    if not code:
-        return ""
+def reason(error: str, code: str, report: Report | None) -> str:
+    """The error with its code and numbers: ``: out of memory [memory_limit: used 512 MiB of 512 MiB]``."""
     spent = [] if report is None else [_spent(report, field) for field in OF_CODE.get(code, ())]
-    return f" [{': used '.join(filter(None, (code, ', '.join(filter(None, spent)))))}]"
+    numbers = ", ".join(filter(None, spent))
+    brackets = f"{code}: used {numbers}" if numbers else "" if code in error else code
+    return (f": {error}" if error else "") + (f" [{brackets}]" if brackets else "")
 
 
 def _spent(report: Report, field: str) -> str:
@@ -45,8 +44,12 @@ def tell_log(report: Report | None) -> None:
     """On stderr, indented: the last lines of what the guest wrote there."""
     if report is None or not report.log_tail.strip():
         return
+    output.note("\n".join(["its stderr ended with:", *(f"  {line}" for line in _last_lines(report))]))
+
+
+def _last_lines(report: Report) -> list[str]:
     lines = report.log_tail.rstrip("\n").splitlines()[-LAST_LINES:]
-    output.note("\n".join(["its stderr ended with:", *(f"  {line}" for line in lines)]))
+    return [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in lines]
 
 
 def fields(report: Report | None) -> list[tuple[str, Any]]:
@@ -62,5 +65,5 @@ def fields(report: Report | None) -> list[tuple[str, Any]]:
         ("not granted", ", ".join(report.capabilities.refused)),
         ("inputs", report.inputs_digest),
         ("output", report.output_digest),
-        ("stderr", "\n".join(report.log_tail.rstrip("\n").splitlines()[-LAST_LINES:])),
+        ("stderr", "\n".join(_last_lines(report))),
     ]

@@ -78,8 +78,7 @@ def results(
     if not found.ended:
         output.note(f"the task is {found.status}: there is no result yet; --wait waits for it")
     elif found.status != "completed":
-        reason = f": {found.error}" if found.error else ""
-        output.note(f"error: the task {_verb(found.status)}{reason}{reports.in_brackets(found.code, found.report)}")
+        output.note(f"error: the task {_verb(found.status)}{reports.reason(found.error, found.code, found.report)}")
         reports.tell_log(found.report)
         raise typer.Exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -194,6 +195,20 @@ def test_the_key_may_be_its_bare_bytes(policy, key, tmp_path):
     assert resolved(start(signatures={"team": signed(key, DIGEST, tmp_path)}), found)
 
 
+# The example.
+
+
+def test_the_example_is_a_policy():
+    example = Path(__file__).parents[2] / "examples" / "policy.toml"
+    usual = {**SETTINGS, "output_bytes": 64 * MIB, "wall_s": 86400.0, "cpu_s": 3600.0}
+    found = load(example, usual, "warm", {"TZ": "UTC"})
+    terms = resolved(start(capabilities={"env": ["TZ"]}), found)
+    assert (terms.env, terms.limits.memory, terms.limits.cpu_s) == ({"TZ": "UTC"}, 256 * MIB, 600.0)
+    public = {"directories": [{"name": "public", "path": "/data"}]}
+    assert resolved(start(capabilities=public), found).directories == [("/usr/share", "/data", False)]
+    assert refusal(found, capabilities=public, image_url="registry.example/other/app:1").code == "capability_refused"
+
+
 # A wrong file.
 
 
@@ -216,7 +231,7 @@ def test_the_key_may_be_its_bare_bytes(policy, key, tmp_path):
         ("[limits]\nmemory = '64 MB or so'", "field limits: memory: '64 MB or so' is not a size"),
         ("[limits]\nmemories = 1", "field limits: there is no limit 'memories'"),
         ("[limits]\nmemory = '1GiB'", "field limits.memory: 1 GiB is over the ceiling of 512 MiB"),
-        ("[ceilings]\nstack = '1GiB'", "field ceilings: stack: must be at most 4 MiB"),
+        ("[ceilings]\nstack = '1GiB'", "field ceilings: stack: must be at most 2 MiB"),
         ("[ceilings]\nfiles = 1.5", "field ceilings: files: 1.5 is not a whole number"),
         ("[ceilings]\ncpu = true", "field ceilings: cpu: True is not an amount"),
         ("[ceilings]\ncpu = 'nan'", "field ceilings: cpu: 'nan' is not a duration"),

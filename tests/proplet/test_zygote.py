@@ -169,6 +169,19 @@ async def test_isolation_is_a_process_of_its_own(tmp_path):
             assert await asyncio.to_thread(all_ended, SOON)
 
 
+async def test_no_process_runs_two_binaries(tmp_path):
+    async with standing(tmp_path) as guests:
+        ran = {}
+        for text in ("a", "b", "a", "c", "c"):
+            assert await guests.printed(prints(text)) == text.encode()
+            for worker in guests.pool._all:
+                ran.setdefault(worker.pid, set()).add(worker.digest)
+        binaries = [digests - {""} for digests in ran.values()]
+        assert max(map(len, binaries)) == 1, "no process has two"
+        assert binaries.count({guests.job(prints("c")).digest}) == 1, "the same binary again has the same process"
+        assert len(guests.pool.processes()) <= 2
+
+
 async def test_a_bomb_is_stopped_once_and_remembered(tmp_path):
     async with standing(tmp_path, bounds=Bounds(cpu_s=1)) as guests:
         bomb = guests.job(BOMB)

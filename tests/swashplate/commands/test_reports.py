@@ -18,7 +18,7 @@ REPORT = Report(
     [
         ("memory_limit", " [memory_limit: used 512 MiB of 512 MiB]"),
         ("deadline", " [deadline: used 2.01 s of 2 s]"),
-        ("output_limit", " [output_limit: used 10001 of 10000]"),
+        ("file_limit", " [file_limit: used 10001 of 10000]"),
         ("fuel_exhausted", " [fuel_exhausted: used 7]"),
         ("cpu_limit", " [cpu_limit]"),
         ("trap:unreachable", " [trap:unreachable]"),
@@ -26,11 +26,12 @@ REPORT = Report(
     ],
 )
 def test_a_limit_is_told_with_what_was_used_of_it(code, said):
-    assert reports.in_brackets(code, REPORT) == said
+    assert reports.reason("over", code, REPORT) == f": over{said}"
 
 
 def test_a_run_without_a_report_is_told_by_its_code():
-    assert reports.in_brackets("memory_limit", None) == " [memory_limit]"
+    assert reports.reason("", "memory_limit", None) == " [memory_limit]"
+    assert reports.reason("p1 denied: no_slot", "no_slot", None) == ": p1 denied: no_slot"
 
 
 def test_the_last_lines_of_stderr_are_told_below(capsys):
