@@ -45,6 +45,6 @@ def _read(text: bytes) -> _Printed:
         raise InvalidRequestError(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"it is not JSON: {error}", code="malformed_json") from error
-    if memoryview(printed.update)[:1] != b"{":
+    if bytes(memoryview(printed.update)[:1]) != b"{":
         raise InvalidRequestError("update: must be an object")
     return printed
