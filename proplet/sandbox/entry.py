@@ -95,7 +95,8 @@ def _means(path: str, known: str) -> bool:
 
 
 def _not_found(what: str, wanted: Sequence[str], exports: Mapping[str, bool]) -> GuestError:
-    listed = ", ".join(sorted(exports))[:LISTED] or "nothing"
+    instances = {name.rpartition("#")[0] for name in exports}
+    listed = ", ".join(sorted(set(exports) - instances))[:LISTED] or "nothing"
     others = "".join(f"; {export} is not a function" for export in wanted if export in exports)
     return GuestError(
         f"the {what} exports no function {' or '.join(wanted)}; it exports {listed}{others}", "export_not_found"
