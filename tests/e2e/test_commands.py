@@ -174,10 +174,12 @@ def test_a_shell_completes_commands_and_ids(shell):
 
 def test_the_committed_examples_are_what_their_sources_compile_to(tmp_path):
     copied = tmp_path / "examples"
-    shutil.copytree(EXAMPLES, copied, ignore=shutil.ignore_patterns("*.wasm"))
+    shutil.copytree(EXAMPLES, copied, ignore=shutil.ignore_patterns("*.wasm", "guests"))
     subprocess.run([sys.executable, str(copied / "build.py")], check=True)
     assert binaries(copied) == binaries(EXAMPLES)
 
 
 def binaries(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.wasm")}
+    """But for those of other languages, which their own toolchains build."""
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*.wasm")}
+    return {name: path.read_bytes() for name, path in found.items() if not name.startswith("guests/")}
