@@ -243,15 +243,17 @@ async def all_cores(options: argparse.Namespace, isolation: str) -> float:
         return sum(await asyncio.gather(*(tasks_per_s(runtime, job, tasks) for job in jobs)))
 
 
-async def first_run_ms() -> float:
-    """Of the demo's guest, in a proplet that stands but has compiled nothing."""
+async def first_run_ms() -> tuple[float, float]:
+    """Of the demo's guest, in a proplet that stands but has compiled nothing; and the processor time of it all."""
     async with installed() as runtime:
         job = runtime.job(DEMO.read_bytes())
-        began = time.perf_counter()
+        began, before = time.perf_counter(), all_processor_s(runtime)
         answer = await runtime.ran(job)
         took = time.perf_counter() - began
         assert answer.compiled, answer
-        return took * 1000
+        while "compiler" in runtime.pool.every_process().values():  # noqa: ASYNC110  # its time is told when it has ended
+            await asyncio.sleep(0.01)
+        return took * 1000, (all_processor_s(runtime) - before) * 1000
 
 
 async def first_instruction_ms() -> dict[str, float]:
@@ -293,7 +295,8 @@ async def measured(options: argparse.Namespace) -> Report:
             "fork_isolated_tasks_per_s_on_one_core": round(median["fork"], 1),
             "warm_tasks_per_s_on_all_cores": round(await all_cores(options, "warm"), 1),
             "fork_isolated_tasks_per_s_on_all_cores": round(await all_cores(options, "fork"), 1),
-            "first_run_of_the_demo_guest_ms": round(statistics.median(first), 1),
+            "first_run_of_the_demo_guest_ms": round(statistics.median(took for took, _ in first), 1),
+            "first_run_of_the_demo_guest_processor_ms": round(statistics.median(spent for _, spent in first), 1),
             "later_first_guest_instruction_ms": await first_instruction_ms(),
         },
     )

@@ -18,7 +18,7 @@ HEADER = struct.Struct(">IB")
 MESSAGE, STDERR = 0, 1
 MOST_BYTES = 4 << 20
 """Of one frame from a child; one that sends more is out of its mind."""
-RECEIVED_BYTES = 1 << 16
+RECEIVED_BYTES = 1 << 14
 NOT_COMPILED = "not_compiled"
 LOGGED_BYTES = 1 << 20
 """Of one run's stderr in ``LOGGED_EVERY_S``; a worker hands over one byte more, so that the agent knows, and drops the rest."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import wasmtime
 
-from proplet.sandbox import entry, failures
+from proplet.sandbox import entry, failures, instance
 from proplet.sandbox.components import Call
 from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import COMMAND, INITIALIZE, TYPE_UNSUPPORTED, Exited, GuestError
 from proplet.sandbox.failures import Memory
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job, Limits
-from proplet.sandbox.instance import call_command
-from proplet.sandbox.instance import export as get_export
 from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled, Signature
 from proplet.sandbox.preview1 import linking
 
@@ -167,26 +165,25 @@ class Guest:
         if linking.replaces(job):
             functions = linking.OwnFunctions(job, store, self._preopened)
             self.refused = functions.refused
-            instance = functions.linker.instantiate(store, module.module)
+            made = functions.linker.instantiate(store, module.module)
         else:
-            instance = module.prepared.instantiate(store)
-        memory = get_export(store, instance, MEMORY) if MEMORY in module.exports else None
-        if isinstance(memory, wasmtime.Memory):
-            self._memory, self._before = memory, memory.data_len(store)
-        called = get_export(store, instance, export)
-        assert isinstance(called, wasmtime.Func)
+            made = module.prepared.instantiate(store)
+        if MEMORY in module.exports:
+            self._memory = instance.memory(store, made, MEMORY)
+        if self._memory is not None:
+            self._before = self._memory.data_len(store)
+        called = instance.function(store, made, export)
         params, results = self._signature(module, export, called)
         entry.check_signature(export, params, results)
         if export == COMMAND:
             if results:  # which nobody asked for
                 called(store)
             else:
-                call_command(store, called)
+                instance.call_command(store, called)
             return None
         arguments = entry.arguments(params, job.inputs)
         if module.exports.get(INITIALIZE) and export != INITIALIZE:
-            initialize = get_export(store, instance, INITIALIZE)
-            assert isinstance(initialize, wasmtime.Func)
+            initialize = instance.function(store, made, INITIALIZE)
             entry.check_signature(INITIALIZE, _texts(initialize.type(store).params), [])
             initialize(store)
         returned = called(store, *arguments)
@@ -204,7 +201,7 @@ class Guest:
         call = _call(self._job, loaded)
         arguments = call.arguments(self._job.inputs)
         try:
-            instance = loaded.linker.instantiate(self._store, loaded.component)
+            made = loaded.linker.instantiate(self._store, loaded.component)
         except wasmtime.ExitTrap:
             raise
         except wasmtime.WasmtimeError as error:
@@ -212,4 +209,4 @@ class Guest:
             code = "guest_link" if failure.code == failures.OTHER else failure.code
             sentence = f"the component cannot be instantiated: {failure.sentence}"
             raise GuestError(sentence, code, reusable=False) from error
-        return call.run(arguments, instance, self._store)
+        return call.run(arguments, made, self._store)

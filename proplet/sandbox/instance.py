@@ -6,32 +6,50 @@ an instance to find one, and asks for a function's type at each call. Together t
 from __future__ import annotations
 
 import ctypes
+import functools
 
 import wasmtime
 from wasmtime import _ffi as ffi
-from wasmtime._exportable import AsExtern
-from wasmtime._extern import wrap_extern
 from wasmtime._func import enter_wasm
 
+FUNCTION, MEMORY = ffi.WASMTIME_EXTERN_FUNC.value, ffi.WASMTIME_EXTERN_MEMORY.value
 
-def export(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> AsExtern:
-    """Raises ``KeyError``."""
-    encoded = name.encode()
+
+def function(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> wasmtime.Func:
+    """Raises ``KeyError`` when nothing of that name is a function."""
+    found = _found(store, instance, name)
+    if found.kind != FUNCTION:  # type: ignore[comparison-overlap]  # the field of a structure is an int
+        raise KeyError(name)
+    return wasmtime.Func._from_raw(found.of.func)
+
+
+def memory(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> wasmtime.Memory | None:
+    """None when something else has the name. Raises ``KeyError`` when nothing has."""
+    found = _found(store, instance, name)
+    if found.kind != MEMORY:  # type: ignore[comparison-overlap]
+        return None
+    return wasmtime.Memory._from_raw(found.of.memory)
+
+
+def _found(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> ffi.wasmtime_extern_t:
+    buffer = _buffer(name)
     found = ffi.wasmtime_extern_t()
     if not ffi.wasmtime_instance_export_get(
-        store._context(),
-        ctypes.byref(instance._instance),
-        ctypes.create_string_buffer(encoded, len(encoded) + 1),
-        len(encoded),
-        ctypes.byref(found),
+        store._context(), ctypes.byref(instance._instance), buffer, len(buffer), ctypes.byref(found)
     ):
         raise KeyError(name)
-    return wrap_extern(found)
+    return found
 
 
-def call_command(store: wasmtime.Store, function: wasmtime.Func) -> None:
-    """Of a function without parameters and results. Raises what ``function(store)`` does."""
+@functools.lru_cache(16)
+def _buffer(name: str) -> ctypes.Array[ctypes.c_char]:
+    encoded = name.encode()
+    return ctypes.create_string_buffer(encoded, len(encoded))
+
+
+def call_command(store: wasmtime.Store, called: wasmtime.Func) -> None:
+    """Of a function without parameters and results. Raises what ``called(store)`` does."""
     with enter_wasm(store) as trap:
-        error = ffi.wasmtime_func_call(store._context(), ctypes.byref(function._func), None, 0, None, 0, trap)
+        error = ffi.wasmtime_func_call(store._context(), ctypes.byref(called._func), None, 0, None, 0, trap)
         if error:
             raise wasmtime.WasmtimeError._from_ptr(error)

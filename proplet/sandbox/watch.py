@@ -6,7 +6,6 @@ A run of a few milliseconds costs no thread switch: the thread looks at its cloc
 from __future__ import annotations
 
 import _thread
-import contextlib
 import os
 import select
 import socket
@@ -101,13 +100,19 @@ class Watch:
     def _drain(self) -> None:
         if self._last is None:
             return
-        with contextlib.suppress(BlockingIOError):
-            while text := os.read(self._pipe, 1 << 16):
-                self._last.logged += len(text)
-                passed = text[: max(self._last.allowance.left(), 0)]
-                if passed:
-                    self._last.allowance.spend(len(passed))
-                    self._connection.sendall(packed(STDERR, passed))
+        while (text := self._said()) is not None:
+            self._last.logged += len(text)
+            passed = text[: max(self._last.allowance.left(), 0)]
+            if passed:
+                self._last.allowance.spend(len(passed))
+                self._connection.sendall(packed(STDERR, passed))
+
+    def _said(self) -> bytes | None:
+        """None when there is nothing more for now."""
+        try:
+            return os.read(self._pipe, 1 << 16)
+        except BlockingIOError:
+            return None
 
     def _serve(self) -> None:
         """Nothing runs unwatched: the process ends with this thread."""

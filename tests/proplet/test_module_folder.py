@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import wasmtime
 
+from proplet.sandbox import module_cache
 from proplet.sandbox.module_cache import KEPT_LOADED, ModuleCache, NotCompiled
 from proplet.sandbox.module_folder import Contents, ModuleFolder, UnsafeFolderError
 from tests.support.compiling import DEFAULT, Compiling, called
@@ -218,7 +219,8 @@ def test_what_was_just_made_stays_even_when_it_is_too_large(tmp_path):
     assert names(tmp_path / "modules") == {"b"}
 
 
-def test_a_module_that_runs_from_memory_counts_as_used(compiling, digest, stored):
+def test_a_module_that_runs_from_memory_counts_as_used(compiling, digest, stored, monkeypatch):
+    monkeypatch.setattr(module_cache, "TOUCH_EVERY_S", 0.0)
     modules = ModuleCache(compiling.modules)
     modules.load(digest, DEFAULT)
     used(compiling.modules, digest, 1000)
