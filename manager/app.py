@@ -10,14 +10,17 @@ from pathlib import Path
 
 from manager.api.groups import GroupApi
 from manager.api.invocations import InvocationApi
+from manager.api.large_results import LargeResultApi
 from manager.api.metrics import ContractMetrics, ManagerMetrics
 from manager.api.proplets import PropletApi
 from manager.api.tasks import Api
+from manager.attempt_files import AttemptFiles
 from manager.binaries import Binaries
 from manager.fleet.drains import Drains
 from manager.fleet.histories import Histories
 from manager.fleet.legacy import LegacyProplets, SharedTopics
 from manager.fleet.proplets import Proplets
+from manager.large_results import LargeResults, secret_in
 from manager.latent.deployments import Deployments
 from manager.latent.invocation_archive import InvocationArchive
 from manager.latent.invocations import Invocations
@@ -65,11 +68,15 @@ class Manager:
         database: Database,
         blobs: BlobStore,
         client: HttpClient,
+        files: AttemptFiles,
+        secret: bytes,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         names = Topics(settings.domain_id, settings.channel_id)
-        urls = ProcessUrls(coordinator=settings.coordinator_url, model_registry=settings.model_registry_url)
+        urls = ProcessUrls(
+            coordinator=settings.coordinator_url, model_registry=settings.model_registry_url, manager=settings.url()
+        )
         announce = Announce(heartbeat_s=settings.heartbeat_s, urls=urls)
         self._database = database
         self._interrupt_on_exit = settings.interrupt_on_exit
@@ -77,8 +84,10 @@ class Manager:
         self.ledger = Ledger(database)
         self.proplets = Proplets(bus, database, names, announce, clock)
         images = Images(bus, names, timeout=settings.image_timeout)
-        self._results = results = ParentResults(self.ledger, blobs)
-        own = OwnTopics(bus, names, results.of, clock)
+        self._files = files
+        self.large = large = LargeResults(files, self.ledger, secret, settings.result_limit)
+        self._results = results = ParentResults(self.ledger, blobs, large)
+        own = OwnTopics(bus, names, results.of, large.token, clock)
         shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets, results.of)
 
         def dialect_of(proplet_id: str) -> Dialect:
@@ -102,6 +111,7 @@ class Manager:
             self.leases,
             dialect_of,
             acks,
+            large.stored,
             clock=clock,
         )
         learning = Learning(bus, bare_bus, client, names, settings.coordinator_url, self.ledger)
@@ -148,9 +158,12 @@ class Manager:
         self.groups = Groups(database, self.ledger, self.tasks, self.progress, results, clock=clock)
         self.scheduler = Scheduler(database, self.ledger, self.tasks, clock=clock)
         Salvage(self.ledger, self.tasks, self.attempts, self.invocations, self.progress, clock=clock)
-        api = Api(self.tasks, self.archive, self.attempts, self.dispatch, blobs)
+        self.tasks.on_erased.append(lambda task: files.remove(task.id))
+        large_api = LargeResultApi(large)
+        api = Api(self.tasks, self.archive, self.attempts, self.dispatch, blobs, large_api)
         apis = (
             api,
+            large_api,
             GroupApi(self.groups, api.shown),
             InvocationApi(self.invocations, called_before),
             PropletApi(self.proplets, self.load, self.drains, histories),
@@ -202,6 +215,9 @@ class Manager:
     async def collect(self) -> None:
         """Remove files that nobody needs; call when it is open and before anybody can upload one."""
         await self._binaries.collect(self._results.needed())
+        there = await asyncio.to_thread(self._files.tasks)
+        existing = await self._database.run(lambda db: store.existing_tasks(db, there))
+        await asyncio.to_thread(self._files.collect, there, existing)
 
     async def close(self) -> None:
         if self._interrupt_on_exit:
@@ -218,7 +234,17 @@ async def managing(
     database = Database(settings.database(folder), tables.SCHEMA)
     tokens = {settings.coordinator_url: settings.coordinator_token.get_secret_value()}
     async with database, HttpClient(tokens=tokens) as client:
-        manager = Manager(settings, bus, bare_bus, database, BlobStore(folder / "blobs"), client, clock=clock)
+        manager = Manager(
+            settings,
+            bus,
+            bare_bus,
+            database,
+            BlobStore(folder / "blobs"),
+            client,
+            AttemptFiles(folder / "attempts"),
+            await asyncio.to_thread(secret_in, folder),
+            clock=clock,
+        )
         http = HttpService(
             "manager",
             manager.routes,

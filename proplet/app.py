@@ -31,6 +31,8 @@ from proplet.work.deliveries import Deliveries
 from proplet.work.journal import Journal
 from proplet.work.outbox import Outbox
 from proplet.work.progress import Progress
+from proplet.work.result_files import ResultFiles
+from proplet.work.uploads import Uploads
 from swashplate import logging
 from swashplate.bus import Bus, Will
 from swashplate.client import HttpClient
@@ -93,11 +95,17 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         fetcher = Fetcher(bus, topics, proplet_id, binaries)
         inputs = Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url)
         limits = Limits(memory=settings.memory_limit, output=settings.output_limit, files=settings.output_files)
-        runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, limits, site.coordinator_url)
+        result_files = ResultFiles(state / "results")
+        runner = Runner(
+            proplet_id, binaries, fetcher, inputs, pool, folders, limits, site.coordinator_url, result_files
+        )
         outbox = Outbox(journal, bus, topics, proplet_id)
         deliveries = Deliveries(journal, outbox, proplet_id, http, site.coordinator_url)
+        uploads = Uploads(journal, outbox, proplet_id, http, result_files, site.manager_url)
         counters = Counters()
-        attempts = Attempts(proplet_id, settings.slots, settings.queue, journal, outbox, deliveries, runner, counters)
+        attempts = Attempts(
+            proplet_id, settings.slots, settings.queue, journal, outbox, deliveries, uploads, runner, counters
+        )
         progress = Progress(bus, topics, proplet_id, journal)
         attempts.on_stage = progress.changed
         stack.callback(progress.close)
@@ -107,7 +115,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
             progress.on_stay = monitor.follow
             monitor.open()
             stack.push_async_callback(monitor.close)
-        agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, counters)
+        agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, uploads, counters)
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
         agent.on_announce = legacy.retire

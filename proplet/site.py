@@ -57,6 +57,9 @@ class Site:
     def coordinator_url(self) -> str:
         return (self._settings.coordinator_url or self.announced.coordinator).rstrip("/")
 
+    def manager_url(self) -> str:
+        return (self._settings.manager_url or self.announced.manager).rstrip("/")
+
     def model_registry_url(self) -> str:
         url = (self._settings.model_registry_url or self.announced.model_registry).rstrip("/")
         self._http.trust(url, self._settings.model_registry_token.get_secret_value())

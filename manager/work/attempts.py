@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from manager.fleet.complaints import Complaints
 from manager.fleet.proplets import Proplets
+from manager.large_results import Stored
 from manager.state import states
 from manager.state.ledger import Ledger
 from manager.state.records import Attempt, AttemptKey, Task
@@ -68,6 +69,7 @@ class Attempts:
         leases: Leases,
         dialect_of: Callable[[str], Dialect],
         acks: Acks,
+        stored: Stored,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,6 +83,7 @@ class Attempts:
         self._leases = leases
         self._dialect_of = dialect_of
         self._acks = acks
+        self._stored = stored
         self._clock = clock
         self._complaints = Complaints()
         self._work = Tasks(log)
@@ -323,13 +326,22 @@ class Attempts:
         sender = self._proplets.checked_sender(message, said.proplet_id)
         key = AttemptKey(said.task_id, said.attempt)
         result = json.dumps(said.results)
-        if not said.error:
+        if not said.error and said.results_digest is not None:
+            outcome = self._uploaded(key, said.results_digest, said.results_size)
+        elif not said.error:
             outcome = Outcome(AttemptEvent.COMPLETED, result)
         else:
             event = AttemptEvent.INTERRUPTED if said.code == "stopped" else AttemptEvent.FAILED
             outcome = Outcome(event, result, said.error, said.code or "failed", said.retryable)
         self.finish(key, outcome, sender=sender)
         self._acks.acknowledge(sender, said.id)
+
+    def _uploaded(self, key: AttemptKey, digest: str, size: int) -> Outcome:
+        """Of an attempt whose result was uploaded before; what is not here now will not come any more."""
+        result = self._stored(key, digest, size)
+        if result is not None:
+            return Outcome(AttemptEvent.COMPLETED, result)
+        return Outcome(AttemptEvent.FAILED, None, f"its result {digest} was never uploaded", "result_missing", True)
 
     # Ends.
 

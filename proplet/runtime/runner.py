@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-from pydantic_core import from_json, to_json
-
+from proplet.runtime import results
 from proplet.runtime.guest_log import GuestLog
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.task_folder import TaskFolder, TaskFolders
@@ -18,16 +16,15 @@ from proplet.supply.binaries import Binaries
 from proplet.supply.fetch import Fetcher, Wanted
 from proplet.supply.inputs import Inputs, together
 from proplet.work.course import Course
-from proplet.work.outcome import Failure, Learned, Outcome, Success
+from proplet.work.outcome import Failure, Large, Learned, Outcome, Success
+from proplet.work.outgoing import Ref
+from proplet.work.result_files import ResultFiles
 from swashplate import logging
 from swashplate.errors import ConfigurationError, InvalidRequestError, SwashplateError, TooLargeError
-from swashplate.messages import Start, Update
+from swashplate.messages import UPLOAD_TOKEN, Start, Update
 
 log = logging.get("task")
 
-MAX_RESULT_BYTES = 192 * 1024
-LAST_BYTES = MAX_RESULT_BYTES // 8
-"""Of a daemon's stdout: as JSON a byte can take six."""
 LARGE_UPDATE_BYTES = 1 << 20
 """A larger update is parsed beside the event loop."""
 
@@ -45,6 +42,7 @@ class Runner:
         folders: TaskFolders,
         limits: Limits,
         coordinator_url: Callable[[], str],
+        result_files: ResultFiles,
     ) -> None:
         self._proplet_id = proplet_id
         self._binaries = binaries
@@ -54,6 +52,7 @@ class Runner:
         self._folders = folders
         self._limits = limits
         self._coordinator_url = coordinator_url
+        self._result_files = result_files
 
     async def perform(self, start: Start, course: Course) -> Outcome:
         """Never raises for what a task can cause; cancelled, it leaves neither a guest nor a file behind."""
@@ -99,7 +98,7 @@ class Runner:
             if len(text) > LARGE_UPDATE_BYTES:
                 return await asyncio.to_thread(self._learned, start, text)
             return self._learned(start, text)
-        return self._finished(start, answer, folder)
+        return await self._finished(start, answer, folder)
 
     async def _binary(self, start: Start) -> Path:
         return await self._fetcher.fetch(Wanted(start.digest, start.size, start.image_url))
@@ -136,26 +135,14 @@ class Runner:
             self._binaries.drop(start.digest)
         return answer
 
-    @staticmethod
-    def _finished(start: Start, answer: Answer, folder: TaskFolder) -> Success:
-        """``/out/result.json`` when there is one, else what the function returned, else stdout as it is.
-
-        A daemon may have printed for months: the last of it is its result.
-        """
-        written = folder.result_file(MAX_RESULT_BYTES)
-        results: Any
-        if written is not None:
-            try:
-                results = from_json(written, allow_inf_nan=False)
-            except ValueError as error:
-                raise InvalidRequestError(f"/out/result.json is not JSON: {error}", code="result_invalid") from error
-        elif answer.text is not None:
-            results = answer.text
-        else:
-            limit = LAST_BYTES if start.daemon else MAX_RESULT_BYTES
-            results = folder.stdout(limit, last=start.daemon).decode(errors="replace")
-        _refuse_too_large(results)
-        return Success(results)
+    async def _finished(self, start: Start, answer: Answer, folder: TaskFolder) -> Success | Large:
+        try:
+            return results.small(answer, folder, daemon=start.daemon)
+        except TooLargeError:
+            if UPLOAD_TOKEN not in start.tokens or start.daemon:
+                raise
+        writer = self._result_files.writer(Ref(start.id, start.attempt))
+        return await asyncio.to_thread(results.large, answer, folder, writer)
 
     def _learned(self, start: Start, text: bytes) -> Learned:
         try:
@@ -172,19 +159,14 @@ class Runner:
         model_uri = start.env.get("MODEL_URI", "")
         if model_uri and not update.base_model_uri:
             text = update.model_copy(update={"base_model_uri": model_uri}).encode()
-        results = {
+        said = {
             "round_id": update.round_id,
             "num_samples": update.num_samples,
             "metrics": update.metrics,
             "update": "accepted",
         }
-        _refuse_too_large(results)
-        return Learned(text, results)
-
-
-def _refuse_too_large(results: Any) -> None:
-    if len(to_json(results)) > MAX_RESULT_BYTES:
-        raise TooLargeError(f"the result is over the limit of {MAX_RESULT_BYTES} bytes", code="result_too_large")
+        results.check_size(said)
+        return Learned(text, said)
 
 
 def _failed(answer: Answer, guest_log: GuestLog) -> Failure:

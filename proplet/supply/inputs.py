@@ -103,8 +103,8 @@ class Inputs:
             with self._binaries.in_use(digest):
                 folder.give(PARENTS, await self._fetcher.fetch(Wanted(digest, start.parents_size, wasm=False)))
             self._binaries.drop_unused(digest)  # no other task has these parents
-        text = folder.given(PARENTS)
-        return {"PARENT_RESULTS": text} if len(text.encode()) <= PARENTS_IN_ENV_BYTES else {}
+        small = folder.size_of(PARENTS) <= PARENTS_IN_ENV_BYTES
+        return {"PARENT_RESULTS": folder.given(PARENTS)} if small else {}
 
     def _dataset_of(self, start: Start) -> str:
         return start.dataset or (self._proplet_id if start.kind == "federated" else "")
