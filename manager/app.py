@@ -11,6 +11,7 @@ from pathlib import Path
 from manager.api.groups import GroupApi
 from manager.api.invocations import InvocationApi
 from manager.api.large_results import LargeResultApi
+from manager.api.logs import LogApi
 from manager.api.metrics import ContractMetrics, ManagerMetrics
 from manager.api.proplets import PropletApi
 from manager.api.tasks import Api
@@ -35,6 +36,7 @@ from manager.settings import ManagerSettings
 from manager.state import store, tables
 from manager.state.ledger import Ledger
 from manager.task_archive import TaskArchive
+from manager.task_logs import TaskLogs
 from manager.tasks import TaskService
 from manager.work.acks import Acks
 from manager.work.attempts import TOLD_AGAIN_S, Attempts
@@ -85,9 +87,9 @@ class Manager:
         self.proplets = Proplets(bus, database, names, announce, clock)
         images = Images(bus, names, timeout=settings.image_timeout)
         self._files = files
-        self.large = large = LargeResults(files, self.ledger, secret, settings.result_limit)
-        self._results = results = ParentResults(self.ledger, blobs, large)
-        own = OwnTopics(bus, names, results.of, large.token, clock)
+        self.large = LargeResults(files, self.ledger, secret, settings.result_limit)
+        self._results = results = ParentResults(self.ledger, blobs, self.large)
+        own = OwnTopics(bus, names, results.of, self.large.token, clock)
         shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets, results.of)
 
         def dialect_of(proplet_id: str) -> Dialect:
@@ -111,7 +113,7 @@ class Manager:
             self.leases,
             dialect_of,
             acks,
-            large.stored,
+            self.large.stored,
             clock=clock,
         )
         learning = Learning(bus, bare_bus, client, names, settings.coordinator_url, self.ledger)
@@ -140,7 +142,8 @@ class Manager:
         self.drains = Drains(self.ledger, self.proplets, self.load, self.attempts, deployments, dialect_of)
         histories = Histories(bus, names, database, self.ledger, self.proplets, clock=clock)
         self.attempts.on_ready = self.invocations.ready
-        self.attempts.on_gone = self.invocations.gone
+        logs = TaskLogs(bus, names, self.ledger, self.proplets, self.archive, files, settings.log_bytes)
+        self.attempts.on_gone += [self.invocations.gone, logs.gone]
         self.invocations.on_idle = self.drains.go_on
         legacy = LegacyProplets(
             bus,
@@ -158,12 +161,12 @@ class Manager:
         self.groups = Groups(database, self.ledger, self.tasks, self.progress, results, clock=clock)
         self.scheduler = Scheduler(database, self.ledger, self.tasks, clock=clock)
         Salvage(self.ledger, self.tasks, self.attempts, self.invocations, self.progress, clock=clock)
-        self.tasks.on_erased.append(lambda task: files.remove(task.id))
-        large_api = LargeResultApi(large)
-        api = Api(self.tasks, self.archive, self.attempts, self.dispatch, blobs, large_api)
+        self.tasks.on_erased += [logs.erased, lambda task: files.remove(task.id)]
+        api = Api(self.tasks, self.archive, self.attempts, self.dispatch, blobs, self.large)
         apis = (
             api,
-            large_api,
+            LargeResultApi(self.large),
+            LogApi(logs),
             GroupApi(self.groups, api.shown),
             InvocationApi(self.invocations, called_before),
             PropletApi(self.proplets, self.load, self.drains, histories),
@@ -181,6 +184,7 @@ class Manager:
             *called,
             self.leases,
             histories,
+            logs,
             learning,
             legacy,
             self.scheduler,
@@ -198,6 +202,7 @@ class Manager:
             self.proplets,
             learning,
             histories,
+            logs,
             self.ledger,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from manager.state.records import AttemptKey
@@ -21,7 +21,6 @@ class AttemptFiles:
         self.root = root
         self._tasks: set[str] = set()
         """Those that have a folder: a task that left nothing costs nothing when it is deleted."""
-        self.on_removed: Callable[[str], None] = lambda _task_id: None
 
     def of(self, key: AttemptKey) -> Path:
         """The folder of an attempt, which need not be there."""
@@ -32,6 +31,13 @@ class AttemptFiles:
         self._tasks.add(key.task_id)
         folder = self.of(key)
         make_folder(folder)
+        return folder
+
+    def for_log(self, key: AttemptKey) -> Path:
+        """The folder of an attempt, made for what need not survive a crash of the machine."""
+        self._tasks.add(key.task_id)
+        folder = self.of(key)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
     def tasks(self) -> list[str]:
@@ -48,7 +54,6 @@ class AttemptFiles:
         """Its task is no more."""
         if task_id in self._tasks:
             self._tasks.discard(task_id)
-            self.on_removed(task_id)
             asyncio.get_running_loop().run_in_executor(None, self._remove, task_id)
 
     def _remove(self, task_id: str) -> None:

@@ -32,6 +32,7 @@ from proplet.work.journal import Journal
 from proplet.work.outbox import Outbox
 from proplet.work.progress import Progress
 from proplet.work.result_files import ResultFiles
+from proplet.work.task_logs import TaskLogs
 from proplet.work.uploads import Uploads
 from swashplate import logging
 from swashplate.bus import Bus, Will
@@ -95,16 +96,16 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         fetcher = Fetcher(bus, topics, proplet_id, binaries)
         inputs = Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url)
         limits = Limits(memory=settings.memory_limit, output=settings.output_limit, files=settings.output_files)
-        result_files = ResultFiles(state / "results")
+        result_files, counters = ResultFiles(state / "results"), Counters()
         runner = Runner(
             proplet_id, binaries, fetcher, inputs, pool, folders, limits, site.coordinator_url, result_files
         )
         outbox = Outbox(journal, bus, topics, proplet_id)
         deliveries = Deliveries(journal, outbox, proplet_id, http, site.coordinator_url)
         uploads = Uploads(journal, outbox, proplet_id, http, result_files, site.manager_url)
-        counters = Counters()
+        logs = TaskLogs(bus, topics, proplet_id)
         attempts = Attempts(
-            proplet_id, settings.slots, settings.queue, journal, outbox, deliveries, uploads, runner, counters
+            proplet_id, settings.slots, settings.queue, journal, outbox, deliveries, uploads, logs, runner, counters
         )
         progress = Progress(bus, topics, proplet_id, journal)
         attempts.on_stage = progress.changed

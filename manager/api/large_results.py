@@ -70,14 +70,17 @@ class LargeResultApi:
                 hint="MANAGER_RESULT_LIMIT at the manager is the limit",
             )
 
-    async def answer(self, request: web.Request, stored: str, rest: Mapping[str, Any]) -> web.StreamResponse:
-        """``results`` beside ``rest``, as one JSON object."""
-        before, after = b'{"results":', b"," + json.dumps(rest, separators=(",", ":"))[1:].encode() + b"\n"
-        response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
-        response.content_length = len(before) + results.size(stored) + len(after)
-        await response.prepare(request)
-        await response.write(before)
-        async for piece in self._results.bytes_of(stored):
-            await response.write(piece)
-        await response.write(after)
-        return response
+
+async def answer_large(
+    request: web.Request, large: LargeResults, stored: str, rest: Mapping[str, Any]
+) -> web.StreamResponse:
+    """``results`` beside ``rest``, as one JSON object."""
+    before, after = b'{"results":', b"," + json.dumps(rest, separators=(",", ":"))[1:].encode() + b"\n"
+    response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+    response.content_length = len(before) + results.size(stored) + len(after)
+    await response.prepare(request)
+    await response.write(before)
+    async for piece in large.bytes_of(stored):
+        await response.write(piece)
+    await response.write(after)
+    return response

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from manager.api.ids import TASK_ID, Id
-from manager.api.large_results import LargeResultApi
+from manager.api.large_results import answer_large
 from manager.api.views import (
     NEVER,
     AttemptList,
@@ -21,6 +21,7 @@ from manager.api.views import (
     changes_of,
     task_json,
 )
+from manager.large_results import LargeResults
 from manager.state import results
 from manager.state.records import AttemptKey, Task
 from manager.state.states import TaskState
@@ -115,7 +116,7 @@ class Api:
         attempts: Attempts,
         dispatch: Dispatch,
         blobs: BlobStore,
-        large: LargeResultApi,
+        large: LargeResults,
     ) -> None:
         self._tasks = tasks
         self._archive = archive
@@ -328,7 +329,7 @@ class Api:
             **({"error": task.error, "code": task.code} if task.error else {}),
         }
         if task.result and not results.is_whole(task.result):
-            return await self._large.answer(request, task.result, rest)
+            return await answer_large(request, self._large, task.result, rest)
         return answer({"results": json.loads(task.result) if task.result else None, **rest})
 
     async def _attempts_of(self, request: web.Request) -> web.Response:

@@ -96,7 +96,7 @@ class Attempts:
         self.consequences: list[Callable[[Task], Any]] = []
         """Called when a task has ended, with what follows from it to be put before that is written."""
         self.on_ready: Callable[[Task, Attempt], Any] = lambda _task, _attempt: None
-        self.on_gone: Callable[[Task, Attempt], Any] = lambda _task, _attempt: None
+        self.on_gone: list[Callable[[Task, Attempt], Any]] = []
         """Called when an attempt has ended, whatever becomes of its task."""
 
     async def open(self) -> None:
@@ -399,7 +399,8 @@ class Attempts:
         self._load.take_back(task, attempt)
         self._stages.pop(key, None)
         self._stopped_waiting(key)
-        self.on_gone(task, attempt)
+        for callback in self.on_gone:
+            callback(task, attempt)
 
     def _stopped_waiting(self, key: AttemptKey) -> None:
         timer = self._stops.pop(key, None)

@@ -89,7 +89,7 @@ class Runner:
             binary, env = await self._binary(start), await self._inputs.gather(start, folder)
         else:
             binary, env = await together(self._binary(start), self._inputs.gather(start, folder))
-        guest_log = GuestLog(start.id)
+        guest_log = GuestLog(start.id, course.log)
         answer = await self._run(start, self._job(start, folder, binary, env), course, guest_log)
         if answer.error:
             return _failed(answer, guest_log)
@@ -125,6 +125,7 @@ class Runner:
             log.info("Starting Host runtime app: task_id=%s", start.id, task_id=start.id)
             try:
                 answer = await self._pool.run(job, guest_log.feed, course)
+                guest_log.wrote(answer.used.get("log_bytes", 0))
             finally:
                 guest_log.close()
         if answer.compiled:

@@ -19,6 +19,7 @@ from proplet.work.outcome import STOPPED, Failure, Large, Learned, Outcome, log_
 from proplet.work.outgoing import Ref, result_message
 from proplet.work.starts import called
 from proplet.work.states import AttemptState
+from proplet.work.task_logs import TaskLogs
 from proplet.work.uploads import Uploads
 from swashplate import logging
 from swashplate.errors import SwashplateError
@@ -74,6 +75,7 @@ class Attempts:
         outbox: Outbox,
         deliveries: Deliveries,
         uploads: Uploads,
+        logs: TaskLogs,
         guests: Guests,
         counters: Counters,
     ) -> None:
@@ -84,6 +86,7 @@ class Attempts:
         self._outbox = outbox
         self._deliveries = deliveries
         self._uploads = uploads
+        self._logs = logs
         self._guests = guests
         self._counters = counters
         self._open: dict[Ref, Open] = {}
@@ -107,6 +110,7 @@ class Attempts:
         """Kill what runs. The journal keeps it: the next life reports it."""
         self._closing = True
         await self._background.close()
+        self._logs.close()
 
     # What is here.
 
@@ -197,7 +201,8 @@ class Attempts:
 
     def _begin(self, ref: Ref, start: Start, turns: asyncio.Semaphore | None) -> None:
         deadline = None if start.timeout_s is None else asyncio.get_running_loop().time() + start.timeout_s
-        each = self._open[ref] = Open(ref, start, deadline, Course(ref, self.on_stage), turns)
+        course = Course(ref, self.on_stage, log=self._logs.of(ref))
+        each = self._open[ref] = Open(ref, start, deadline, course, turns)
         self._outbox.accept(ref)
         self.on_change()
         each.work = self._background.start(self._pursue(each), "/".join(map(str, ref)))
@@ -224,6 +229,7 @@ class Attempts:
             log.error("attempt could not be recorded", task_id=each.ref.task_id, error=error.sentence)
         finally:
             del self._open[each.ref]
+            self._logs.forget(each.ref)
             if self._newest.get(each.ref.task_id) == each.ref:
                 del self._newest[each.ref.task_id]
             each.course.enter("")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proplet.work.outgoing import Ref
+from proplet.work.task_logs import LogStream
 from swashplate.messages.control import Stage
 
 
@@ -15,12 +16,16 @@ def _untold(_course: Course) -> None:
 
 @dataclass(slots=True, eq=False)
 class Course:
-    """``process`` is the id of the worker that runs the guest, None while none does. The stage is empty at both ends."""
+    """``process`` is the id of the worker that runs the guest, None while none does. The stage is empty at both ends.
+
+    ``log`` takes what the guest writes to stderr, when somebody wants it.
+    """
 
     ref: Ref
     on_stage: Callable[[Course], None] = _untold
     stage: Stage = ""
     process: int | None = None
+    log: LogStream | None = None
 
     def enter(self, stage: Stage) -> None:
         if stage != self.stage:

@@ -55,7 +55,8 @@ def run(
 ) -> None:
     """Run a WASM file or image: create a task, start it, follow it, and print its result.
 
-    The result alone is on stdout. A daemon or a latent task is followed until it runs or is ready.
+    The result alone is on stdout; what it writes to stderr is on stderr as it comes. A daemon or a latent task is followed
+    until it runs or is ready.
     """
     from swashplate.commands import following
 
@@ -69,7 +70,7 @@ def run(
             fields["name"] = name
         task = await client.launch(what, inputs or (), **fields)
         started.append(task)
-        return await following.follow(client, task, quiet=quiet) if wait else task
+        return await client.tasks.whole(await following.follow(client, task, quiet=quiet)) if wait else task
 
     def interrupted() -> None:
         _interrupted(started, manager, stop=stop_on_interrupt)

@@ -17,6 +17,7 @@ from proplet.work.journal import Journal
 from proplet.work.outbox import Outbox
 from proplet.work.outgoing import Ref
 from proplet.work.result_files import ResultFiles
+from proplet.work.task_logs import TaskLogs
 from proplet.work.uploads import Uploads
 from swashplate.client import HttpClient
 from swashplate.messages import Start
@@ -74,7 +75,16 @@ class PropletLife:
             counters = Counters()
             guests = ScriptedGuests(self.id, self.slots, world.record)
             self.attempts = Reluctant(
-                self.id, self.slots, chosen.queue, journal, self.outbox, deliveries, uploads, guests, counters
+                self.id,
+                self.slots,
+                chosen.queue,
+                journal,
+                self.outbox,
+                deliveries,
+                uploads,
+                TaskLogs(bus, names, self.id),
+                guests,
+                counters,
             )
             agent = Agent(chosen, bus, names, instance, site, self.attempts, self.outbox, deliveries, uploads, counters)
             await agent.open()
