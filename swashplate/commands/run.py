@@ -46,7 +46,9 @@ def run(
     quiet: Annotated[
         bool,
         typer.Option(
-            "--quiet", "-q", help="Do not tell on stderr how it stands; only, once, why it waits when that lasts."
+            "--quiet",
+            "-q",
+            help="Neither tell how it stands nor show its stderr; only, once, why it waits when that lasts.",
         ),
     ] = False,
     manager: ManagerUrl = "",
