@@ -6,10 +6,17 @@ import argparse
 import json
 import sys
 
-from benchmarks import fl_round, fleet, store, tasks
+from benchmarks import fl_round, fleet, proplet_memory, runtime, store, tasks
 from benchmarks.report import Report
 
-BENCHMARKS = {"fl-round": fl_round, "tasks": tasks, "fleet": fleet, "store": store}
+BENCHMARKS = {
+    "fl-round": fl_round,
+    "tasks": tasks,
+    "fleet": fleet,
+    "store": store,
+    "runtime": runtime,
+    "proplet-memory": proplet_memory,
+}
 
 
 def shown(report: Report) -> str:

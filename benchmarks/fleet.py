@@ -29,7 +29,7 @@ from benchmarks import processes
 from benchmarks.lean_http import Connection, RefusedError
 from benchmarks.mini_mqtt import Client
 from benchmarks.report import Report
-from benchmarks.simulated_proplet import SimulatedProplet
+from benchmarks.simulated_proplet import SimulatedProplet, spread
 from benchmarks.tasks import Load, percentile
 from swashplate.stack.environment import without_roles
 from swashplate.stack.services import broker_program
@@ -101,8 +101,8 @@ class RealFleet:
     async def used_s(self) -> dict[str, float]:
         return {who: processes.cpu_s(pid) for who, pid in self._watched.items()}
 
-    async def all_placed(self) -> Counter[str]:
-        return self.placed
+    async def spread(self) -> dict[str, int]:
+        return spread(self.placed)
 
     def leave(self) -> None:
         for proplet in self._proplets:
@@ -130,8 +130,9 @@ class SimulatedFleet:
         said = await self._asked(b"used\n")
         return {"manager": said["all_s"] - said["fleet_s"], "simulation": said["fleet_s"]}
 
-    async def all_placed(self) -> Counter[str]:
-        return Counter((await self._asked(b"used\n"))["placed"])
+    async def spread(self) -> dict[str, int]:
+        found: dict[str, int] = (await self._asked(b"used\n"))["placed"]
+        return found
 
 
 async def _spawn(command: list[str], env: dict[str, str], log: Path, *, speaks: bool = False) -> Process:
@@ -262,14 +263,12 @@ async def _tasks(url: str, fleet: RealFleet | SimulatedFleet, count: int) -> dic
     await load.all_ended()
     used = (await fleet.used_s())["manager"] - before["manager"]
     last, repeated = await load.checked(set(load.expected))
-    placed = await fleet.all_placed()
     return {
         "count": count,
         "tasks_per_s": round(count / (last - began), 1),
         "manager_cpu_us_per_task": round(used / count * 1e6),
         "needed_more_attempts": repeated,
-        "proplets_used": len(placed),
-        "most_on_one": max(placed.values()),
+        **await fleet.spread(),
     }
 
 

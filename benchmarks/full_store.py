@@ -40,7 +40,7 @@ SELECT {_ID}, n, {_NAME}, {_SPEC},
     CASE WHEN {_FAILED} THEN {int(TaskState.FAILED)} ELSE {int(TaskState.COMPLETED)} END, {_AT}, {_AT} + 0.01, 1, 1,
     'sha256:{"ab" * 32}', 1234, 'proplet-' || (n % 7), 0, false,
     CASE WHEN {_FAILED} THEN NULL ELSE '"42"' END, CASE WHEN {_FAILED} THEN 'the guest trapped' END,
-    CASE WHEN {_FAILED} THEN 'guest_trap' END, {_AT} + 0.002, {_AT} + 0.01
+    CASE WHEN {_FAILED} THEN 'trap:unreachable' END, {_AT} + 0.002, {_AT} + 0.01
 FROM numbers;
 INSERT INTO attempts (task_id, number, run, state, created_at, proplet_id, retry, not_before, deadline, offered_at,
     accepted_at, finished_at, result, error, code)

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.simulated_proplet import SimulatedProplet
+from benchmarks.simulated_proplet import SimulatedProplet, spread
 from manager.app import managing
 from manager.settings import ManagerSettings
 from swashplate import logging
@@ -113,8 +113,8 @@ async def serve(folder: Path, port: int, count: int, heartbeat_s: float) -> None
         while line := await lines.readline():
             if line == b"join\n":
                 living = asyncio.create_task(fleet.live())
-            used = {"all_s": time.process_time(), "fleet_s": fleet.spent_s, "placed": fleet.placed}
-            print(json.dumps(used), flush=True)
+            print(json.dumps({"all_s": time.process_time(), "fleet_s": fleet.spent_s, "placed": spread(fleet.placed)}))
+            sys.stdout.flush()
         if living is not None:
             living.cancel()
 

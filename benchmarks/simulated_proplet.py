@@ -15,6 +15,11 @@ Publish = Callable[[str, bytes, int], None]
 """Topic, payload, QoS."""
 
 
+def spread(placed: Counter[str]) -> dict[str, int]:
+    """How the starts were spread over the fleet."""
+    return {"proplets_used": len(placed), "most_on_one": max(placed.values(), default=0)}
+
+
 class SimulatedProplet:
     """``publish`` is its connection; ``placed`` counts the starts of each proplet."""
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from manager.state import store
 from manager.state.ledger import Ledger
-from manager.state.records import Attempt, Task
+from manager.state.records import Attempt, AttemptKey, Task
 from swashplate.database import Database
 from swashplate.errors import NotFoundError, SwashplateError
 from swashplate.messages import TaskCreate
@@ -73,6 +73,9 @@ class TaskArchive:
             return found
 
         return await self._database.run(read)
+
+    async def attempt(self, key: AttemptKey) -> Attempt | None:
+        return await self._database.run(lambda db: store.get_attempt(db, key))
 
     async def list(self, offset: int, limit: int, filters: Mapping[str, Any]) -> tuple[int, list[Task]]:
         """The total, and one page, newest first; a long result is ``store.LEFT_OUT``."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from proplet.agent import Agent, new_instance, offline_will
 from proplet.legacy.agent import LegacyAgent
@@ -15,11 +17,11 @@ from proplet.legacy.fetch import LegacyFetcher
 from proplet.legacy.results import Shelf
 from proplet.monitoring.counters import Counters
 from proplet.monitoring.monitor import Monitor
+from proplet.policy.file import load
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.runner import Runner
 from proplet.runtime.task_folder import TaskFolders, choose_root
 from proplet.sandbox.bounds import Bounds
-from proplet.sandbox.frames import Limits
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.supply.binaries import Binaries
@@ -54,13 +56,23 @@ class Proplet:
     legacy: LegacyAgent
     pool: WorkerPool
     fetcher: Fetcher
+    inputs: InputCache
+    runner: Runner
+    attempts: Attempts
     counters: Counters
     bus: Bus
+    slots: int
+    modules: Path
+    """The folder of compiled modules."""
 
     @property
     def running(self) -> int:
         """How many tasks run."""
         return self.agent.running + self.legacy.running
+
+    @property
+    def queued(self) -> int:
+        return self.attempts.queued
 
 
 def mqtt_bus(settings: PropletSettings) -> BusFactory:
@@ -73,6 +85,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
     topics = Topics(settings.domain_id, settings.channel_id)
     proplet_id, instance = settings.client_id, new_instance()
     will = offline_will(topics, proplet_id, instance)
+    policy = load(settings.policy, settings.limits(), settings.isolation, os.environ)
     async with AsyncExitStack() as stack:
         state = stack.enter_context(state_folder(settings.state_dir))
         folders = TaskFolders(choose_root(settings.task_dir, state, proplet_id))
@@ -92,28 +105,44 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
+        fetcher = Fetcher(bus, topics, proplet_id, binaries, patience_s=settings.fetch_timeout)
         cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
-        fetcher = Fetcher(bus, topics, proplet_id, binaries)
-        inputs = Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url)
-        limits = Limits(memory=settings.memory_limit, output=settings.output_limit, files=settings.output_files)
         result_files, counters = ResultFiles(state / "results"), Counters()
         runner = Runner(
-            proplet_id, binaries, fetcher, inputs, pool, folders, limits, site.coordinator_url, result_files
+            proplet_id,
+            binaries,
+            fetcher,
+            Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url),
+            pool,
+            folders,
+            policy,
+            site.coordinator_url,
+            result_files,
         )
         outbox = Outbox(journal, bus, topics, proplet_id)
         deliveries = Deliveries(journal, outbox, proplet_id, http, site.coordinator_url)
         uploads = Uploads(journal, outbox, proplet_id, http, result_files, site.manager_url)
-        logs = TaskLogs(bus, topics, proplet_id)
         attempts = Attempts(
-            proplet_id, settings.slots, settings.queue, journal, outbox, deliveries, uploads, logs, runner, counters
+            proplet_id,
+            settings.slots,
+            settings.queue,
+            journal,
+            outbox,
+            deliveries,
+            uploads,
+            TaskLogs(bus, topics, proplet_id),
+            runner,
+            counters,
         )
         progress = Progress(bus, topics, proplet_id, journal)
         attempts.on_stage = progress.changed
+        outbox.on_denial = counters.denied
         stack.callback(progress.close)
         if settings.monitoring:
             every = settings.metrics_interval
             monitor = Monitor(bus, topics, proplet_id, settings.namespace, every, pool.every_process, attempts.start_of)
             progress.on_stay = monitor.follow
+            attempts.on_outcome = monitor.finish
             monitor.open()
             stack.push_async_callback(monitor.close)
         agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, uploads, counters)
@@ -129,7 +158,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         stack.push_async_callback(legacy.close)
         stack.push_async_callback(agent.close)
         log.info("proplet started", proplet_id=proplet_id, slots=settings.slots, tasks_below=str(folders.root))
-        yield Proplet(agent, legacy, pool, fetcher, counters, bus)
+        yield Proplet(agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, modules)
 
 
 async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,11 @@ from swashplate.settings import Seconds, named_after, setting
 MIB = 1 << 20
 GIB = 1 << 30
 
+MOST_STACK = 2 * MIB
+"""More the runtime does not give, and ends the process that asks for it."""
+
 Bytes = Annotated[int, Field(ge=1)]
+Time = Annotated[Seconds, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -80,6 +84,20 @@ class PropletSettings(MqttSettings, HttpSettings):
     queue: Annotated[int, Field(ge=0, le=MAX_QUEUE)] = setting(
         64, "PROPLET_QUEUE", help="How many further tasks may wait for a slot; beyond that a start is denied."
     )
+    policy: Path | None = setting(
+        None, "PROPLET_POLICY", help="The policy file: what is granted to which tasks. Without one, nothing is."
+    )
+    isolation: Literal["warm", "fork"] = setting(
+        "warm",
+        "PROPLET_ISOLATION",
+        help="How a task runs of which the policy says nothing: warm, in a process that ran only its binary before, or"
+        " fork, in one of its own.",
+    )
+    fetch_timeout: Seconds = setting(
+        600.0,
+        "PROPLET_FETCH_TIMEOUT",
+        help="How long the binary of a daemon or a latent task may be on its way; other tasks have their own deadline.",
+    )
     memory_limit: Bytes = setting(512 * MIB, "PROPLET_MEMORY_LIMIT", help="Bytes of memory that a task may have.")
     output_limit: Bytes = setting(
         64 * MIB, "PROPLET_OUTPUT_LIMIT", help="Bytes that a task may write to its stdout and to /out together."
@@ -87,9 +105,26 @@ class PropletSettings(MqttSettings, HttpSettings):
     output_files: Annotated[int, Field(ge=1)] = setting(
         10_000, "PROPLET_OUTPUT_FILES", help="How many files and directories a task may make in /out."
     )
+    cpu_limit: Time = setting(
+        3600.0, "PROPLET_CPU_LIMIT", help="Processor time that a task may use; a daemon may use any. 0: no limit."
+    )
+    wall_limit: Time = setting(
+        86400.0,
+        "PROPLET_WALL_LIMIT",
+        help="How long a guest may run, whatever its task's timeout; a daemon may for ever. 0: no limit.",
+    )
+    table_limit: Annotated[int, Field(ge=1)] = setting(
+        100_000, "PROPLET_TABLE_LIMIT", help="How many elements a guest's tables may have."
+    )
+    stack_limit: Annotated[int, Field(ge=16 * 1024, le=MOST_STACK)] = setting(
+        512 * 1024, "PROPLET_STACK_LIMIT", help="Bytes of stack that a guest may have."
+    )
+    log_limit: Bytes = setting(
+        MIB, "PROPLET_LOG_LIMIT", help="Bytes of a task's stderr that are kept, of each ten minutes."
+    )
 
     compile_cpu: Seconds = setting(60.0, "PROPLET_COMPILE_CPU", help="Processor time that compiling a binary may take.")
-    compile_memory: Bytes = setting(2 * GIB, "PROPLET_COMPILE_MEMORY", help="Bytes of memory that it may take.")
+    compile_memory: Bytes = setting(4 * GIB, "PROPLET_COMPILE_MEMORY", help="Bytes of memory that it may take.")
     compile_wall: Seconds = setting(120.0, "PROPLET_COMPILE_WALL", help="Time that it may take.")
 
     heartbeat: Seconds = setting(
@@ -109,6 +144,20 @@ class PropletSettings(MqttSettings, HttpSettings):
     metrics_port: Port = setting(
         9092, "PROPLET_METRICS_PORT", help="The port of /health and /metrics, or the next free one; 0 serves neither."
     )
+
+    def limits(self) -> dict[str, float]:
+        """By the fields of ``RunLimits``; what is absent is not limited."""
+        found = {
+            "wall_s": self.wall_limit,
+            "cpu_s": self.cpu_limit,
+            "memory_bytes": self.memory_limit,
+            "table_elements": self.table_limit,
+            "stack_bytes": self.stack_limit,
+            "output_bytes": self.output_limit,
+            "output_files": self.output_files,
+            "log_bytes": self.log_limit,
+        }
+        return {name: most for name, most in found.items() if most}
 
     def label_map(self) -> dict[str, str]:
         """Raises ``ConfigurationError`` naming the label that is not of the form key=value."""

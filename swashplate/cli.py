@@ -19,7 +19,7 @@ WORK, STACK, LEARNING, SERVICES = "Work", "A stack on this machine", "Images, le
 PANELS = {
     **dict.fromkeys(("run", "task", "job", "workflow", "proplet"), WORK),
     **dict.fromkeys(("up", "status", "ps", "logs", "start", "stop", "restart", "down"), STACK),
-    **dict.fromkeys(("push", "image", "demo", "provision", "completion"), LEARNING),
+    **dict.fromkeys(("push", "image", "sign", "demo", "provision", "completion"), LEARNING),
 }
 """Where ``swashplate --help`` shows a command; the services that ``up`` runs come last."""
 

@@ -68,7 +68,14 @@ KEY = Text(
 )
 DIGEST = Text(name="digest", text="As the task shows it.", place="path", longest=71, pattern="sha256:[0-9a-f]{64}")
 TaskChanges = changes_of(CHANGEABLE)
-EXAMPLE = {"name": "add", "image_url": "localhost:5000/add:latest", "inputs": ["2", "40"], "start": True}
+EXAMPLE = {
+    "name": "add",
+    "image_url": "localhost:5000/add:latest",
+    "inputs": ["2", "40"],
+    "limits": {"memory_bytes": 67108864, "cpu_s": 2},
+    "capabilities": {"env": ["SITE"]},
+    "start": True,
+}
 TASK = {
     "id": "0b8f6b0e-3c3b-4a3e-8f3b-5f3a1f0c9d11",
     "name": "add",
@@ -92,6 +99,25 @@ TASK = {
     "inputs": ["2", "40"],
     "proplet_id": "4f1e5a0c-6f5e-4f6e-9a57-0c9fbb8f7f10",
     "results": "42",
+}
+REPORT = {
+    "isolation": "warm",
+    "limits": {"memory_bytes": 67108864, "cpu_s": 2.0, "wall_s": 86400.0},
+    "used": {"memory_bytes": 1114112, "cpu_s": 0.004, "wall_s": 0.005},
+    "capabilities": {"asked": ["env SITE"], "granted": ["env SITE"], "refused": []},
+    "log_tail": "2 rows read\n",
+}
+ATTEMPT = {
+    "attempt": 1,
+    "run": 1,
+    "proplet_id": TASK["proplet_id"],
+    "status": "completed",
+    "created_at": TASK["created_at"],
+    "offered_at": TASK["start_time"],
+    "accepted_at": TASK["start_time"],
+    "finish_time": TASK["finish_time"],
+    "results": "42",
+    "report": REPORT,
 }
 UPLOAD = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
 
@@ -236,7 +262,7 @@ class Api:
                 "What it produced",
                 parameters=one,
                 answer=Results,
-                example={"results": "42", "status": "completed"},
+                example={"results": "42", "status": "completed", "report": REPORT},
                 errors=(404, 503),
             ),
             Route(
@@ -246,6 +272,7 @@ class Api:
                 "Every run of it",
                 parameters=one,
                 answer=AttemptList,
+                example={"total": 1, "attempts": [ATTEMPT]},
                 errors=(404, 503),
             ),
             Route(
@@ -324,9 +351,11 @@ class Api:
 
     async def _results(self, request: web.Request) -> web.StreamResponse:
         task = await self._archive.get(TASK_ID.of(request))
+        last = None if task.spec.broadcast else await self._archive.attempt(AttemptKey(task.id, task.attempt))
         rest = {
             "status": task.state.name.lower(),
             **({"error": task.error, "code": task.code} if task.error else {}),
+            **({"report": json.loads(last.report)} if last is not None and last.report else {}),
         }
         if task.result and not results.is_whole(task.result):
             return await answer_large(request, self._large, task.result, rest)

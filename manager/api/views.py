@@ -19,7 +19,7 @@ from manager.state import results
 from manager.state.records import Attempt, Task
 from manager.state.store import LEFT_OUT, MOST_LISTED_RESULT
 from swashplate.blobs import BlobStore
-from swashplate.messages import Message, MonitoringProfile, TaskCreate
+from swashplate.messages import GuestCapabilities, Message, MonitoringProfile, RunLimits, RunReport, TaskCreate
 
 NEVER = "0001-01-01T00:00:00Z"
 SHOWN_WHOLE = 20
@@ -70,6 +70,12 @@ class TaskView(Message):
     selector: dict[str, str] = {}
     memory_bytes: int = 0
     wasm_features: list[str] = []
+    limits: RunLimits | None = Field(default=None, description="What was asked for; the rest is up to the proplet.")
+    isolation: str = ""
+    deterministic: bool = False
+    seed: int = 0
+    capabilities: GuestCapabilities | None = None
+    signatures: dict[str, str] = {}
     metadata: dict[str, Any] = {}
     depends_on: list[str] = []
     run_if: str = ""
@@ -115,6 +121,7 @@ class AttemptView(Message):
     results_omitted: bool = Field(default=False, description="It has results, which were too large for a message.")
     error: str | None = None
     code: str | None = None
+    report: RunReport | None = Field(default=None, description="How the run went, as far as its proplet has told.")
 
 
 class AttemptList(Message):
@@ -139,6 +146,9 @@ class Results(Message):
     status: Status
     error: str | None = None
     code: str | None = None
+    report: RunReport | None = Field(
+        default=None, description="Of the last attempt; of a broadcast, each attempt has it."
+    )
 
 
 def changes_of(names: frozenset[str]) -> type[Message]:
@@ -224,6 +234,12 @@ def task_json(task: Task, blobs: BlobStore) -> dict[str, Any]:
         "selector": spec.selector,
         "memory_bytes": spec.memory_bytes,
         "wasm_features": spec.wasm_features,
+        "limits": spec.limits.model_dump(exclude_none=True),
+        "isolation": spec.isolation,
+        "deterministic": spec.deterministic,
+        "seed": spec.seed,
+        "capabilities": spec.capabilities.model_dump(exclude_defaults=True),
+        "signatures": spec.signatures,
         "metadata": spec.metadata,
         "depends_on": spec.depends_on,
         "run_if": spec.run_if,
@@ -256,4 +272,5 @@ def attempt_json(attempt: Attempt, stage: str = "") -> dict[str, Any]:
         **({"results": json.loads(attempt.result)} if attempt.result and results.is_whole(attempt.result) else {}),
         **({} if results.is_whole(attempt.result) else {"results_omitted": True}),
         **({"error": attempt.error, "code": attempt.code} if attempt.error else {}),
+        **({"report": json.loads(attempt.report)} if attempt.report else {}),
     }

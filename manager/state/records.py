@@ -78,7 +78,7 @@ class Attempt:
 
     ``retry`` counts the attempts for this target in this run that ended before it and that the task's policy counts.
     ``not_before`` is when it may be placed, ``deadline`` when its lease ends (None while it waits, and for a standing task),
-    ``stop_at`` when its stop was asked for.
+    ``stop_at`` when its stop was asked for. ``report`` is the JSON of a ``RunReport``.
     """
 
     task_id: str
@@ -98,6 +98,7 @@ class Attempt:
     result: str | None = None
     error: str | None = None
     code: str | None = None
+    report: str | None = None
 
     @property
     def key(self) -> AttemptKey:

@@ -63,6 +63,7 @@ attempts = Table(
     Column("result", Text),
     Column("error", Text),
     Column("code", String),
+    Column("report", Text),
 )
 
 groups = Table(

@@ -20,7 +20,7 @@ from manager.state import states
 from manager.state.ledger import Ledger
 from manager.state.records import Attempt, AttemptKey, Task
 from manager.state.states import AttemptEvent, AttemptState, TaskEvent
-from manager.work import runs
+from manager.work import denials, reports, runs
 from manager.work.acks import Acks
 from manager.work.dialects import Dialect
 from manager.work.dispatch import Dispatch
@@ -264,10 +264,9 @@ class Attempts:
         self._dispatch.place()
 
     async def _reported(self, proplet_id: str, said: Alive) -> None:
-        proplet = self._proplets.get(proplet_id)
-        self._load.reported(proplet_id)
-        self._leases.heard(proplet, said)
-        self._dispatch.place()
+        self._leases.heard(self._proplets.get(proplet_id), said)
+        if self._load.reported(proplet_id):
+            self._dispatch.place()
 
     async def _said_status(self, message: Received) -> None:
         said = AttemptStatus.decode(message.payload)
@@ -288,8 +287,18 @@ class Attempts:
                 if code == "no_slot":
                     self._load.full(sender)
                 reason = ": ".join(filter(None, (f"{sender} denied", code, said.reason)))
-                self.finish(key, Outcome(AttemptEvent.DENIED, None, reason, code, True), sender=sender)
+                final = code in denials.BY_POLICY and not self._others_left(sender, key)
+                outcome = Outcome(AttemptEvent.DENIED, None, reason, code, True, final=final)
+                self.finish(key, outcome, sender=sender)
         self._acks.acknowledge(sender, said.id)
+
+    def _others_left(self, sender: str, key: AttemptKey) -> bool:
+        """Does anybody live whose policy has not refused it yet?"""
+        task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
+        if task is None or attempt is None or attempt.target is not None:
+            return False
+        refused = denials.by_policy(self._ledger.attempts_of(task.id), attempt.target) | {sender}
+        return self._load.anybody(task, refused)
 
     def _holder(self, key: AttemptKey) -> str | None:
         attempt = self._ledger.attempt(key)
@@ -325,23 +334,24 @@ class Attempts:
         said = Result.decode(message.payload)
         sender = self._proplets.checked_sender(message, said.proplet_id)
         key = AttemptKey(said.task_id, said.attempt)
-        result = json.dumps(said.results)
+        result, report = json.dumps(said.results), reports.kept(said.report)
         if not said.error and said.results_digest is not None:
-            outcome = self._uploaded(key, said.results_digest, said.results_size)
+            outcome = self._uploaded(key, said.results_digest, said.results_size, report)
         elif not said.error:
-            outcome = Outcome(AttemptEvent.COMPLETED, result)
+            outcome = Outcome(AttemptEvent.COMPLETED, result, report=report)
         else:
             event = AttemptEvent.INTERRUPTED if said.code == "stopped" else AttemptEvent.FAILED
-            outcome = Outcome(event, result, said.error, said.code or "failed", said.retryable)
+            outcome = Outcome(event, result, said.error, said.code or "failed", said.retryable, report=report)
         self.finish(key, outcome, sender=sender)
         self._acks.acknowledge(sender, said.id)
 
-    def _uploaded(self, key: AttemptKey, digest: str, size: int) -> Outcome:
+    def _uploaded(self, key: AttemptKey, digest: str, size: int, report: str | None) -> Outcome:
         """Of an attempt whose result was uploaded before; what is not here now will not come any more."""
         result = self._stored(key, digest, size)
         if result is not None:
-            return Outcome(AttemptEvent.COMPLETED, result)
-        return Outcome(AttemptEvent.FAILED, None, f"its result {digest} was never uploaded", "result_missing", True)
+            return Outcome(AttemptEvent.COMPLETED, result, report=report)
+        missing = f"its result {digest} was never uploaded"
+        return Outcome(AttemptEvent.FAILED, None, missing, "result_missing", True, report=report)
 
     # Ends.
 

@@ -1,16 +1,19 @@
 """What follows when proplets deny an attempt: who is not asked again for a while, and when there have been enough of them.
 Pure.
 
-Want of a slot passes by itself and counts for nothing here. For any other reason a task must not go round for ever.
+Want of a slot passes by itself and counts for nothing here. What a proplet's policy refuses it refuses for good: in this
+run it is not asked again. For any other reason a task must not go round for ever.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from manager.state.records import Attempt
 
-MOST = 10
+BY_POLICY = frozenset({"limit_over_ceiling", "capability_refused", "http_unsupported", "signature_invalid"})
+MOST, MOST_BY_POLICY = 10, 100
 """So many denials in a row, by whomever, are the end of the task."""
 AGAIN_S, AGAIN_MOST_S = 1.0, 30.0
 
@@ -27,15 +30,26 @@ def in_a_row(attempts: Iterable[Attempt], target: str | None) -> list[Attempt]:
 
 
 def too_many(attempts: Iterable[Attempt], target: str | None) -> bool:
-    return len(in_a_row(attempts, target)) >= MOST
+    found = in_a_row(attempts, target)
+    by_policy = sum(attempt.code in BY_POLICY for attempt in found)
+    return len(found) - by_policy >= MOST or by_policy >= MOST_BY_POLICY
+
+
+def by_policy(attempts: Iterable[Attempt], target: str | None) -> frozenset[str]:
+    """Whose policy refused it."""
+    found = in_a_row(attempts, target)
+    return frozenset(attempt.proplet_id for attempt in found if attempt.proplet_id and attempt.code in BY_POLICY)
 
 
 def avoided(attempts: Iterable[Attempt], target: str | None, now: float) -> dict[str, float]:
-    """Who is not asked now, and until when: 1 s after his first denial, doubling."""
+    """Who is not asked now, and until when: 1 s after his first denial, doubling; for ever when it was by policy."""
     until: dict[str, float] = {}
     count: dict[str, int] = {}
     for attempt in in_a_row(attempts, target):
         assert attempt.proplet_id is not None
+        if attempt.code in BY_POLICY:
+            until[attempt.proplet_id] = math.inf
+            continue
         times = count[attempt.proplet_id] = count.get(attempt.proplet_id, 0) + 1
         wait = min(AGAIN_MOST_S, AGAIN_S * 2.0 ** (times - 1))
         # Not longer than all of it, should the machine's clock have been set back.

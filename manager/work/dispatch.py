@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from manager.state.ledger import Ledger
@@ -51,7 +53,7 @@ class Dispatch:
         self._resolving: dict[str, asyncio.Task[None]] = {}
         self._later: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._work = Tasks(log)
-        self._reasons: dict[Constraint, str] = {}
+        self._reasons: dict[tuple[Constraint, bool], str] = {}
         self._explained_at = 0.0
         self.on_offered: Callable[[Attempt], Any] = lambda _attempt: None
         """Called when an attempt was given to a proplet: its lease begins."""
@@ -80,8 +82,8 @@ class Dispatch:
                 priority=task.spec.priority,
                 created_at=attempt.created_at,
             )
-            if avoided:
-                self._look_again(attempt.key, min(avoided.values()) - now)
+            if (again := min(avoided.values(), default=math.inf)) < math.inf:
+                self._look_again(attempt.key, again - now)
 
     def _look_again(self, key: AttemptKey, wait: float) -> None:
         self._later[key] = asyncio.get_running_loop().call_later(wait, self._in_time, key)
@@ -146,13 +148,18 @@ class Dispatch:
             if task is None or attempt is None or attempt.state is not AttemptState.QUEUED:
                 self._queue.remove(key)
                 continue
-            chosen = self._load.ranking.choose(waiting.requirements, self._strategy)
+            # Asked each time: how long its like takes is known better than when it was put into the queue.
+            wanted = waiting.requirements if self._patient(task) else replace(waiting.requirements, patient=False)
+            chosen = self._load.ranking.choose(wanted, self._strategy)
             if chosen is None:
                 continue
             self.withdraw(key)
             self._give(task, attempt, chosen)
             if chosen not in self._load.ranking.ids:
                 room.discard(chosen)
+
+    def _patient(self, task: Task) -> bool:
+        return not task.standing and self._load.paces.short(task.digest)
 
     def _give(self, task: Task, attempt: Attempt, proplet_id: str) -> None:
         now = self._clock()
@@ -187,7 +194,8 @@ class Dispatch:
         if first.not_before > now:
             return f"the next attempt begins in {first.not_before - now:.1f} s{last}"
         avoided = denials.avoided(denied, first.target, now)
-        return self._explained(requirements_of(task, first.target, frozenset(avoided))) + last
+        wanted = requirements_of(task, first.target, frozenset(avoided))
+        return self._explained(replace(wanted, patient=self._patient(task))) + last
 
     def _explained(self, requirements: Requirements) -> str:
         """Of a large fleet what was true up to a second ago: a page of waiting tasks must not look at it for each of them."""
@@ -196,7 +204,8 @@ class Dispatch:
             return placement.explain(requirements, candidates)
         if not 0 <= self._clock() - self._explained_at < FRESH_S:
             self._reasons, self._explained_at = {}, self._clock()
-        found = self._reasons.get(requirements.constraint)
+        asked = requirements.constraint, requirements.patient
+        found = self._reasons.get(asked)
         if found is None:
-            found = self._reasons[requirements.constraint] = placement.explain(requirements, candidates)
+            found = self._reasons[asked] = placement.explain(requirements, candidates)
         return found

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from manager.fleet.proplet import Proplet
 from manager.fleet.proplets import Proplets
 from manager.state.records import Attempt, AttemptKey, Task
+from manager.state.states import AttemptState
+from manager.work.pace import SHORT_S, Paces, smoothed
 from manager.work.placement import Candidate, Requirements, could_take, explain
 from manager.work.ranking import Ranking
 from swashplate.errors import UnavailableError
-from swashplate.messages import Capabilities
+from swashplate.messages import Capabilities, RunTerms, TaskCreate
 
-SHORT_S = 0.25
-"""A proplet whose attempts end within this time on average is given some more than it has slots, so that it never waits
-for the manager between two of them."""
 AHEAD_PER_SLOT = 4
-SMOOTHING = 0.2
+"""A proplet whose attempts end within ``SHORT_S`` is given some more such than it has slots, so that it never waits for the
+manager between two of them; so few that nobody waits for more than a second of work behind them."""
+_TERMS = {name: field.default for name, field in RunTerms.model_fields.items() if name != "signatures"}
 
 
 @dataclass(slots=True)
@@ -32,6 +33,8 @@ class _Held:
     last_placed: float = 0.0
     turnaround: float = 1.0
     full: bool = False
+    long: set[AttemptKey] = field(default_factory=set)
+    """Those behind which nobody is to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,12 @@ class _AtHand:
         return cls(said, frozenset(said.wasm_features), frozenset(said.datasets), frozenset(said.digests))
 
 
+def _bounded(spec: TaskCreate) -> bool:
+    if spec.model_fields_set.isdisjoint(_TERMS):
+        return False
+    return any(getattr(spec, name) != default for name, default in _TERMS.items())
+
+
 def requirements_of(task: Task, target: str | None, avoided: frozenset[str] = frozenset()) -> Requirements:
     spec = task.spec
     return Requirements(
@@ -59,6 +68,7 @@ def requirements_of(task: Task, target: str | None, avoided: frozenset[str] = fr
         digest=task.digest,
         encrypted=spec.encrypted,
         avoided=avoided,
+        bounded=_bounded(spec),
     )
 
 
@@ -69,6 +79,7 @@ class Load:
         self._held: dict[str, _Held] = {}
         self._candidates: dict[str, Candidate] = {}
         self._at_hand: dict[str, _AtHand] = {}
+        self.paces = Paces()
         self.ranking = Ranking()
         """Those that could be given something now."""
 
@@ -91,7 +102,8 @@ class Load:
 
     def _candidate(self, proplet: Proplet) -> Candidate:
         has, held = proplet.capabilities, self._held.get(proplet.id) or _Held()
-        ahead = min(has.queue, AHEAD_PER_SLOT * has.slots) if held.turnaround < SHORT_S else 0
+        quick = has.slots - len(held.long & held.slots) if held.turnaround < SHORT_S else 0
+        ahead = min(has.queue, AHEAD_PER_SLOT * max(0, quick))
         active = len(held.slots) + held.invocations
         at_hand = self._at_hand.get(proplet.id)
         if at_hand is None or at_hand.said is not has:
@@ -126,6 +138,11 @@ class Load:
             )
         return found
 
+    def anybody(self, task: Task, avoided: frozenset[str]) -> bool:
+        """Is there anyone else who could be given ``task``?"""
+        wanted = requirements_of(task, None, avoided)
+        return any(could_take(wanted, candidate) for candidate in self._candidates.values())
+
     def candidates(self) -> Collection[Candidate]:
         return self._candidates.values()
 
@@ -148,6 +165,8 @@ class Load:
         held = self._held.setdefault(attempt.proplet_id, _Held())
         held.attempts.add(attempt.key)
         held.slots.add(attempt.key)
+        if task.standing or not self.paces.short(task.digest):
+            held.long.add(attempt.key)
         held.memory += task.spec.memory_bytes
         held.last_placed = max(held.last_placed, attempt.offered_at or 0.0)
         self.refresh(attempt.proplet_id)
@@ -180,10 +199,12 @@ class Load:
             return
         held.attempts.discard(attempt.key)
         held.slots.discard(attempt.key)
+        held.long.discard(attempt.key)
         held.memory -= task.spec.memory_bytes
-        if attempt.offered_at is not None:
+        if attempt.offered_at is not None and attempt.state is not AttemptState.DENIED:
             took = self._clock() - attempt.offered_at
-            held.turnaround += SMOOTHING * (took - held.turnaround)
+            held.turnaround = smoothed(held.turnaround, took)
+            self.paces.took(task.digest or "", took)
         self.refresh(attempt.proplet_id or "")
 
     def full(self, proplet_id: str) -> None:
@@ -191,9 +212,11 @@ class Load:
         self._held.setdefault(proplet_id, _Held()).full = True
         self.refresh(proplet_id)
 
-    def reported(self, proplet_id: str) -> None:
-        """It may have room again. Most reports change nothing, and there are thousands a second of them."""
+    def reported(self, proplet_id: str) -> bool:
+        """Has it room again? Most reports change nothing, and there may be a thousand a second."""
         held = self._held.get(proplet_id)
-        if held is not None and held.full:
-            held.full = False
-            self.refresh(proplet_id)
+        if held is None or not held.full:
+            return False
+        held.full = False
+        self.refresh(proplet_id)
+        return True

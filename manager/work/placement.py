@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
-Constraint = tuple[tuple[tuple[str, str], ...], int, frozenset[str], str | None, bool, frozenset[str]]
+Constraint = tuple[tuple[tuple[str, str], ...], int, frozenset[str], str | None, bool, frozenset[str], bool]
 
 
 class Strategy(StrEnum):
@@ -21,7 +21,8 @@ class Requirements:
     """What an attempt needs of a proplet. Two attempts with equal requirements can take each other's place.
 
     ``dataset`` and ``digest`` are preferences: a proplet that has them at hand comes first. The rest must be met.
-    ``avoided`` are proplets that denied it a moment ago.
+    ``avoided`` are proplets that denied it a moment ago. ``bounded``: it says how its guest is to run, which an older kind
+    of proplet would not hear. Only ``patient`` ones wait at a proplet for a slot.
     """
 
     selector: tuple[tuple[str, str], ...] = ()
@@ -32,11 +33,21 @@ class Requirements:
     digest: str | None = None
     encrypted: bool = False
     avoided: frozenset[str] = frozenset()
+    bounded: bool = False
+    patient: bool = True
 
     @property
     def constraint(self) -> Constraint:
         """What must be met, and nothing else: whoever has an equal one fits the same proplets."""
-        return self.selector, self.memory_bytes, self.wasm_features, self.pinned, self.encrypted, self.avoided
+        return (
+            self.selector,
+            self.memory_bytes,
+            self.wasm_features,
+            self.pinned,
+            self.encrypted,
+            self.avoided,
+            self.bounded,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +95,9 @@ def choose(
 
 def fits(requirements: Requirements, candidate: Candidate) -> bool:
     """May it be given the attempt now?"""
-    selector, memory, features, pinned, encrypted, avoided = requirements.constraint
+    selector, memory, features, pinned, encrypted, avoided, bounded = requirements.constraint
     return (
-        candidate.room > 0
+        _has_room(requirements, candidate)
         and candidate.alive
         and not candidate.cordoned
         and (pinned is None or candidate.proplet_id == pinned)
@@ -94,8 +105,13 @@ def fits(requirements: Requirements, candidate: Candidate) -> bool:
         and (not memory or candidate.memory_bytes - candidate.memory_reserved >= memory)
         and (not features or features <= candidate.wasm_features)
         and (not encrypted or candidate.legacy)
+        and not (bounded and candidate.legacy)
         and (not selector or _labelled(selector, candidate.labels))
     )
+
+
+def _has_room(requirements: Requirements, candidate: Candidate) -> bool:
+    return candidate.room > 0 and (requirements.patient or candidate.active < candidate.slots)
 
 
 def could_take(requirements: Requirements, candidate: Candidate) -> bool:
@@ -201,6 +217,9 @@ def _reason(requirements: Requirements, candidate: Candidate) -> _Reason | None:
         return _Why.UNLIKE, f"lacks {what}", f"lack {what}"
     if requirements.encrypted and not candidate.legacy:
         return _Why.UNLIKE, "cannot decrypt images", "cannot decrypt images"
+    if requirements.bounded and candidate.legacy:
+        what = "no limits, isolation or capabilities"
+        return _Why.UNLIKE, f"knows {what}", f"know {what}"
     required = requirements.memory_bytes
     if required and not candidate.memory_bytes:
         rest = f"how much memory {_size(required)} is to come from"
@@ -217,7 +236,7 @@ def _reason(requirements: Requirements, candidate: Candidate) -> _Reason | None:
     free = candidate.memory_bytes - candidate.memory_reserved
     if required and free < required:
         return _short_of_memory(max(0, free), required)
-    if candidate.room <= 0:
+    if not _has_room(requirements, candidate):
         return _Why.SLOTS, "has no free slot", "have no free slot"
     return None
 

@@ -73,8 +73,11 @@ class Ranking:
         return [self._candidates[proplet_id] for proplet_id in self._having.get(name, ())]
 
     def _suitable(self, requirements: Requirements) -> Iterator[Candidate]:
-        ranked = (self._candidates[proplet_id] for *_, proplet_id in self._order)
-        return (candidate for candidate in ranked if fits(requirements, candidate))
+        for load, _, proplet_id in self._order:
+            if load >= 1 and not requirements.patient:
+                return  # from here on nobody has a free slot
+            if fits(requirements, self._candidates[proplet_id]):
+                yield self._candidates[proplet_id]
 
     def _first_at_hand(self, requirements: Requirements) -> str | None:
         """Of the least loaded the first that has the binary, else the first."""

@@ -23,7 +23,9 @@ FINAL_DENIALS = frozenset({"invalid_start", "unsupported"})
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. ``free``: it costs none of the task's retries, since nobody had taken it."""
+    """How an attempt ended. ``free``: it costs none of the task's retries, since nobody had taken it. ``final``: nobody is
+    left who could be asked.
+    """
 
     event: AttemptEvent
     result: str | None = None
@@ -31,6 +33,8 @@ class Outcome:
     code: str | None = None
     retryable: bool = False
     free: bool = False
+    final: bool = False
+    report: str | None = None
 
 
 def retry_delay(retry: int, most: float = 5.0) -> float:
@@ -70,6 +74,7 @@ def ended(attempt: Attempt, outcome: Outcome, now: float) -> Attempt:
         result=outcome.result,
         error=outcome.error,
         code=outcome.code,
+        report=outcome.report,
     )
 
 
@@ -96,9 +101,9 @@ def _again(task: Task, attempt: Attempt, outcome: Outcome, others: Sequence[Atte
     if outcome.event is AttemptEvent.INTERRUPTED:
         return None
     if outcome.event is AttemptEvent.DENIED:
-        if outcome.code in FINAL_DENIALS or denials.too_many([*others, attempt], attempt.target):
+        if outcome.final or outcome.code in FINAL_DENIALS or denials.too_many([*others, attempt], attempt.target):
             return None
-        return retry_delay(0)
+        return 0.0 if outcome.code in denials.BY_POLICY else retry_delay(0)
     if outcome.free:
         return 0.0
     if task.standing:

@@ -232,7 +232,7 @@ class LegacyAgent:
             log.exception("task failed unexpectedly", task_id=start.id)
             outcome = Failure("internal error of the proplet; its log has the details", "internal")
         log_outcome(start.id, outcome)
-        self._counters.ended(failed=isinstance(outcome, Failure))
+        self._counters.ended(outcome.code if isinstance(outcome, Failure) else "")
         kept = self._kept(start, outcome)
         try:
             await self._shelf.keep(kept)

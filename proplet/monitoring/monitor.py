@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from proplet.capabilities import memory_bytes
 from proplet.monitoring import usage
 from proplet.monitoring.usage import Sample
-from proplet.work.course import Course
+from proplet.work.course import Course, Process
 from proplet.work.outgoing import Ref
 from swashplate import logging
 from swashplate.bus import Bus, BusError
@@ -33,6 +33,20 @@ def profile_of(start: Start) -> MonitoringProfile | None:
     """None when the task is not to be measured."""
     profile = start.monitoring_profile or (DAEMON if start.daemon else MonitoringProfile())
     return profile if profile.enabled and profile.export_to_mqtt else None
+
+
+@dataclass(eq=False)
+class _Followed:
+    """``seen`` is what was found at the last look; ``history`` are the samples that were told."""
+
+    process: Process
+    profile: MonitoringProfile
+    seen: Sample
+    history: deque[Sample] = field(init=False)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.history = deque(maxlen=self.profile.history_size if self.profile.retain_history else 0)
 
 
 class Monitor:
@@ -60,6 +74,7 @@ class Monitor:
         self._clock = clock
         self._total_memory = memory_bytes()
         self._background = Tasks(log)
+        self._followed: dict[Course, _Followed] = {}
 
     def open(self) -> None:
         self._background.start(self._measure_proplet(), "measure the proplet")
@@ -69,22 +84,32 @@ class Monitor:
 
     def follow(self, course: Course) -> None:
         """Measure this attempt while its guest runs."""
-        start = self._start_of(course.ref)
-        if course.process is None or start is None or (profile := profile_of(start)) is None:
+        start, process = self._start_of(course.ref), course.process
+        if process is None or process.after is not None:
             return
-        self._background.start(self._measure_task(course, course.process, profile), f"measure {course.ref.task_id}")
+        if start is None or (profile := profile_of(start)) is None:
+            return
+        now = usage.of_process(process.pid)
+        if now is not None:
+            elapsed = asyncio.get_running_loop().time() - process.since
+            seen = usage.sample(process.before, process.before.cpu_s, now, elapsed)
+            followed = self._followed[course] = _Followed(process, profile, seen)
+            self._background.start(self._measure_task(course, followed), f"measure {course.ref.task_id}")
+
+    def finish(self, course: Course) -> None:
+        """Its run is over. What it came to is its last sample, unless its process was killed."""
+        followed = self._followed.pop(course, None)
+        if followed is None:
+            return
+        followed.over.set()
+        report, after = course.report(), followed.process.after
+        if report is not None and after is not None:
+            last = usage.whole(followed.seen, followed.process.before, after, report.used)
+            self._say_sample(course.ref, followed, last, report.used.get("wall_s", 0.0))
 
     def proplet_metrics(self, before: tuple[int, int], now: tuple[int, int]) -> PropletMetrics:
         """Between two looks at the machine's processors."""
-        spent = os.times()
-        user, system = spent.user + spent.children_user, spent.system + spent.children_system
-        memory = 0
-        for pid in (os.getpid(), *self._processes()):
-            used = usage.of_process(pid)
-            if used is not None:
-                memory += used.memory
-                if pid != os.getpid():  # those that have ended are among our children's times
-                    user, system = user + used.user_s, system + used.system_s
+        used = usage.of_proplet(self._processes())
         heap, promised = usage.heap_bytes()
         container = {
             "container_usage_bytes": usage.cgroup_bytes("memory.current"),
@@ -95,12 +120,12 @@ class Monitor:
             namespace=self._namespace,
             timestamp=self._now(),
             cpu_metrics={
-                "user_seconds": round(user, 3),
-                "system_seconds": round(system, 3),
+                "user_seconds": round(used.user_s, 3),
+                "system_seconds": round(used.system_s, 3),
                 "percent": round(usage.percent_between(before, now), 2),
             },
             memory_metrics={
-                "rss_bytes": memory,
+                "rss_bytes": used.memory,
                 "heap_alloc_bytes": heap,
                 "heap_sys_bytes": promised,
                 "heap_inuse_bytes": heap,
@@ -123,23 +148,24 @@ class Monitor:
             self._say("metrics", self.proplet_metrics(before, now).encode())
             before = now
 
-    async def _measure_task(self, course: Course, process: int, profile: MonitoringProfile) -> None:
+    async def _measure_task(self, course: Course, followed: _Followed) -> None:
         loop = asyncio.get_running_loop()
-        began = looked = loop.time()
-        first = before = usage.of_process(process)
-        history: deque[Sample] = deque(maxlen=profile.history_size if profile.retain_history else 0)
-        pause = min(FIRST_S, profile.interval_s)
-        while first is not None and before is not None:
-            await asyncio.sleep(pause)
-            pause = profile.interval_s
-            now = usage.of_process(process)
-            if course.process != process or now is None:
+        process, interval_s = followed.process, followed.profile.interval_s
+        looked, cpu_s = process.since, process.before.cpu_s
+        pause = min(FIRST_S, interval_s)
+        while not await _set_within(followed.over, pause):
+            pause = interval_s
+            now = usage.of_process(process.pid)
+            if process.after is not None or now is None:
                 return
-            taken = usage.sample(first, before, now, loop.time() - looked)
-            looked, before = loop.time(), now
-            history.append(taken)
-            metrics = usage.shown(taken, profile, looked - began, self._total_memory)
-            self._say("task_metrics", self._task_metrics(course.ref, metrics, usage.aggregated(history)))
+            followed.seen = usage.sample(process.before, cpu_s, now, loop.time() - looked)
+            looked, cpu_s = loop.time(), now.cpu_s
+            self._say_sample(course.ref, followed, followed.seen, looked - process.since)
+
+    def _say_sample(self, ref: Ref, followed: _Followed, taken: Sample, uptime_s: float) -> None:
+        followed.history.append(taken)
+        metrics = usage.shown(taken, followed.profile, uptime_s, self._total_memory)
+        self._say("task_metrics", self._task_metrics(ref, metrics, usage.aggregated(followed.history)))
 
     def _task_metrics(self, ref: Ref, metrics: dict[str, Any], aggregated: dict[str, Any] | None) -> bytes:
         return TaskMetrics(
@@ -150,3 +176,10 @@ class Monitor:
             metrics=metrics,
             aggregated=aggregated,
         ).encode()
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from proplet.work.course import Spent
 from swashplate.messages import MonitoringProfile
 
 PROC = Path("/proc")
@@ -20,12 +21,14 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 @dataclass(frozen=True)
 class Usage:
     """Of one process: seconds of processor time, its own and of its children that have ended, bytes, and numbers of threads
-    and of open descriptors.
+    and of open descriptors. ``private`` is the memory that no other process has, ``share`` that and its part of what it
+    shares (PSS). ``read`` and ``written`` are bytes from and to storage: a file in memory counts nothing.
     """
 
     user_s: float
     system_s: float
-    memory: int
+    private: int
+    share: int
     threads: int
     descriptors: int
     read: int
@@ -46,23 +49,56 @@ def of_process(pid: int, proc: Path = PROC) -> Usage | None:
         threads, pages = int(fields[17]), int(fields[21])
     except (OSError, IndexError, ValueError):
         return None
-    transferred: dict[str, int] = {}
-    with contextlib.suppress(OSError, ValueError):
-        for line in (folder / "io").read_text().splitlines():
-            name, _, value = line.partition(":")
-            transferred[name] = int(value)
+    transferred = _numbers(folder / "io")
+    pieces = _numbers(folder / "smaps_rollup")
+    private = 1024 * (pieces["Private_Clean"] + pieces["Private_Dirty"]) if pieces else pages * PAGE
     descriptors = 0
     with contextlib.suppress(OSError):
         descriptors = sum(1 for _ in (folder / "fd").iterdir())
     return Usage(
         user_s=user / TICKS,
         system_s=system / TICKS,
-        memory=pages * PAGE,
+        private=private,
+        share=1024 * pieces["Pss"] if pieces else pages * PAGE,
         threads=threads,
         descriptors=descriptors,
         read=transferred.get("read_bytes", 0),
         written=transferred.get("write_bytes", 0),
     )
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """The lines that are a name and a number; none when it cannot be read."""
+    found: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        for line in file.read_text().splitlines():
+            name, _, value = line.partition(":")
+            number = value.removesuffix("kB").strip()
+            if number.isdigit():
+                found[name] = int(number)
+    return found
+
+
+@dataclass(frozen=True)
+class Total:
+    """Of the agent and all processes below it, those that have ended too: seconds, and bytes, shared memory counted once."""
+
+    user_s: float
+    system_s: float
+    memory: int
+
+
+def of_proplet(children: Iterable[int]) -> Total:
+    """``children`` are the zygote and its children."""
+    spent = os.times()
+    user, system = spent.user + spent.children_user, spent.system + spent.children_system
+    own = of_process(os.getpid())
+    memory = own.share if own is not None else 0
+    for pid in children:
+        used = of_process(pid)
+        if used is not None:
+            user, system, memory = user + used.user_s, system + used.system_s, memory + used.share
+    return Total(user, system, memory)
 
 
 def of_machine(proc: Path = PROC) -> tuple[int, int]:
@@ -87,20 +123,25 @@ def cgroup_bytes(name: str, folder: Path = CGROUP) -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def folder_bytes(folder: Path) -> int:
+    """Of the files in it."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as listed:
+        for entry in listed:
+            with contextlib.suppress(OSError):  # dropped meanwhile
+                total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
 def heap_bytes(proc: Path = PROC) -> tuple[int, int]:
     """Of this process: anonymous memory in use, and all of its data that the system has promised."""
-    found = {"RssAnon": 0, "VmData": 0}
-    with contextlib.suppress(OSError):
-        for line in (proc / "self" / "status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in found:
-                found[name] = int(value.split()[0]) * 1024
-    return found["RssAnon"], found["VmData"]
+    found = _numbers(proc / "self" / "status")
+    return found.get("RssAnon", 0) * 1024, found.get("VmData", 0) * 1024
 
 
 @dataclass(frozen=True)
 class Sample:
-    """``cpu_percent`` of one processor; ``read`` and ``written`` since the guest was first looked at."""
+    """``cpu_percent`` is of one processor; ``read`` and ``written`` are bytes since the guest began."""
 
     cpu_percent: float
     memory: int
@@ -110,16 +151,33 @@ class Sample:
     written: int
 
 
-def sample(first: Usage, before: Usage, now: Usage, elapsed_s: float) -> Sample:
-    """The worker ran other guests before: what it had used when this one was ``first`` looked at is not this one's."""
+def sample(before: Spent, cpu_before_s: float, now: Usage, elapsed_s: float) -> Sample:
+    """What the worker had used ``before`` was for other guests; ``cpu_before_s`` is what it had used ``elapsed_s`` ago."""
     return Sample(
-        cpu_percent=100 * max(0.0, now.cpu_s - before.cpu_s) / elapsed_s if elapsed_s > 0 else 0.0,
-        memory=now.memory,
+        cpu_percent=_percent(now.cpu_s - cpu_before_s, elapsed_s),
+        memory=now.private,
         threads=now.threads,
         descriptors=now.descriptors,
-        read=now.read - first.read,
-        written=now.written - first.written,
+        read=max(0, now.read - before.read),
+        written=max(0, now.written - before.written),
     )
+
+
+def whole(seen: Sample, before: Spent, after: Spent, used: dict[str, float]) -> Sample:
+    """The last sample of a guest that has ended, of its whole run; ``used`` is that of its report, and its memory is what
+    the guest itself had. ``seen`` is the sample before.
+    """
+    return replace(
+        seen,
+        cpu_percent=_percent(after.cpu_s - before.cpu_s, used.get("wall_s", 0.0)),
+        memory=int(used.get("memory_bytes", seen.memory)),
+        read=max(0, after.read - before.read),
+        written=max(0, after.written - before.written),
+    )
+
+
+def _percent(cpu_s: float, elapsed_s: float) -> float:
+    return 100 * max(0.0, cpu_s) / elapsed_s if elapsed_s > 0 else 0.0
 
 
 def shown(taken: Sample, profile: MonitoringProfile, uptime_s: float, total_memory: int) -> dict[str, Any]:

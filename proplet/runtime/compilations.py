@@ -35,6 +35,9 @@ class Compilations:
         self._bounds = bounds
         self._wall_s = wall_s
         self._clock = clock
+        self.count = 0
+        self.seconds = 0.0
+        """How many were begun, and how long those took that are over."""
         self._running: dict[Compilation, _Running] = {}
         self._refused: OrderedDict[Compilation, tuple[float, Answer]] = OrderedDict()
 
@@ -75,6 +78,8 @@ class Compilations:
 
     async def _compile(self, wanted: Compilation) -> Answer:
         worker = await Worker.start(self._zygote, "compiler")
+        self.count += 1
+        began = self._clock()
         try:
             async with asyncio.timeout(self._wall_s):
                 return await worker.ask(wanted)
@@ -86,6 +91,7 @@ class Compilations:
                 raise
             return self._refuse(wanted, self._bounds.ended(abs(died.ending)))
         finally:
+            self.seconds += self._clock() - began
             worker.kill()
 
     def _refuse(self, wanted: Compilation, answer: Answer) -> Answer:

@@ -14,6 +14,7 @@ log = logging.get("task")
 LINE_COST = 100
 """Bytes of log that a line counts beside its text: a flood of short lines is a flood too."""
 LAST_LINES = 5
+TAIL_BYTES = 4096
 
 
 class GuestLog:
@@ -22,13 +23,16 @@ class GuestLog:
     def __init__(self, task_id: str, stream: LogStream | None = None) -> None:
         self._task_id = task_id
         self._stream = stream
-        self._fed = 0
         self._partial = b""
         self._allowance = Allowance(LOGGED_BYTES)
+        self._tail = b""
+        self.received = 0
+        """Bytes."""
         self.last: deque[str] = deque(maxlen=LAST_LINES)
 
     def feed(self, content: bytes) -> None:
-        self._fed += len(content)
+        self.received += len(content)
+        self._tail = (self._tail + content)[-TAIL_BYTES:]
         if self._stream is not None:
             self._stream.feed(content)
         *lines, self._partial = (self._partial + content).split(b"\n")
@@ -39,8 +43,8 @@ class GuestLog:
 
     def wrote(self, count: float) -> None:
         """The run has ended, and this is how many bytes the guest wrote, of which the worker may not have handed over all."""
-        if self._stream is not None and count > self._fed:
-            self._stream.skip(int(count) - self._fed)
+        if self._stream is not None and count > self.received:
+            self._stream.skip(int(count) - self.received)
 
     def close(self) -> None:
         self._end_line()
@@ -50,6 +54,11 @@ class GuestLog:
     def _end_line(self) -> None:
         self._line(self._partial)
         self._partial = b""
+
+    @property
+    def tail(self) -> str:
+        """The end of it, of at most ``TAIL_BYTES``."""
+        return self._tail.decode(errors="replace")
 
     def _line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")

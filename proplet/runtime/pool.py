@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from proplet.runtime.compilations import Compilations
-from proplet.runtime.worker import OnStderr, Worker
+from proplet.runtime.worker import OnStderr, Worker, WorkerDiedError
 from proplet.runtime.zygote import Zygote
 from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
 from proplet.sandbox.module_folder import ModuleFolder, UnsafeFolderError
-from proplet.work.course import Course
+from proplet.work.course import Course, Process
 from swashplate import logging
 from swashplate.errors import ConfigurationError
 from swashplate.service import Tasks
@@ -27,6 +28,7 @@ RUNS_PER_WORKER = 10_000
 
 class WorkerPool:
     """``slots`` runs at a time. A worker is warm before anything is asked for, and a further one as soon as all are busy.
+    None ever runs two binaries: what one has done to its process meets no other.
 
     ``modules`` is the folder of compiled modules, ``empty`` the working folder of every process, ``tasks`` that of the
     running tasks, which is removed when this process is killed. ``bounds`` and ``compile_wall_s`` (seconds) are for one
@@ -45,11 +47,19 @@ class WorkerPool:
         self.slot = asyncio.Semaphore(slots)
         """Entered, in turn, around ``run``."""
         self._zygote = Zygote(modules, empty, tasks, on_death=self._lose)
-        self._compilations = Compilations(self._zygote, bounds, compile_wall_s)
+        self.compilations = Compilations(self._zygote, bounds, compile_wall_s)
         self._idle: list[Worker] = []
         """Those that have run nothing yet come first."""
         self._all: set[Worker] = set()
         self._spares: set[asyncio.Task[None]] = set()
+        self.running = 0
+        """Guests that run now; the other counts are since the start."""
+        self.forked = 0
+        self.recycled = 0
+        """Workers that were replaced after they had run something."""
+        self.hits = 0
+        self.misses = 0
+        """Runs whose module was compiled already, and runs whose was not."""
         self._background = Tasks(log)
 
     async def __aenter__(self) -> Self:
@@ -68,9 +78,14 @@ class WorkerPool:
         """The ids of the worker processes."""
         return [worker.pid for worker in self._all]
 
-    def every_process(self) -> list[int]:
-        """Also those of the zygote and of the compilers."""
+    def every_process(self) -> dict[int, str]:
+        """Also those of the zygote and of the compilers: which is what."""
         return self._zygote.processes()
+
+    @property
+    def warm(self) -> int:
+        """Workers that wait for a guest."""
+        return len(self._idle)
 
     @property
     def full(self) -> bool:
@@ -84,27 +99,37 @@ class WorkerPool:
         """
         answer = await self._run(job, on_stderr, course)
         if answer.code != NOT_COMPILED:
+            self.hits += 1
             return answer
+        self.misses += 1
         course.enter("waiting")
-        compiled = await self._compilations.compiled(job)
+        compiled = await self.compilations.compiled(job)
         if compiled.error:
             return compiled
         return replace(await self._run(job, on_stderr, course), compiled=compiled.compiled)
 
     async def _run(self, job: Job, on_stderr: OnStderr, course: Course) -> Answer:
-        worker = await self._take(fresh=job.isolation == "fork")
-        course.process = worker.pid
+        worker = await self._take(job)
+        process = course.process = Process(worker.pid, asyncio.get_running_loop().time(), worker.spent)
         course.enter("running")
         spent = True
+        self.running += 1
         try:
             answer = await worker.ask(job, on_stderr)
-            worker.runs += answer.code != NOT_COMPILED
+            process.after = worker.spent
+            if answer.code != NOT_COMPILED:
+                worker.runs, worker.digest = worker.runs + 1, job.digest
             alone = job.isolation == "fork" and worker.runs > 0
             spent = alone or not answer.reusable or worker.runs >= RUNS_PER_WORKER
             return answer
+        except WorkerDiedError as died:
+            if died.ending == -signal.SIGABRT:  # what the runtime does when it gets no more memory
+                return Answer(error="the run needs more memory than it may have", code="memory_limit", reusable=False)
+            raise
         finally:
-            course.process = None
+            self.running -= 1
             if spent:
+                self.recycled += worker.runs > 0
                 worker.kill()
                 self._all.discard(worker)
                 self._prepare()
@@ -113,27 +138,43 @@ class WorkerPool:
             else:
                 self._idle.insert(0, worker)
 
-    async def _take(self, *, fresh: bool) -> Worker:
-        worker = self._pick(fresh=fresh)
+    async def _take(self, job: Job) -> Worker:
+        worker = self._pick(job)
         if worker is None and self._spares:
             await asyncio.wait(self._spares, return_when=asyncio.FIRST_COMPLETED)
-            worker = self._pick(fresh=fresh)
+            worker = self._pick(job)
+        alone = job.isolation == "fork"
+        instead = (worker is None or not worker.runs) and not alone and self._make_room(starting=worker is None)
         if worker is None:
             worker = await self._start()
-        if not self._idle:
-            self._prepare(beyond=fresh)  # for whoever comes while this one is busy, or is spent
+        if all(idle.runs for idle in self._idle):
+            self._prepare(beyond=alone or instead)  # for whoever comes while this one is busy, or is spent
         return worker
 
-    def _pick(self, *, fresh: bool) -> Worker | None:
-        while self._idle and not (fresh and self._idle[0].runs):
-            worker = self._idle.pop(0 if fresh else -1)
-            if not worker.gone:
-                return worker
+    def _pick(self, job: Job) -> Worker | None:
+        """One that has run this binary, else one that has run nothing."""
+        for worker in [each for each in self._idle if each.gone]:
+            self._idle.remove(worker)
             self._all.discard(worker)
+        for worker in reversed(self._idle):
+            if not worker.runs or (job.isolation != "fork" and worker.digest == job.digest):
+                self._idle.remove(worker)
+                return worker
         return None
+
+    def _make_room(self, *, starting: bool) -> bool:
+        """True when a worker that has run another binary was ended: of those that are idle, for the longest time."""
+        ran = next((idle for idle in self._idle if idle.runs), None)
+        if ran is None or len(self._all) + starting <= self._slots:
+            return False
+        self._idle.remove(ran)
+        ran.kill()
+        self._all.discard(ran)
+        return True
 
     async def _start(self) -> Worker:
         worker = await Worker.start(self._zygote, "worker")
+        self.forked += 1
         self._all.add(worker)
         return worker
 

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from proplet.policy.policy import Policy
+from proplet.policy.terms import RefusedError, Terms, resolved
 from proplet.runtime import results
 from proplet.runtime.guest_log import GuestLog
 from proplet.runtime.pool import WorkerPool
+from proplet.runtime.reports import Reporting
 from proplet.runtime.task_folder import TaskFolder, TaskFolders
-from proplet.sandbox.frames import Answer, Job, Limits
+from proplet.sandbox.frames import Answer, Job
 from proplet.supply.binaries import Binaries
 from proplet.supply.fetch import Fetcher, Wanted
 from proplet.supply.inputs import Inputs, together
@@ -40,7 +43,7 @@ class Runner:
         inputs: Inputs,
         pool: WorkerPool,
         folders: TaskFolders,
-        limits: Limits,
+        policy: Policy,
         coordinator_url: Callable[[], str],
         result_files: ResultFiles,
     ) -> None:
@@ -50,9 +53,15 @@ class Runner:
         self._inputs = inputs
         self._pool = pool
         self._folders = folders
-        self._limits = limits
+        self._policy = policy
         self._coordinator_url = coordinator_url
         self._result_files = result_files
+        self.log_bytes_dropped = 0
+        """Of the stderr of guests, for it was more than their limit."""
+
+    def check(self, start: Start) -> None:
+        """Raises ``RefusedError`` for what the policy does not allow."""
+        resolved(start, self._policy)
 
     async def perform(self, start: Start, course: Course) -> Outcome:
         """Never raises for what a task can cause; cancelled, it leaves neither a guest nor a file behind."""
@@ -72,10 +81,11 @@ class Runner:
         """
         log.info("Deploying task %s", start.id, task_id=start.id, attempt=start.attempt)
         course.enter("fetching")
+        terms = resolved(start, self._policy)
         with self._binaries.in_use(start.digest):
             with self._folders.lent() as folder:
-                job = self._job(start, folder, await self._binary(start), {}, precompile=True)
-                answer = await self._run(start, job, course, GuestLog(start.id))
+                job = self._job(start, terms, folder, await self._binary(start), {}, precompile=True)
+                answer = await self._run(start, job, course, Reporting(terms, GuestLog(start.id)))
             if answer.error:
                 raise SwashplateError(answer.error, code=answer.code, retryable=answer.code == "digest_mismatch")
             yield
@@ -85,26 +95,37 @@ class Runner:
             raise ConfigurationError(
                 "the task learns, but this proplet knows no coordinator", hint="set COORDINATOR_URL"
             )
+        guest_log, terms = GuestLog(start.id, course.log), _with_folders(resolved(start, self._policy))
+        reporting = Reporting(terms, guest_log)
+        course.report = reporting.report
         if self._binaries.has(start.digest):
             binary, env = await self._binary(start), await self._inputs.gather(start, folder)
         else:
             binary, env = await together(self._binary(start), self._inputs.gather(start, folder))
-        guest_log = GuestLog(start.id, course.log)
-        answer = await self._run(start, self._job(start, folder, binary, env), course, guest_log)
+        job = self._job(start, terms, folder, binary, env)
+        answer = await self._run(start, job, course, reporting)
         if answer.error:
             return _failed(answer, guest_log)
         if start.kind == "federated":
-            text = folder.stdout(self._limits.output)
+            text = folder.stdout(terms.limits.output)
             if len(text) > LARGE_UPDATE_BYTES:
                 return await asyncio.to_thread(self._learned, start, text)
             return self._learned(start, text)
         return await self._finished(start, answer, folder)
 
     async def _binary(self, start: Start) -> Path:
-        return await self._fetcher.fetch(Wanted(start.digest, start.size, start.image_url))
+        wanted = Wanted(start.digest, start.size, start.image_url)
+        return await self._fetcher.fetch(wanted, endless=start.timeout_s is None)
 
     def _job(
-        self, start: Start, folder: TaskFolder, binary: Path, env: dict[str, str], *, precompile: bool = False
+        self,
+        start: Start,
+        terms: Terms,
+        folder: TaskFolder,
+        binary: Path,
+        env: dict[str, str],
+        *,
+        precompile: bool = False,
     ) -> Job:
         return Job(
             digest=start.digest,
@@ -113,21 +134,30 @@ class Runner:
             folder=str(folder.path),
             inputs=start.inputs,
             cli_args=start.cli_args,
-            env=env,
-            limits=self._limits,
+            env=env | terms.env,
+            limits=terms.limits,
             precompile=precompile,
+            isolation=terms.isolation,
+            deterministic=terms.deterministic,
+            seed=terms.seed,
+            clock=terms.clock,
+            random=terms.random,
+            directories=terms.directories,
         )
 
-    async def _run(self, start: Start, job: Job, course: Course, guest_log: GuestLog) -> Answer:
+    async def _run(self, start: Start, job: Job, course: Course, reporting: Reporting) -> Answer:
         if self._pool.full:
             course.enter("waiting")
         async with self._pool.slot:
             log.info("Starting Host runtime app: task_id=%s", start.id, task_id=start.id)
+            reporting.begins()
             try:
-                answer = await self._pool.run(job, guest_log.feed, course)
-                guest_log.wrote(answer.used.get("log_bytes", 0))
+                answer = await self._pool.run(job, reporting.log.feed, course)
+                reporting.log.wrote(answer.used.get("log_bytes", 0))
             finally:
-                guest_log.close()
+                reporting.log.close()
+        reporting.ended(answer)
+        self.log_bytes_dropped += max(0, int(answer.used.get("log_bytes", 0)) - reporting.log.received)
         if answer.compiled:
             log.info(
                 "Compiled the module of %s", start.image_url or start.digest, task_id=start.id, digest=start.digest
@@ -168,6 +198,14 @@ class Runner:
         }
         results.check_size(said)
         return Learned(text, said)
+
+
+def _with_folders(terms: Terms) -> Terms:
+    """Raises ``RefusedError`` when a directory that the policy grants is not there now."""
+    for folder, path, _ in terms.directories:
+        if not Path(folder).is_dir():
+            raise RefusedError(f"the directory for {path} is not there", code="directory_unavailable", retryable=True)
+    return terms
 
 
 def _failed(answer: Answer, guest_log: GuestLog) -> Failure:

@@ -11,6 +11,7 @@ from typing import Self, cast
 from proplet.runtime.zygote import Child, Kind, Zygote
 from proplet.sandbox.bounds import Compilation
 from proplet.sandbox.frames import STDERR, Answer, Incoming, Job, packed_message
+from proplet.work.course import Spent
 from swashplate.errors import SwashplateError
 
 OnStderr = Callable[[bytes], None]
@@ -86,6 +87,10 @@ class Worker:
         self._connection = connection
         self.runs = 0
         """How many guests it has run."""
+        self.spent = Spent()
+        """When it last answered: it uses nothing while it waits."""
+        self.digest = ""
+        """The binary that it ran."""
 
     @classmethod
     async def start(cls, zygote: Zygote, kind: Kind) -> Self:
@@ -114,6 +119,9 @@ class Worker:
         if answer is None:
             self._child.kill()
             raise WorkerDiedError(await self._child.wait())
+        if len(answer.spent) == 3:
+            cpu_s, read, written = answer.spent
+            self.spent = Spent(cpu_s, int(read), int(written))
         return answer
 
     def kill(self) -> None:

@@ -29,7 +29,8 @@ END_S = 2.0
 class Child:
     """A process forked by the zygote. Nothing is done by its number, which may be another's once it has ended."""
 
-    def __init__(self, pid: int, pidfd: int) -> None:
+    def __init__(self, kind: Kind, pid: int, pidfd: int) -> None:
+        self.kind = kind
         self.pid = pid
         self._pidfd = pidfd
         self._gone = asyncio.Event()
@@ -65,6 +66,7 @@ class _Life:
         self.worked = False
         self._ended = False
         self._on_end = on_end
+        self._asked: Kind = "worker"
         self._answer: asyncio.Future[Child] | None = None
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package_root = str(Path(__file__).resolve().parents[2])
@@ -86,6 +88,7 @@ class _Life:
 
     async def fork(self, kind: Kind, connection: socket.socket) -> Child:
         """One at a time, and never cancelled. Raises ``OSError``, also as ``TimeoutError``."""
+        self._asked = kind
         self._answer = asyncio.get_running_loop().create_future()
         try:
             socket.send_fds(self._socket, [kind.encode()], [connection.fileno()])
@@ -110,7 +113,7 @@ class _Life:
             self.children.pop(message["ended"]).status.set_result(message["status"])
         elif self._answer is not None and "forked" in message:
             self.worked = True
-            child = self.children[message["forked"]] = Child(message["forked"], handles[0])
+            child = self.children[message["forked"]] = Child(self._asked, message["forked"], handles[0])
             self._answer.set_result(child)
         elif self._answer is not None:
             self._answer.set_exception(OSError(message["failed"]))
@@ -121,6 +124,8 @@ class _Life:
             return
         self._ended = True
         asyncio.get_running_loop().remove_reader(self._socket)
+        with contextlib.suppress(OSError):
+            self._socket.send(b"farewell")
         self._socket.close()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionResetError("the zygote ended"))
@@ -155,9 +160,11 @@ class Zygote:
         self._turn = asyncio.Lock()
         self._closing = False
 
-    def processes(self) -> list[int]:
-        """The ids of the zygote and of its children."""
-        return [self._life.pid, *self._life.children] if self._life is not None else []
+    def processes(self) -> dict[int, str]:
+        """The ids of the zygote and of its children, and what each is."""
+        if self._life is None:
+            return {}
+        return {self._life.pid: "zygote"} | {pid: child.kind for pid, child in self._life.children.items()}
 
     async def fork(self, kind: Kind) -> tuple[Child, socket.socket]:
         """A child and the socket to it. Cancelled, it leaves none behind. Raises ``UnavailableError``."""

@@ -26,7 +26,7 @@ class Bounds:
     memory: int = 512 * MIB
     table_elements: int = 100_000
     cpu_s: int = 60
-    data_bytes: int = 2048 * MIB
+    data_bytes: int = 4096 * MIB
     cache_bytes: int = 1024 * MIB
 
     def impose(self) -> None:
@@ -44,7 +44,7 @@ class Bounds:
 
     def ended(self, number: int) -> Answer:
         """The answer in the name of a compile that the signal ``number`` ended."""
-        if number in {signal.SIGXCPU, signal.SIGKILL}:
+        if number == signal.SIGXCPU:
             reason = f"takes more than {self.cpu_s} s of processor time"
         elif number == signal.SIGABRT:
             reason = f"takes more than {self.data_bytes // MIB} MiB of memory"

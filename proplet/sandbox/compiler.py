@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
+import signal
 from pathlib import Path
 from typing import IO
 
 import wasmtime
 from wasmtime import component
 
-from proplet.sandbox import imports
+from proplet.sandbox import components, imports
 from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.declared import Declared, Malformed, declared
 from proplet.sandbox.engine import Configuration
@@ -20,6 +22,9 @@ from proplet.sandbox.module_folder import Contents, ModuleFolder
 
 LARGE_FUNCTION = 1 << 20
 """Bytes. The optimiser needs four times the time for such a function, and gigabytes."""
+
+EXPORTS = 10_000
+"""Each is listed wherever the module is loaded."""
 
 
 def compile_binary(binary: Path, digest: str, folder: Path, configuration: Configuration, bounds: Bounds) -> Answer:
@@ -33,6 +38,8 @@ def compile_binary(binary: Path, digest: str, folder: Path, configuration: Confi
             return _compiled(file, digest, ModuleFolder(folder), configuration, bounds)
     except GuestError as error:
         return Answer(error=error.sentence, code=error.code)
+    except MemoryError:
+        return bounds.ended(signal.SIGABRT)
     except OSError as error:
         return Answer(error=f"the stored binary cannot be read: {error.strerror}", code="digest_mismatch")
 
@@ -55,9 +62,12 @@ def _compiled(
 
 
 def _read(file: IO[bytes], digest: str, bounds: Bounds) -> bytes:
-    content = file.read(bounds.binary_bytes + 1)
-    if len(content) > bounds.binary_bytes:
-        raise GuestError(f"the binary is over the limit of {bounds.binary_bytes} bytes", "guest_too_large")
+    size = os.fstat(file.fileno()).st_size
+    if size > bounds.binary_bytes:
+        raise GuestError(
+            f"the binary has {size} bytes and is over the limit of {bounds.binary_bytes}", "binary_too_large"
+        )
+    content = file.read()
     if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
         raise GuestError(f"the stored binary {digest} was altered on disk", "digest_mismatch")
     return content
@@ -97,19 +107,19 @@ def _validate(content: bytes, configuration: Configuration) -> None:
             raise GuestError(f"the binary is not valid: {reason(error)}", "guest_invalid") from error
 
 
-def _compile(content: bytes, found: Declared, engine: wasmtime.Engine) -> tuple[bytes, Contents]:
+def _compile(content: bytes, found: Declared, engine: wasmtime.Engine) -> tuple[bytearray, Contents]:
     try:
-        if not found.component:
-            module = wasmtime.Module(engine, content)
-            exports = {export.name: isinstance(export.type, wasmtime.FuncType) for export in module.exports}
-            return bytes(module.serialize()), Contents(component=False, exports=exports)
-        whole = component.Component(engine, content)
+        made = (component.Component if found.component else wasmtime.Module)(engine, content)
     except wasmtime.WasmtimeError as error:
         raise GuestError(f"the binary does not compile: {reason(error)}", "guest_invalid") from error
-    kind = whole.type
-    imports.check_component(kind.imports(engine))
-    called = {name: isinstance(item, component.FuncType) for name, item in kind.exports(engine).items()}
-    return bytes(whole.serialize()), Contents(component=True, exports=called)
+    if isinstance(made, wasmtime.Module):
+        exports = {export.name: isinstance(export.type, wasmtime.FuncType) for export in made.exports}
+    else:
+        exports = components.exports(engine, made)
+        imports.check_component(made.type.imports(engine), exports)
+    if len(exports) > EXPORTS:
+        raise GuestError(f"the binary exports {len(exports)} names, over the limit of {EXPORTS}", "guest_invalid")
+    return made.serialize(), Contents(found.component, exports, found.vectors)
 
 
 def reason(error: Exception) -> str:

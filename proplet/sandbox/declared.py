@@ -14,10 +14,13 @@ CORE = MAGIC + b"\x01\0\0\0"
 COMPONENT = MAGIC + b"\x0d\0\x01\0"
 PAGE = 65536
 
-IMPORTS, TABLES, MEMORIES, CODE = 2, 4, 5, 10
+TYPES, IMPORTS, FUNCTIONS, TABLES, MEMORIES, EXPORTS, CODE = 1, 2, 3, 4, 5, 7, 10
 CORE_MODULE, NESTED_COMPONENT = 1, 4
 KINDS = ("function", "table", "memory", "global", "tag")
 REFERENCES = {0x70, 0x6F}
+VECTOR = 0x7B
+VALUES = {0x7F, 0x7E, 0x7D, 0x7C, VECTOR, *REFERENCES}
+FUNCTION_TYPE = 0x60
 LEB_BYTES = 5
 
 
@@ -38,12 +41,16 @@ class Import:
 
 @dataclass
 class Declared:
-    """``memories`` are bytes at the start and ``tables`` elements, of the module itself; of a component, of all its modules."""
+    """``memories`` are bytes at the start and ``tables`` elements, of the module itself; of a component, of all its modules.
+
+    ``vectors`` are a module's exported functions that take or return a v128.
+    """
 
     component: bool
     imports: list[Import] = field(default_factory=list)
     memories: list[int] = field(default_factory=list)
     tables: list[int] = field(default_factory=list)
+    vectors: list[str] = field(default_factory=list)
     largest_function: int = 0
 
 
@@ -107,6 +114,19 @@ class Reader:
             raise Malformed("a table of this type is not supported", start)
         return self.minimum()
 
+    def function_type(self) -> bool:
+        """Is a v128 in it?"""
+        start = self.at
+        if self.byte() != FUNCTION_TYPE:
+            raise Malformed("a type of this kind is not supported", start)
+        return VECTOR in [self.value_type() for _ in ("parameters", "results") for _ in range(self.number())]
+
+    def value_type(self) -> int:
+        start, kind = self.at, self.byte()
+        if kind not in VALUES:
+            raise Malformed("a value of this type is not supported", start)
+        return kind
+
 
 def declared(content: bytes) -> Declared:
     """Raises ``Malformed``."""
@@ -130,29 +150,50 @@ def declared(content: bytes) -> Declared:
 
 
 def _core(reader: Reader, found: Declared) -> None:
+    types: list[bool] = []
+    functions: list[int] = []
     while reader.at < reader.end:
         kind, inner = reader.byte(), reader.part()
-        if kind == IMPORTS:
-            imports = [_import(inner) for _ in range(inner.number())]
+        if kind == TYPES:
+            types = [inner.function_type() for _ in range(inner.number())]
+        elif kind == IMPORTS:
+            imports = [_import(inner, functions) for _ in range(inner.number())]
             if not found.component:  # a component's modules get theirs from each other
                 found.imports = imports
+        elif kind == FUNCTIONS:
+            functions += [inner.number() for _ in range(inner.number())]
         elif kind == TABLES:
             found.tables += [inner.table() for _ in range(inner.number())]
         elif kind == MEMORIES:
             found.memories += [inner.minimum() * PAGE for _ in range(inner.number())]
+        elif kind == EXPORTS and not found.component:
+            found.vectors = _vectors(inner, types, functions)
         elif kind == CODE:
             for _ in range(inner.number()):
                 body = inner.part()
                 found.largest_function = max(found.largest_function, body.end - body.at)
 
 
-def _import(reader: Reader) -> Import:
+def _vectors(reader: Reader, types: list[bool], functions: list[int]) -> list[str]:
+    found = []
+    for _ in range(reader.number()):
+        name, start, kind, index = reader.text(), reader.at, reader.byte(), reader.number()
+        if kind == KINDS.index("function"):
+            if index >= len(functions) or functions[index] >= len(types):
+                raise Malformed("there is no such function", start)
+            if types[functions[index]]:
+                found.append(name)
+    return found
+
+
+def _import(reader: Reader, functions: list[int]) -> Import:
+    """Of a function, the number of its type goes to ``functions``."""
     module, name, start, number = reader.text(), reader.text(), reader.at, reader.byte()
     if number >= len(KINDS):
         raise Malformed("an import of this kind is not supported", start)
     kind = KINDS[number]
     if kind == "function":
-        reader.number()
+        functions.append(reader.number())
     elif kind == "table":
         reader.table()
     elif kind == "memory":

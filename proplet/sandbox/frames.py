@@ -52,12 +52,12 @@ class Limits:
     memory: int
     output: int
     files: int
+    wall_s: float = 0.0
     cpu_s: float = 0.0
     table_elements: int = 100_000
     stack: int = 512 * 1024
     log: int = LOGGED_BYTES
     fuel: int = 0
-    wall_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Job:
     env: dict[str, str]
     limits: Limits
     precompile: bool = False
+    isolation: str = "warm"
     deterministic: bool = False
     seed: int = 0
     clock: bool = True
     random: bool = True
     directories: list[tuple[str, str, bool]] = field(default_factory=list)
-    isolation: str = "warm"
 
     @classmethod
     def of(cls, asked: dict[str, Any]) -> Self:
@@ -95,7 +95,8 @@ class Answer:
 
     A worker that is not ``reusable`` must be replaced; ``compiled`` says that the module had to be compiled first, and the
     code ``NOT_COMPILED`` that it must be, and that nothing was run. ``used`` has the names of ``swashplate.messages.RunLimits``.
-    A deterministic run has digests: ``sha256:`` and hexadecimal.
+    A deterministic run has digests: ``sha256:`` and hexadecimal. ``spent`` is what the process has used in all its life:
+    seconds of processor time, bytes read from storage, bytes written to it.
     """
 
     text: str | None = None
@@ -106,6 +107,10 @@ class Answer:
     used: dict[str, float] = field(default_factory=dict)
     inputs_digest: str = ""
     output_digest: str = ""
+    spent: list[float] = field(default_factory=list)
+
+
+_encode = json.JSONEncoder(default=vars, check_circular=False, separators=(",", ":")).encode
 
 
 def packed(kind: int, payload: bytes) -> bytes:
@@ -113,7 +118,7 @@ def packed(kind: int, payload: bytes) -> bytes:
 
 
 def packed_message(message: object) -> bytes:
-    return packed(MESSAGE, json.dumps(vars(message), default=vars).encode())
+    return packed(MESSAGE, _encode(vars(message)).encode())
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:

@@ -6,10 +6,11 @@ import wasmtime
 from wasmtime import component
 
 from proplet.sandbox import entry, failures
+from proplet.sandbox.components import Call
 from proplet.sandbox.engine import Configuration
-from proplet.sandbox.entry import COMMAND, Exited, GuestError
+from proplet.sandbox.entry import COMMAND, INITIALIZE, TYPE_UNSUPPORTED, Exited, GuestError
 from proplet.sandbox.failures import Memory
-from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
+from proplet.sandbox.frames import NOT_COMPILED, Answer, Job, Limits
 from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled
 from proplet.sandbox.preview1 import linking
 
@@ -33,15 +34,12 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
             text = guest.run()
     except NotCompiled:
         return Answer(error="the compiled module is not there", code=NOT_COMPILED)
-    except GuestError as error:
-        failure = error
-    except Exited as ended:
-        failure = _exited(ended.status, guest)
-    except wasmtime.ExitTrap as ended:
-        failure = _exited(ended.code, guest)
-    except (wasmtime.Trap, wasmtime.WasmtimeError, MemoryError) as error:
-        failure = failures.failed(error, job.limits, guest.memory() if guest else None)
-    used = guest.used() if guest else {}
+    except (GuestError, Exited, wasmtime.Trap, wasmtime.WasmtimeError, MemoryError) as ended:
+        failure = _failure(ended, job.limits, guest.memory() if guest else None)
+    used: dict[str, float] = {}
+    if guest is not None:
+        used = guest.used()
+        guest.close()
     if failure is None:
         return Answer(text=text, used=used)
     if guest is not None and guest.refused:
@@ -49,29 +47,46 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     return Answer(error=failure.sentence, code=failure.code, reusable=failure.reusable, used=used)
 
 
-def _exited(status: int, guest: Guest | None) -> GuestError | None:
-    if status == 0 or guest is None:
-        return None
-    return failures.exited(status, guest.limits, guest.memory())
+def _failure(ended: Exception, limits: Limits, memory: Memory | None) -> GuestError | None:
+    """None for an exit with status 0."""
+    if isinstance(ended, GuestError):
+        return ended
+    if isinstance(ended, Exited | wasmtime.ExitTrap):
+        status = ended.status if isinstance(ended, Exited) else ended.code
+        return failures.exited(status, limits, memory) if status else None
+    return failures.failed(ended, limits, memory)
 
 
 def _check_entry(job: Job, loaded: Loaded) -> None:
     """Raises ``GuestError`` for what a run would refuse before it begins."""
-    if isinstance(loaded, CoreModule):
-        entry.choose(job.name, job.cli_args, loaded.exports)
-    else:
-        _check_component(job)
-        _ = loaded.run
+    if isinstance(loaded, LoadedComponent):
+        _call(job, loaded)
+        return
+    name = _chosen(job, loaded)
+    for export in loaded.module.exports:
+        if export.name == name and isinstance(export.type, wasmtime.FuncType):
+            entry.check_signature(name, _texts(export.type.params), _texts(export.type.results))
 
 
-def _check_component(job: Job) -> None:
-    if entry.invoked(job.cli_args) is not None:
-        raise GuestError("--invoke does not apply to a component", "component_unsupported")
+def _chosen(job: Job, module: CoreModule) -> str:
+    export = entry.choose(job.name, job.cli_args, module.exports)
+    for name in (export, INITIALIZE):
+        if name in module.vectors:
+            raise GuestError(f"{name} takes or returns v128, which is no number", TYPE_UNSUPPORTED)
+    return export
+
+
+def _call(job: Job, loaded: LoadedComponent) -> Call:
     if linking.replaces(job):
         raise GuestError(
             "a component cannot run deterministically, nor without the clock or random numbers",
             "unsupported_for_components",
         )
+    return Call.chosen(job, loaded)
+
+
+def _texts(kinds: list[wasmtime.ValType]) -> list[str]:
+    return [str(kind) for kind in kinds]
 
 
 class Guest:
@@ -104,8 +119,7 @@ class Guest:
         """What a function returned. Raises ``GuestError``, ``Exited`` and wasmtime's errors."""
         if isinstance(self._loaded, CoreModule):
             return self._run_core(self._loaded)
-        self._run_component(self._loaded)
-        return None
+        return self._run_component(self._loaded)
 
     def memory(self) -> Memory | None:
         """None for a guest that shows no memory."""
@@ -121,11 +135,18 @@ class Guest:
             used["fuel"] = self.limits.fuel - self._store.get_fuel()
         return used
 
+    def close(self) -> None:
+        """Give its memory and its open files back, whoever still holds this: an exception that wasmtime's Python raised is
+        held in one of its own frames, and would keep them until the garbage is collected.
+        """
+        self._memory = None
+        self._store.close()
+
     def _wasi(self, stderr: str) -> wasmtime.WasiConfig:
         job, folder = self._job, self._job.folder  # as text: a Path costs as much as the guest
         wasi = wasmtime.WasiConfig()
         wasi.argv = [job.name, *job.inputs]
-        wasi.env = list(job.env.items())
+        wasi.env = sorted(job.env.items())
         wasi.stdout_file = f"{folder}/stdout"
         wasi.stderr_file = stderr
         own = [(f"{folder}/in", "/in", False), (f"{folder}/out", "/out", True)]
@@ -139,7 +160,7 @@ class Guest:
 
     def _run_core(self, module: CoreModule) -> str | None:
         job, store = self._job, self._store
-        export = entry.choose(job.name, job.cli_args, module.exports)
+        export = _chosen(job, module)
         if linking.replaces(job):
             functions = linking.OwnFunctions(job, store, self._preopened)
             self.refused = functions.refused
@@ -153,27 +174,28 @@ class Guest:
         called = exports[export]
         assert isinstance(called, wasmtime.Func)
         kind = called.type(store)
+        params, results = _texts(kind.params), _texts(kind.results)
+        entry.check_signature(export, params, results)
         if export == COMMAND:
-            entry.check_command([str(param) for param in kind.params])
             called(store)
             return None
-        arguments = entry.arguments([str(param) for param in kind.params], job.inputs)
-        if module.exports.get("_initialize"):
-            initialize = exports["_initialize"]
+        arguments = entry.arguments(params, job.inputs)
+        if module.exports.get(INITIALIZE) and export != INITIALIZE:
+            initialize = exports[INITIALIZE]
             assert isinstance(initialize, wasmtime.Func)
+            entry.check_signature(INITIALIZE, _texts(initialize.type(store).params), [])
             initialize(store)
         returned = called(store, *arguments)
-        kinds = [str(result) for result in kind.results]
         values = returned if isinstance(returned, list) else [] if returned is None else [returned]
-        return " ".join(entry.decimal(kind, value) for kind, value in zip(kinds, values, strict=True))
+        return " ".join(entry.decimal(result, value) for result, value in zip(results, values, strict=True))
 
-    def _run_component(self, loaded: LoadedComponent) -> None:
-        _check_component(self._job)
-        store = self._store
+    def _run_component(self, loaded: LoadedComponent) -> str | None:
+        call = _call(self._job, loaded)
+        arguments = call.arguments(self._job.inputs)
         linker = component.Linker(loaded.engine)
         linker.add_wasip2()
         try:
-            instance = linker.instantiate(store, loaded.component)
+            instance = linker.instantiate(self._store, loaded.component)
         except wasmtime.ExitTrap:
             raise
         except wasmtime.WasmtimeError as error:
@@ -181,11 +203,4 @@ class Guest:
             code = "guest_link" if failure.code == failures.OTHER else failure.code
             sentence = f"the component cannot be instantiated: {failure.sentence}"
             raise GuestError(sentence, code, reusable=False) from error
-        run_export = instance.get_export_index(store, "run", instance.get_export_index(store, loaded.run))
-        function = instance.get_func(store, run_export) if run_export is not None else None
-        if function is None:
-            raise GuestError(f"{loaded.run} has no function run", "component_unsupported")
-        outcome = function(store)
-        function.post_return(store)
-        if outcome.tag != "ok":
-            raise GuestError("process exited with status 1", "guest_exit")
+        return call.run(arguments, instance, self._store)

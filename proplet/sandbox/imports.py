@@ -83,8 +83,14 @@ def check(imports: Iterable[Import]) -> None:
             )
 
 
-def check_component(names: Iterable[str]) -> None:
-    """Of a component. Raises ``GuestError`` for the first that is not allowed."""
+def check_component(names: Iterable[str], exports: Iterable[str]) -> None:
+    """Of a component. Raises ``GuestError`` for the first that is not allowed; ``exports`` tell what HTTP is for."""
+    serving = next((name for name in exports if HTTP.fullmatch(name)), None)
+    if serving is not None:
+        raise GuestError(
+            f"the component exports {serving[:200]}: a proplet runs guests, it does not serve HTTP with them",
+            "http_unsupported",
+        )
     for name in names:
         if HTTP.fullmatch(name):
             raise GuestError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ Kind = TypeVar("Kind", wasmtime.Module, component.Component)
 KEPT_LOADED, KEPT_BYTES = 8, 256 << 20
 """Of modules in one process; the bytes are mapped from files, so that what was not used takes no memory."""
 KEPT_ENGINES = 4
+TOUCH_EVERY_S = 5.0
+"""Less often than the folder drops what was not used."""
 
 
 class NotCompiled(Exception):  # noqa: N818
@@ -27,32 +30,25 @@ class NotCompiled(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class CoreModule:
-    """A core module, also with its imports resolved; ``exports`` says of each export whether it is a function."""
+    """A core module, also with its imports resolved; ``exports`` says of each export whether it is a function.
+
+    ``vectors`` are those that take or return a v128: to ask wasmtime's C API for their type ends the process.
+    """
 
     engine: wasmtime.Engine
     module: wasmtime.Module
     prepared: wasmtime.InstancePre
     exports: dict[str, bool]
+    vectors: frozenset[str]
 
 
 @dataclass(frozen=True)
 class LoadedComponent:
-    """``exports`` says of each export whether it is a function."""
+    """``exports`` says of each export whether it is a function; those of instances are ``instance#func``."""
 
     engine: wasmtime.Engine
     component: component.Component
     exports: dict[str, bool]
-
-    @property
-    def run(self) -> str:
-        """Its ``wasi:cli/run`` export. Raises ``GuestError``."""
-        found = next((name for name in sorted(self.exports) if name.startswith("wasi:cli/run@")), None)
-        if found is None:
-            raise GuestError(
-                f"a component must export wasi:cli/run; this one exports {', '.join(sorted(self.exports)) or 'nothing'}",
-                "component_unsupported",
-            )
-        return found
 
 
 Loaded = CoreModule | LoadedComponent
@@ -66,6 +62,7 @@ class ModuleCache:
         self._folder = ModuleFolder(folder)
         self._linkers: OrderedDict[Configuration, wasmtime.Linker] = OrderedDict()
         self._loaded: OrderedDict[tuple[str, Configuration], tuple[Loaded, int]] = OrderedDict()
+        self._touched: dict[tuple[str, Configuration], float] = {}
         self._bytes = 0
 
     def load(self, digest: str, configuration: Configuration) -> Loaded:
@@ -74,7 +71,9 @@ class ModuleCache:
         known = self._loaded.get(wanted)
         if known is not None:
             self._loaded.move_to_end(wanted)
-            self._folder.touch(digest, configuration.key)
+            if time.monotonic() - self._touched[wanted] > TOUCH_EVERY_S:
+                self._folder.touch(digest, configuration.key)
+                self._touched[wanted] = time.monotonic()
             return known[0]
         with self._folder.opened(digest, configuration.key) as stored:
             if stored is None:
@@ -111,13 +110,15 @@ class ModuleCache:
             raise GuestError(
                 f"the binary cannot be linked: {' '.join(str(error).split())[:500]}", "guest_link"
             ) from error
-        return CoreModule(engine, module, prepared, exports)
+        return CoreModule(engine, module, prepared, exports, frozenset(stored.contents.vectors))
 
     def _remember(self, wanted: tuple[str, Configuration], loaded: Loaded, size: int) -> None:
         self._loaded[wanted] = loaded, size
+        self._touched[wanted] = time.monotonic()
         self._bytes += size
         while len(self._loaded) > 1 and (len(self._loaded) > KEPT_LOADED or self._bytes > KEPT_BYTES):
-            _, (_, dropped) = self._loaded.popitem(last=False)
+            forgotten, (_, dropped) = self._loaded.popitem(last=False)
+            del self._touched[forgotten]
             self._bytes -= dropped
 
 

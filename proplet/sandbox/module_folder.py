@@ -10,6 +10,7 @@ stand the owner and mode of folder, key and files. A file is not synced: one tor
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hmac
 import json
@@ -20,7 +21,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 SUFFIX = ".cwasm"
@@ -39,10 +40,11 @@ class UnsafeFolderError(Exception):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a binary is; ``exports`` says of each whether it is a function."""
+    """What a binary is; ``exports`` says of each whether it is a function, ``vectors`` are those with a v128."""
 
     component: bool
     exports: dict[str, bool]
+    vectors: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,22 @@ class ModuleFolder:
         if stat.S_IMODE(found.st_mode) & 0o077:
             folder.chmod(0o700)
             self._clear()  # others could write while it was open
-        self._key = _key(folder.with_name(folder.name + ".key"))
+        path = folder.with_name(folder.name + ".key")
+        self._key = _read_key(path) or self._new_key(path)
+
+    def _new_key(self, path: Path) -> bytes:
+        with self._alone():
+            if (key := _read_key(path)) is not None:  # another process was faster
+                return key
+            key = secrets.token_bytes(KEY_BYTES)
+            incoming = path.with_name(f"{INCOMING}{secrets.token_hex(8)}")
+            try:
+                _write_private(incoming, key)
+                remove(path)
+                incoming.replace(path)
+            finally:
+                incoming.unlink(missing_ok=True)
+            return key
 
     def _path(self, digest: str, configuration: str) -> Path:
         return self._folder / f"{digest.removeprefix('sha256:')}-{configuration}{SUFFIX}"
@@ -85,11 +102,9 @@ class ModuleFolder:
         path = self._path(digest, configuration)
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            yield None
-            return
-        except OSError:
-            remove(path)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.EACCES}:  # a link, another user's
+                remove(path)
             yield None
             return
         try:
@@ -119,7 +134,7 @@ class ModuleFolder:
     def _mac(self, name: str) -> hmac.HMAC:
         return hmac.new(self._key, name.encode() + b"\0", "sha256")
 
-    def keep(self, digest: str, configuration: str, code: bytes, contents: Contents, limit: int) -> None:
+    def keep(self, digest: str, configuration: str, code: bytes | bytearray, contents: Contents, limit: int) -> None:
         """Store it and drop what was used longest ago until ``limit`` bytes hold; raises ``OSError``."""
         target = self._path(digest, configuration)
         described = json.dumps(asdict(contents)).encode()
@@ -129,11 +144,10 @@ class ModuleFolder:
             for leftover in self._folder.glob(f"{INCOMING}*"):  # of one who was killed while it was alone
                 remove(leftover)
             try:
-                with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    for part in (code, described, LENGTH.pack(len(described))):
-                        file.write(part)
-                        mac.update(part)
-                    file.write(mac.digest())
+                parts = code, described, LENGTH.pack(len(described))
+                for part in parts:
+                    mac.update(part)
+                _write_private(incoming, *parts, mac.digest())
                 incoming.replace(target)
             finally:
                 incoming.unlink(missing_ok=True)
@@ -174,28 +188,26 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def _key(path: Path) -> bytes:
-    """The key at ``path``, made when it is missing, and made anew when others may have read or written it."""
-    for _ in range(3):
-        with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                if _ours(os.fstat(handle)) and len(key := os.read(handle, KEY_BYTES + 1)) == KEY_BYTES:
-                    return key
-            finally:
-                os.close(handle)
-        remove(path)
-        incoming = path.with_name(f"{INCOMING}{secrets.token_hex(8)}")
-        try:
-            incoming.touch(0o600, exist_ok=False)
-            incoming.write_bytes(secrets.token_bytes(KEY_BYTES))
-            with contextlib.suppress(FileExistsError):  # another process was faster: its key is the key
-                os.link(incoming, path)
-        finally:
-            incoming.unlink(missing_ok=True)
-    raise UnsafeFolderError(f"{path} cannot be replaced by a key of the user that runs the proplet")
+def _read_key(path: Path) -> bytes | None:
+    """None when it is missing, and when others may have read or written it."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        key = os.read(handle, KEY_BYTES + 1) if _ours(os.fstat(handle)) else b""
+    finally:
+        os.close(handle)
+    return key if len(key) == KEY_BYTES else None
 
 
 def _ours(found: os.stat_result) -> bool:
     """A plain file that no other user can read or write."""
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def _write_private(path: Path, *parts: bytes | bytearray) -> None:
+    """A new file that no other user can read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        for part in parts:
+            file.write(part)

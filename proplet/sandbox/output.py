@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from proplet.sandbox import tree
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import Job, Limits
+
+STDERR = 2
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,41 @@ class Output:
             )
 
 
-def measured(job: Job) -> Output:
-    """Counts no further than one entry over the limit. Raises ``GuestError`` for what cannot be measured."""
+def measured(job: Job, *, held: bool = False) -> Output:
+    """Counts no further than one entry over the limit. Raises ``GuestError`` for what cannot be measured.
+
+    ``held``: also what this process holds open and has no name any more, which takes space until the guest ends.
+    """
+    out = f"{job.folder}/out"  # as text: a Path costs as much as the guest
     printed = 0
     try:
         with contextlib.suppress(FileNotFoundError):
-            printed = os.stat(f"{job.folder}/stdout").st_size  # noqa: PTH116  # once a run: a Path costs five times that
-        with os.scandir(f"{job.folder}/out") as listed:
+            printed = os.stat(f"{job.folder}/stdout").st_size  # noqa: PTH116
+        nameless = _nameless(os.stat(out).st_dev) if held else Output(0, 0)  # noqa: PTH116
+        with os.scandir(out) as listed:
             if next(listed, None) is None:
-                return Output(printed, 0)
-        found = tree.measure(Path(f"{job.folder}/out"), job.limits.files)
+                return Output(printed + nameless.size, nameless.entries)
+        found = tree.measure(Path(out), job.limits.files)
     except Exception as error:  # a guest must not get rid of its limit, by whatever error
-        raise GuestError(
-            f"the output cannot be measured: {error or type(error).__name__}", "output_limit", reusable=False
-        ) from error
-    return Output(printed + found.size, found.entries)
+        raise _unmeasured(error) from error
+    return Output(printed + nameless.size + found.size, nameless.entries + found.entries)
+
+
+def _nameless(device: int) -> Output:
+    """Of the open files on ``device`` those that were removed, but for what the process itself began with."""
+    found: dict[int, int] = {}
+    with os.scandir("/proc/self/fd") as listed:
+        for entry in listed:
+            number = int(entry.name)
+            with contextlib.suppress(OSError):  # closed meanwhile
+                status = os.fstat(number)
+                if number > STDERR and status.st_dev == device and stat.S_ISREG(status.st_mode) and not status.st_nlink:
+                    found[status.st_ino] = max(status.st_blocks * 512, tree.SMALLEST_FILE)
+    return Output(sum(found.values()), len(found))
+
+
+def _unmeasured(error: Exception) -> GuestError:
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return GuestError("the run holds more files open than a process may", "file_limit", reusable=False)
+    reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+    return GuestError(f"the output cannot be measured: {reason}", "output_limit", reusable=False)

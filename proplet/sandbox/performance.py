@@ -16,6 +16,8 @@ from proplet.sandbox.watch import Watch, check_time
 
 BEYOND_MEMORY_LIMIT = 1 << 30
 """Bytes of private memory for Python, the compiler and the tables, above the guest's own limit."""
+OF_THE_MACHINE = {"deadline", "cpu_limit"}
+"""What depends on how fast it is; such an end has no digest."""
 
 
 def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
@@ -32,7 +34,7 @@ def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
             check_time(job.limits, answer.used["wall_s"], answer.used["cpu_s"])
         except GuestError as error:
             answer = dataclasses.replace(answer, error=error.sentence, code=error.code, reusable=error.reusable)
-        if digested:
+        if digested and answer.code not in OF_THE_MACHINE:
             output_digest = digests.of_output(job, answer.text, answer.error, answer.code)
             answer = dataclasses.replace(answer, inputs_digest=inputs_digest, output_digest=output_digest)
     return answer

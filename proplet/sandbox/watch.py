@@ -16,12 +16,17 @@ from collections.abc import Iterator
 
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import STDERR, Allowance, Answer, Job, Limits, packed, packed_message
-from proplet.sandbox.output import measured
+from proplet.sandbox.output import Output, measured
 
 SHORT_S = 0.005
 """A run that ends sooner is not watched; its limits are looked at when it has ended."""
 MEASURE_S = 0.25
-"""How often a running guest's output is measured; between two looks only RLIMIT_FSIZE bounds a single file."""
+"""How often a running guest's output is measured at least; between two looks only RLIMIT_FSIZE bounds a single file."""
+FASTEST = 2 << 30
+"""Bytes a second that a guest may write to memory: the nearer it is to its limit, the sooner it is measured again."""
+SOONEST_S = 0.025
+MEASURING = 1 / 4
+"""The part of the time that may be spent on it."""
 CLOSEST_S = 0.01
 
 
@@ -44,7 +49,7 @@ class Run:
         return time.process_time() - self._cpu_before
 
     def used(self) -> dict[str, float]:
-        return {"wall_s": self.wall_s(), "cpu_s": self.cpu_s(), "log_bytes": self.logged}
+        return {"wall_s": round(self.wall_s(), 6), "cpu_s": round(self.cpu_s(), 6), "log_bytes": self.logged}
 
 
 def check_time(limits: Limits, wall_s: float, cpu_s: float) -> None:
@@ -140,10 +145,13 @@ class Watch:
             try:
                 check_time(run.job.limits, run.wall_s(), run.cpu_s())
                 if time.monotonic() >= self._next_measure:
-                    output = measured(run.job)
+                    began = time.monotonic()
+                    output = measured(run.job, held=True)
                     used = output.used
                     output.check(run.job.limits)
-                    self._next_measure = time.monotonic() + MEASURE_S
+                    self._next_measure = time.monotonic() + _until_next(
+                        run.job.limits, output, time.monotonic() - began
+                    )
             except GuestError as error:
                 self._drain()
                 answer = Answer(error=error.sentence, code=error.code, reusable=False, used=used | run.used())
@@ -158,3 +166,8 @@ class Watch:
         if limits.cpu_s:
             pause = min(pause, limits.cpu_s - run.cpu_s())
         return max(pause, CLOSEST_S)
+
+
+def _until_next(limits: Limits, output: Output, took_s: float) -> float:
+    """Seconds until an output that was measured in ``took_s`` is measured again."""
+    return max(SOONEST_S, took_s / MEASURING, min(MEASURE_S, (limits.output - output.size) / FASTEST))

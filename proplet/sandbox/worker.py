@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 
 from proplet.sandbox.frames import NOT_COMPILED, Job, receive
 from proplet.sandbox.module_cache import ModuleCache
 from proplet.sandbox.performance import perform
 from proplet.sandbox.watch import Watch
+
+STORAGE_BLOCK = 512
+"""Bytes; the kernel counts in these whatever the disk's own are."""
 
 
 def serve(connection: socket.socket, modules: ModuleCache) -> None:
@@ -16,6 +20,13 @@ def serve(connection: socket.socket, modules: ModuleCache) -> None:
     while (asked := receive(connection)) is not None:
         job = Job.of(asked)
         answer = perform(job, modules, watch)
+        answer.spent.extend(_spent())
         watch.answer(answer)
         if job.isolation == "fork" and answer.code != NOT_COMPILED:
             return
+
+
+def _spent() -> tuple[float, int, int]:
+    """As in ``Answer.spent``."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime, used.ru_inblock * STORAGE_BLOCK, used.ru_oublock * STORAGE_BLOCK

@@ -3,7 +3,8 @@
 It has imported what they need and made an engine, which has no thread, and nothing else: no store, no random number, so
 that nothing of one child can be known in another. Over SOCKET, of type SEQPACKET, the agent asks for a child of a kind and hands over the
 child's end of a socket; the answer carries a pidfd, and the child's exit status follows when it has ended. The agent's end,
-however it comes, is the end of that socket: the children are killed and the folder of running tasks, TASKS, is removed.
+however it comes, is the end of that socket: the children are killed and, unless the agent said farewell, the folder of
+running tasks, TASKS, is removed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from proplet.sandbox.module_cache import ModuleCache
 Kind = Callable[[socket.socket, ModuleCache], None]
 KINDS: dict[str, Kind] = {"worker": worker.serve, "compiler": compile_worker.serve}
 REQUEST_BYTES = 256
+FAREWELL = b"farewell"
+AGENT_ENDS_MS = 5000
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -79,6 +82,7 @@ def become(kind: Kind, parent: int, connection: int, modules: ModuleCache) -> No
 class Zygote:
     def __init__(self, agent: socket.socket, modules: ModuleCache, tasks: Path) -> None:
         self._agent = agent
+        self._parent = os.pidfd_open(os.getppid())
         self._modules = modules
         self._tasks = tasks
         self._children: dict[int, int] = {}
@@ -88,22 +92,30 @@ class Zygote:
 
     def serve(self) -> None:
         """Returns when the agent is gone, and with it everything of it."""
+        farewell = False
         try:
-            while True:
+            while not farewell:
                 for handle, _ in self._ready.poll():
                     if handle in self._children:
                         self._ended(handle)
-                    elif not self._asked():
-                        return
-        except (BrokenPipeError, ConnectionResetError):
-            return
+                    else:
+                        farewell = not self._asked()
+        except ConnectionError:
+            pass
         finally:
-            self._clean_up()
+            self._kill_all()
+        if not farewell:
+            self._remove_tasks()
 
     def _asked(self) -> bool:
-        """Fork the child that is asked for; False when there is nobody to ask."""
-        kind, handles, _, _ = socket.recv_fds(self._agent, REQUEST_BYTES, 1)
-        if not handles:
+        """Fork the child that is asked for; False for a farewell. Raises ``ConnectionError`` when the agent is gone."""
+        try:
+            kind, handles, _, _ = socket.recv_fds(self._agent, REQUEST_BYTES, 1)
+        except ConnectionResetError:  # it closed its end with something of ours unread; its last words are still there
+            kind, handles, _, _ = socket.recv_fds(self._agent, REQUEST_BYTES, 1)
+        if not kind:
+            raise ConnectionResetError
+        if kind == FAREWELL:
             return False
         [connection] = handles
         parent = os.getpid()
@@ -123,7 +135,8 @@ class Zygote:
         return True
 
     def _tell(self, message: dict[str, Any], *handles: int) -> None:
-        socket.send_fds(self._agent, [json.dumps(message).encode()], handles)
+        with contextlib.suppress(ConnectionError):  # we shall hear of it
+            socket.send_fds(self._agent, [json.dumps(message).encode()], handles)
 
     def _ended(self, pidfd: int) -> None:
         child = self._children.pop(pidfd)
@@ -132,12 +145,18 @@ class Zygote:
         _, status = os.waitpid(child, 0)
         self._tell({"ended": child, "status": os.waitstatus_to_exitcode(status)})
 
-    def _clean_up(self) -> None:
+    def _kill_all(self) -> None:
         for pidfd in self._children:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         for child in self._children.values():
             os.waitpid(child, 0)
-            claim.remove_left(self._tasks)
+
+    def _remove_tasks(self) -> None:
+        """The agent's lock of the folder may outlive its end of our socket, but not its process."""
+        ended = select.poll()
+        ended.register(self._parent, select.POLLIN)
+        ended.poll(AGENT_ENDS_MS)
+        claim.remove_left(self._tasks)
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ AWAY = frozenset({"registry_unreachable", "manager_unreachable"})
 """The codes of a peer that does not answer the proxy, and may be back in a moment."""
 AWAY_S, AWAY_AGAIN_S = 15.0, 0.5
 """How long it is waited for, before it costs an attempt, and the pause between requests."""
+PATIENCE_S = 600.0
 MAGIC = b"\0asm"
 
 
@@ -176,7 +177,10 @@ class Fetch:
 class Fetcher:
     """Fetches of one digest by several attempts are one fetch."""
 
-    def __init__(self, bus: Bus, topics: Topics, proplet_id: str, binaries: Binaries) -> None:
+    def __init__(
+        self, bus: Bus, topics: Topics, proplet_id: str, binaries: Binaries, *, patience_s: float = PATIENCE_S
+    ) -> None:
+        self._patience_s = patience_s
         self._bus = bus
         self._topics = topics
         self._proplet_id = proplet_id
@@ -196,8 +200,10 @@ class Fetcher:
             running.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def fetch(self, wanted: Wanted) -> Path:
-        """The verified binary. Raises ``SwashplateError``; waits as long as the caller does."""
+    async def fetch(self, wanted: Wanted, *, endless: bool = False) -> Path:
+        """The verified binary. Raises ``SwashplateError``; waits as long as the caller does, unless he has no deadline
+        himself (``endless``).
+        """
         if self._binaries.has(wanted.digest):
             self._binaries.touch(wanted.digest)
             return self._binaries.path(wanted.digest)
@@ -210,7 +216,15 @@ class Fetcher:
         running = await self._joined(wanted)
         self._waiting[wanted.digest] += 1
         try:
-            await asyncio.shield(running)
+            async with asyncio.timeout(self._patience_s if endless else None):
+                await asyncio.shield(running)
+        except TimeoutError as error:
+            raise SwashplateError(
+                f"{wanted.name} did not arrive within {self._patience_s:g} s",
+                code="fetch_timeout",
+                hint="does the proxy run? PROPLET_FETCH_TIMEOUT sets the limit",
+                retryable=True,
+            ) from error
         finally:
             self._waiting[wanted.digest] -= 1
             if not self._waiting[wanted.digest]:

@@ -58,6 +58,7 @@ class InputCache:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Each lives as long as somebody holds it or waits for it."""
+        self.fetched_bytes = 0
 
     async def get(self, url: str, *, immutable: bool = False, patience: float = 0.0) -> Kept:
         """What ``url`` serves now; the file may be dropped at the caller's next await, so link it before.
@@ -112,6 +113,7 @@ class InputCache:
                 async for piece in response.content.iter_chunked(PIECE):
                     file.write(piece)
                     size += len(piece)
+            self.fetched_bytes += size
             if size <= SMALL_BYTES:
                 rows = _rows(from_json_object(url, path.read_bytes()))
             else:
@@ -135,7 +137,12 @@ class InputCache:
             dropped.path.unlink(missing_ok=True)
 
     def _over_limit(self) -> bool:
-        return len(self._kept) > MOST_FILES or sum(kept.size for kept in self._kept.values()) > self._limit
+        return len(self._kept) > MOST_FILES or self.size > self._limit
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return sum(kept.size for kept in self._kept.values())
 
 
 def from_json_object(url: str, content: bytes) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Inputs:
         Raises ``SwashplateError`` with the code of what is missing or wrong.
         """
         folder.describe(_described(start, self._proplet_id))
-        env = {**start.env, "TASK_ID": start.id, "PROPLET_ID": self._proplet_id}
+        env = {**start.env, **_names(start, self._proplet_id)}
         if start.parents or start.parents_digest is not None:
             env |= await self._parents(start, folder)
         model, dataset = None, None
@@ -101,7 +101,8 @@ class Inputs:
             folder.write(PARENTS, to_json(start.parents))
         else:
             with self._binaries.in_use(digest):
-                folder.give(PARENTS, await self._fetcher.fetch(Wanted(digest, start.parents_size, wasm=False)))
+                parents = Wanted(digest, start.parents_size, wasm=False)
+                folder.give(PARENTS, await self._fetcher.fetch(parents, endless=start.timeout_s is None))
             self._binaries.drop_unused(digest)  # no other task has these parents
         small = folder.size_of(PARENTS) <= PARENTS_IN_ENV_BYTES
         return {"PARENT_RESULTS": folder.given(PARENTS)} if small else {}
@@ -145,16 +146,24 @@ def _patience(start: Start) -> float:
     return AWAY_S if start.timeout_s is None else min(AWAY_S, start.timeout_s / 4)
 
 
+def _names(start: Start, proplet_id: str) -> dict[str, str]:
+    """Who runs what, which is not the same twice: a deterministic guest sees it only where its update must say who learned."""
+    if start.deterministic:
+        return {"PROPLET_ID": proplet_id} if start.kind == "federated" else {}
+    return {"TASK_ID": start.id, "PROPLET_ID": proplet_id}
+
+
 def _described(start: Start, proplet_id: str) -> dict[str, Any]:
     """The content of ``/in/task.json``. Tokens are not part of it."""
+    names = _names(start, proplet_id)
     task: dict[str, Any] = {
-        "id": start.id,
-        "attempt": start.attempt,
+        "id": names.get("TASK_ID"),
+        "attempt": None if start.deterministic else start.attempt,
         "name": start.name,
         "kind": start.kind,
         "inputs": start.inputs,
         "dataset": start.dataset,
-        "proplet_id": proplet_id,
+        "proplet_id": names.get("PROPLET_ID"),
         "round_id": start.env.get("ROUND_ID"),
         "model_uri": start.env.get("MODEL_URI"),
     }

@@ -39,6 +39,9 @@ class Guests(Protocol):
     async def perform(self, start: Start, course: Course) -> Outcome:
         """Never raises for what a task can cause."""
 
+    def check(self, start: Start) -> None:
+        """Raises ``SwashplateError`` for what is not taken here."""
+
     def deployed(self, start: Start, course: Course) -> AbstractAsyncContextManager[None]:
         """Within, the task can be performed at once. Raises ``SwashplateError``."""
 
@@ -98,6 +101,8 @@ class Attempts:
         """Called when what runs here has changed."""
         self.on_stage: Callable[[Course], None] = lambda _course: None
         """Called when something enters another stage, and with the stage empty when it has ended."""
+        self.on_outcome: Callable[[Course], None] = lambda _course: None
+        """Called when something has an outcome, before anybody is told."""
 
     async def report_lost(self) -> None:
         """What an earlier life left without a result has failed; call before anything is begun."""
@@ -130,6 +135,11 @@ class Attempts:
         return [ref for ref in self._open if self._journal.state(ref) is not None]
 
     @property
+    def queued(self) -> int:
+        """How many wait for their inputs, for a compilation or for a slot."""
+        return sum(1 for each in self._open.values() if each.course.stage in {"", "fetching", "waiting"})
+
+    @property
     def free_slots(self) -> int:
         return max(0, self._slots - self._busy() - self._invocations())
 
@@ -137,8 +147,10 @@ class Attempts:
         return sum(1 for ref in self._open if ref.invocation)
 
     def _busy(self) -> int:
-        """Attempts that have a slot or wait for one."""
-        return sum(1 for ref, each in self._open.items() if not ref.invocation and not each.ready)
+        """Attempts that have a slot or wait for one; not those whose end is only being written."""
+        return sum(
+            1 for ref, each in self._open.items() if not ref.invocation and not each.ready and not each.recording
+        )
 
     # What the manager wants. None of this waits: what comes later must find what came before.
 
@@ -152,6 +164,11 @@ class Attempts:
             return
         if newest is not None:
             self._end(self._open[newest], SUPERSEDED)
+        try:
+            self._guests.check(start)
+        except SwashplateError as error:
+            self._outbox.deny(ref, error.code, error.sentence)
+            return
         if len(self._open) >= self._slots + self._queue and (busy := self._busy()) >= self._slots + self._queue:
             self._outbox.deny(ref, "no_slot", f"{busy} tasks run or wait already")
             return
@@ -238,23 +255,25 @@ class Attempts:
     async def _to_its_end(self, each: Open) -> None:
         outcome = await self._outcome(each)
         each.recording = True
+        self.on_outcome(each.course)
+        report = each.course.report()
         log_outcome(each.ref.task_id, outcome)
         if isinstance(outcome, Learned):
-            success = result_message(each.ref, self._id, outcome).payload
+            success = result_message(each.ref, self._id, outcome, report).payload
             token = each.start.tokens.get("update", "")
             await self._deliveries.deliver(PendingUpdate(each.ref, outcome.update, token, success))
             if each.stopped is not None:  # while that was written
                 self._deliveries.give_up(each.ref, each.stopped)
         elif isinstance(outcome, Large):
-            success = result_message(each.ref, self._id, outcome).payload
+            success = result_message(each.ref, self._id, outcome, report).payload
             token = each.start.tokens.get(UPLOAD_TOKEN, "")
             await self._uploads.bring(PendingUpload(each.ref, outcome.digest, token, success))
             if each.stopped is not None:  # while that was written
                 self._uploads.give_up(each.ref, each.stopped)
         else:
-            await self._outbox.finish(result_message(each.ref, self._id, outcome))
+            await self._outbox.finish(result_message(each.ref, self._id, outcome, report))
         if not each.ref.invocation:
-            self._counters.ended(failed=isinstance(outcome, Failure))
+            self._counters.ended(outcome.code if isinstance(outcome, Failure) else "")
 
     async def _outcome(self, each: Open) -> Outcome:
         """Performs until the end, the deadline, or a stop."""

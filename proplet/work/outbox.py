@@ -65,6 +65,8 @@ class Outbox:
         """When the manager last acknowledged something (the loop's time)."""
         self.on_settled: Callable[[Ref], None] = lambda _ref: None
         """Called when the manager has the result of an attempt."""
+        self.on_denial: Callable[[str], None] = lambda _code: None
+        """Called with the code."""
 
     async def open(self) -> None:
         """Take up what an earlier life left; call before the bus connects."""
@@ -121,6 +123,7 @@ class Outbox:
 
     def deny(self, ref: Ref, code: str, reason: str, *, retryable: bool = False) -> None:
         """Not kept: nothing was done for it, and one that asks again after a crash is answered anew."""
+        self.on_denial(code)
         if ref.invocation:
             self.say(result_message(ref, self._proplet_id, Failure(reason, code, retryable)))
         else:

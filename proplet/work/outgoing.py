@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from proplet.work.outcome import Failure, Large, Learned, Outcome, Success
-from swashplate.messages import AttemptStatus, InvokeResult, Result
+from swashplate.messages import AttemptStatus, InvokeResult, Result, RunReport
 from swashplate.messages.control import Stage
 
 RESULTS, INVOKE_RESULTS, STATUS = "results", "invoke_results", "status"
@@ -63,7 +63,7 @@ def status_message(
     return Outgoing(said.id, STATUS, ref, said.encode())
 
 
-def result_message(ref: Ref, proplet_id: str, outcome: Outcome) -> Outgoing:
+def result_message(ref: Ref, proplet_id: str, outcome: Outcome, report: RunReport | None = None) -> Outgoing:
     """An update that was learned, and a large result, count as delivered."""
     said: dict[str, Any] = {"task_id": ref.task_id, "attempt": ref.attempt, "proplet_id": proplet_id}
     match outcome:
@@ -77,5 +77,5 @@ def result_message(ref: Ref, proplet_id: str, outcome: Outcome) -> Outgoing:
     if ref.invocation:
         message = InvokeResult(id=ref.result_id, invocation_id=ref.invocation, **said)
     else:
-        message = Result(id=ref.result_id, **said)
+        message = Result(id=ref.result_id, report=report, **said)
     return result_of(ref, message.encode())

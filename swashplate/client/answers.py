@@ -84,6 +84,30 @@ class _WithState(Answer):
         return self.status in ENDED
 
 
+class Granted(Answer):
+    """What a task asked of its proplet's policy, what it got, and what it did not get."""
+
+    asked: list[str] = []
+    granted: list[str] = []
+    refused: list[str] = []
+
+
+class Report(Answer):
+    """How a run went. ``limits`` and ``used`` have the same names; what was not measured is absent.
+
+    ``log_tail`` is the end of the guest's stderr.
+    """
+
+    isolation: str = ""
+    deterministic: bool = False
+    limits: dict[str, float] = {}
+    used: dict[str, float] = {}
+    capabilities: Granted = Granted()
+    log_tail: str = ""
+    inputs_digest: str = ""
+    output_digest: str = ""
+
+
 class Task(_WithState):
     """``results`` is any JSON value; in a list long ones are left out, and ``results_omitted`` is true. ``waiting`` says why a task that should run does not; times are aware of their zone."""
 
@@ -108,6 +132,12 @@ class Task(_WithState):
     selector: dict[str, str] = {}
     memory_bytes: int = 0
     wasm_features: list[str] = []
+    limits: dict[str, float] = {}
+    isolation: str = ""
+    deterministic: bool = False
+    seed: int = 0
+    capabilities: dict[str, Any] = {}
+    signatures: dict[str, str] = {}
     metadata: dict[str, Any] = {}
     timeout_s: float | None = None
     retries: int = 0
@@ -157,11 +187,12 @@ class Started(Answer):
 
 
 class Results(_WithState):
-    """``results`` of a broadcast task is an object: proplet id → result."""
+    """``results`` of a broadcast task is an object: proplet id → result. ``report`` is that of the last attempt."""
 
     results: Any = None
     error: str = ""
     code: str = ""
+    report: Report | None = None
 
 
 class LogPart(Answer):
@@ -190,6 +221,7 @@ class Attempt(Answer):
     results_omitted: bool = False
     error: str = ""
     code: str = ""
+    report: Report | None = None
 
 
 class Invocation(Answer):

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from swashplate.commands import output
+from swashplate.commands import output, reports
 from swashplate.errors import SwashplateError
 
 if TYPE_CHECKING:
-    from swashplate.client import Client, Task
+    from swashplate.client import Client, Report, Task
 
 SILENT_S = 4.0
 """How long a quiet command waits before it says what for."""
@@ -103,7 +103,7 @@ async def _explain(client: Client, task_id: str) -> None:
             return
 
 
-def conclude(task: Task, *, began: float) -> None:
+def conclude(task: Task, *, began: float, report: Report | None = None) -> None:
     """What is said of a task that was followed. Failure is told on stderr, and by the exit status of whoever calls."""
     lasted = output.seconds(time.monotonic() - began)
     if task.succeeded or not task.ended:
@@ -111,7 +111,7 @@ def conclude(task: Task, *, began: float) -> None:
         where = f" on {task.proplet_id}" if task.proplet_id else ""
         output.note(f"task {task.id} {word}{where} ({lasted})")
         return
-    reason = f": {task.error}" if task.error else ""
-    code = f" [{task.code}]" if task.code else ""
-    output.note(f"error: task {task.id} {task.status} after {lasted}{reason}{code}")
+    reason = reports.reason(task.error, task.code, report)
+    output.note(f"error: task {task.id} {task.status} after {lasted}{reason}")
+    reports.tell_log(report)
     output.note(f"hint: swashplate task attempts {task.id[:8]} shows every attempt")

@@ -31,6 +31,11 @@ class Restart(StrEnum):
     always = "always"
 
 
+class Isolation(StrEnum):
+    warm = "warm"
+    fork = "fork"
+
+
 class RunIf(StrEnum):
     success = "success"
     failure = "failure"
@@ -42,6 +47,7 @@ class MissedRun(StrEnum):
 
 
 _WHAT, _WHERE, _HOW, _WHEN = "What runs", "Where it runs", "How it runs", "When it runs"
+_MAY = "What it may do"
 
 
 def _option(*names: str, help: str, panel: str, **more: Any) -> Any:  # noqa: A002  # it is what people read as help
@@ -139,6 +145,50 @@ OPTIONS: dict[str, Any] = {
     "monitor_every": Annotated[
         str | None, _option("--monitor-every", metavar="DURATION", help="Measure it so often, such as 2s.", panel=_HOW)
     ],
+    "limits": Annotated[
+        list[str] | None,
+        _option(
+            "--limit",
+            metavar="NAME=MOST",
+            help="wall or cpu (2s), memory, stack, output or log (64MiB), files, table or fuel (1000); again for more.",
+            panel=_MAY,
+        ),
+    ],
+    "isolation": Annotated[
+        Isolation | None, _option("--isolation", help="fork: in a process of its own, which ends with it.", panel=_MAY)
+    ],
+    "deterministic": Annotated[
+        bool | None,
+        _option("--deterministic/--not-deterministic", help="Equal inputs give equal output bytes.", panel=_MAY),
+    ],
+    "seed": Annotated[
+        int | None, _option("--seed", min=0, help="What a deterministic task's random numbers are made of.", panel=_MAY)
+    ],
+    "allow_dir": Annotated[
+        list[str] | None,
+        _option(
+            "--allow-dir",
+            metavar="NAME:/PATH[:rw]",
+            help="A directory that the proplet's policy names, and where the guest finds it.",
+            panel=_MAY,
+        ),
+    ],
+    "allow_env": Annotated[
+        list[str] | None, _option("--allow-env", metavar="NAME", help="A variable of the proplet's own.", panel=_MAY)
+    ],
+    "allow_http": Annotated[
+        list[str] | None, _option("--allow-http", metavar="HOST", help="A host that it may call.", panel=_MAY)
+    ],
+    "clock": Annotated[bool | None, _option("--clock/--no-clock", help="Whether it can tell the time.", panel=_MAY)],
+    "random": Annotated[
+        bool | None, _option("--random/--no-random", help="Whether it gets random numbers.", panel=_MAY)
+    ],
+    "signatures": Annotated[
+        list[str] | None,
+        _option(
+            "--signature", metavar="SIGNER=SIGNATURE", help="Of the binary, as `swashplate sign` prints it.", panel=_MAY
+        ),
+    ],
     "schedule": Annotated[
         str | None,
         _option("--schedule", metavar="CRON", help="Five fields, such as '*/5 * * * *'; '' for none.", panel=_WHEN),
@@ -163,7 +213,15 @@ OPTIONS: dict[str, Any] = {
     ],
     "job_id": Annotated[str | None, _option("--job", "--job-id", help="The job it belongs to.", panel=_WHEN)],
 }
-"""Field of ``TaskCreate`` → its option; ``invoke`` and ``monitor_every`` are short for a part of another field."""
+"""Field of ``TaskCreate`` → its option; ``invoke`` and ``monitor_every`` are short for a part of another field, and those in
+``_CAPABILITIES`` are its ``capabilities``."""
+_CAPABILITIES = {
+    "allow_dir": "directories",
+    "allow_env": "env",
+    "allow_http": "http",
+    "clock": "clock",
+    "random": "random",
+}
 
 _NANOSECONDS = 1_000_000_000
 
@@ -178,6 +236,9 @@ def fields_of(given: Mapping[str, Any]) -> dict[str, Any]:
         "memory_bytes": values.size,
         "timeout_s": values.duration,
         "monitoring_profile": lambda v: values.as_json(v, "--monitoring"),
+        "limits": values.limits,
+        "signatures": lambda v: values.pairs(v, "--signature"),
+        "allow_dir": lambda v: [values.directory(text) for text in v],
     }
     found: dict[str, Any] = {
         name: read[name](value) if name in read else value.value if isinstance(value, StrEnum) else value
@@ -187,6 +248,9 @@ def fields_of(given: Mapping[str, Any]) -> dict[str, Any]:
     invoke = found.pop("invoke", None)
     if invoke:
         found["cli_args"] = [*found.get("cli_args", ()), "--invoke", invoke]
+    asked = {field: found.pop(name) for name, field in _CAPABILITIES.items() if name in found}
+    if asked:
+        found["capabilities"] = asked
     every = found.pop("monitor_every", None)
     if every:
         profile: Any = found.get("monitoring_profile") or {}

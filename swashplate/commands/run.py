@@ -12,7 +12,7 @@ from swashplate.commands.connection import AsJson, ManagerUrl, speak
 from swashplate.commands.options import task_options
 
 if TYPE_CHECKING:
-    from swashplate.client import Client, Task
+    from swashplate.client import Client, Report, Task
 
 app = typer.Typer(add_completion=False)
 _NOT_HERE = (
@@ -65,22 +65,26 @@ def run(
     began = time.monotonic()
     started: list[Task] = []
 
-    async def work(client: Client) -> Task:
+    async def work(client: Client) -> tuple[Task, Report | None]:
         if "proplet_id" in fields:
             fields["proplet_id"] = await naming.proplet(client, fields["proplet_id"])
         if name:
             fields["name"] = name
         task = await client.launch(what, inputs or (), **fields)
         started.append(task)
-        return await client.tasks.whole(await following.follow(client, task, quiet=quiet)) if wait else task
+        if not wait:
+            return task, None
+        task = await client.tasks.whole(await following.follow(client, task, quiet=quiet))
+        failed = task.ended and not task.succeeded
+        return task, (await client.tasks.results(task.id)).report if failed else None
 
     def interrupted() -> None:
         _interrupted(started, manager, stop=stop_on_interrupt)
 
-    task = speak(manager, work, interrupted=interrupted)
+    task, report = speak(manager, work, interrupted=interrupted)
     failed = task.ended and not task.succeeded
     if wait and (not quiet or failed):
-        following.conclude(task, began=began)
+        following.conclude(task, began=began, report=report)
     if as_json:
         output.emit(task.document)
     elif wait:

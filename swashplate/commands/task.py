@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swashplate.commands import naming, output, task_definition, task_logs, task_outcome, values
+from swashplate.commands import naming, output, reports, task_definition, task_logs, task_outcome, values
 from swashplate.commands.arguments import Offset, TaskId
 from swashplate.commands.connection import AsJson, ManagerUrl, speak
 from swashplate.commands.groups import Group
 
 if TYPE_CHECKING:
-    from swashplate.client import Acknowledged, Client, Page, Started, Task
+    from swashplate.client import Acknowledged, Client, Page, Report, Started, Task
 
 app = typer.Typer(cls=Group, add_completion=False, no_args_is_help=True, epilog=output.EXIT_STATUS)
 
@@ -112,17 +112,20 @@ def _remark(task: Task) -> str:
 def show(task: TaskId, manager: ManagerUrl = "", as_json: AsJson = False) -> None:
     """Show everything about a task; while it waits, why."""
 
-    async def work(client: Client) -> Task:
-        return await client.tasks.get(await naming.task(client, task))
+    async def work(client: Client) -> tuple[Task, Report | None]:
+        found = await client.tasks.get(await naming.task(client, task))
+        return found, (await client.tasks.results(found.id)).report if found.ended and not as_json else None
 
-    found = speak(manager, work)
+    found, report = speak(manager, work)
     if as_json:
         output.emit(found.document)
         return
-    output.shown(_fields(found))
+    output.shown([*_fields(found), *reports.fields(report)])
 
 
 def _fields(task: Task) -> list[tuple[str, Any]]:
+    from swashplate import limits
+
     return [
         ("id", task.id),
         ("name", task.name),
@@ -155,6 +158,11 @@ def _fields(task: Task) -> list[tuple[str, Any]]:
         ("job", task.job_id),
         ("depends on", task.depends_on),
         ("run if", task.run_if),
+        ("limits", {limits.NAMES.get(k, k): limits.shown(k, v) for k, v in task.limits.items()}),
+        ("isolation", task.isolation),
+        ("deterministic", f"seed {task.seed}" if task.deterministic else ""),
+        ("asks for", output.compact(task.capabilities or None)),
+        ("signed by", list(task.signatures)),
         ("metadata", output.compact(task.metadata or None)),
         ("run", task.run or ""),
         ("attempt", task.attempt or ""),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swashplate.commands import naming, output, values
+from swashplate.commands import naming, output, reports, values
 from swashplate.commands.arguments import Limit, Offset, TaskId
 from swashplate.commands.connection import AsJson, ManagerUrl, speak
 
@@ -77,7 +77,8 @@ def results(
     if not found.ended:
         output.note(f"the task is {found.status}: there is no result yet; --wait waits for it")
     elif found.status != "completed":
-        output.note(f"error: the task {_verb(found.status)}" + (f": {found.error}" if found.error else ""))
+        output.note(f"error: the task {_verb(found.status)}{reports.reason(found.error, found.code, found.report)}")
+        reports.tell_log(found.report)
         raise typer.Exit(1)
 
 

@@ -9,38 +9,46 @@ from typing import Any
 
 import typer
 
-_UNITS = {
-    "": 1,
-    "k": 1000,
-    "m": 1000**2,
-    "g": 1000**3,
-    "t": 1000**4,
-    "ki": 1 << 10,
-    "mi": 1 << 20,
-    "gi": 1 << 30,
-    "ti": 1 << 40,
-}
-
 
 def duration(text: str | float) -> float:
     """Seconds out of ``30``, ``30s``, ``1m30s``, ``2h``."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from swashplate.settings import Seconds
+    from swashplate import limits
 
     try:
-        found: float = TypeAdapter(Seconds).validate_python(text)
-    except ValidationError as error:
-        raise typer.BadParameter(f"{text!r} is not a duration such as 30s, 1m30s or 2h") from error
-    return found
+        return limits.duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def size(text: str | int) -> int:
     """Bytes out of ``1048576``, ``64MiB``, ``64M``."""
-    found = re.fullmatch(r"([0-9]+)\s*([kmgt]?i?)b?", str(text).strip().lower())
-    if found is None or found[2] not in _UNITS:
-        raise typer.BadParameter(f"{text!r} is not a size such as 1048576, 64MiB or 1G")
-    return int(found[1]) * _UNITS[found[2]]
+    from swashplate import limits
+
+    try:
+        return limits.size(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def limits(given: Iterable[str]) -> dict[str, float]:
+    """The fields of ``RunLimits`` out of ``memory=64MiB`` each."""
+    from swashplate import limits
+
+    found: dict[str, float] = {}
+    for text in given:
+        try:
+            found |= limits.read(pairs([text], "--limit"))
+        except ValueError as error:
+            raise typer.BadParameter(f"--limit {text}: {error}") from error
+    return found
+
+
+def directory(text: str) -> dict[str, Any]:
+    """One of ``GuestCapabilities.directories`` out of ``NAME:/path`` or ``NAME:/path:rw``."""
+    found = re.fullmatch(r"([^:]+):(/[^:]*)(:rw|:ro)?", text)
+    if found is None:
+        raise typer.BadParameter(f"--allow-dir takes NAME:/path or NAME:/path:rw, got {text!r}")
+    return {"name": found[1], "path": found[2], "write": found[3] == ":rw"}
 
 
 def pairs(given: Iterable[str], option: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from manager.latent.calls import Answer, Deployment, after, choose, given
 from manager.state.records import AttemptKey, Invocation
 from manager.state.states import InvocationState
 
-GUEST = Answer(None, "bad", "guest_trap")
+GUEST = Answer(None, "bad", "trap:unreachable")
 LOST = Answer(None, "lost", "proplet_restarted", retryable=True)
 REFUSED = Answer(None, "not here", "not_deployed", retryable=True, began=False)
 

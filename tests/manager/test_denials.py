@@ -106,3 +106,43 @@ async def test_a_pinned_task_is_asked_again_where_it_is_meant_for(world, monkeyp
         await p1.result(await p1.started(), 1)
         assert asyncio.get_running_loop().time() - denied_at >= 0.3
         assert (await world.ended(task["id"]))["status"] == "completed"
+
+
+def test_whose_policy_refuses_is_not_asked_again_and_counts_less():
+    refused = [denied(n, f"p{n}", code="capability_refused") for n in range(1, MOST + 5)]
+    assert not too_many(refused, None)
+    assert too_many([denied(n, f"p{n}", code="capability_refused") for n in range(denials.MOST_BY_POLICY)], None)
+    assert avoided(refused[:1], None, 1e9) == {"p1": float("inf")}
+    assert denials.by_policy([*refused[:2], denied(9, "p9")], None) == {"p1", "p2"}
+
+
+async def test_what_a_policy_refuses_goes_to_the_next_and_ends_when_nobody_is_left(world):
+    asked = {"limits": {"memory_bytes": 1 << 40}}
+    async with world.manager(), world.proplet("p1") as p1, world.proplet("p2") as p2:
+        task = await world.launch(**asked)
+        shown = await world.until(lambda shown: shown.get("proplet_id"), f"/tasks/{task['id']}")
+        first, second = (p1, p2) if shown["proplet_id"] == "p1" else (p2, p1)
+        await first.status(await first.started(), "denied", code="limit_over_ceiling", reason="at most 512 MiB")
+        start = await second.started()
+        assert start.limits.memory_bytes == 1 << 40
+        await second.status(start, "denied", code="limit_over_ceiling", reason="at most 1 GiB")
+        ended = await world.ended(task["id"])
+        assert (ended["status"], ended["code"], ended["attempt"]) == ("failed", "limit_over_ceiling", 2)
+        assert ended["error"] == f"{second.id} denied: limit_over_ceiling: at most 1 GiB"
+
+
+async def test_a_pinned_task_that_a_policy_refuses_has_failed(world):
+    async with world.manager(), world.proplet("p1") as p1, world.proplet("p2"):
+        task = await world.launch(proplet_id="p1", capabilities={"env": ["SITE"]})
+        await p1.status(await p1.started(), "denied", code="capability_refused", reason="env SITE")
+        ended = await world.ended(task["id"])
+        assert (ended["status"], ended["code"], ended["attempt"]) == ("failed", "capability_refused", 1)
+
+
+def test_who_would_not_hear_of_limits_is_not_given_a_task_that_has_them():
+    legacy = placement.Candidate("old", legacy=True)
+    assert placement.choose(placement.Requirements(), [legacy]) == "old"
+    assert placement.choose(placement.Requirements(bounded=True), [legacy]) is None
+    assert placement.explain(placement.Requirements(bounded=True), [legacy]) == (
+        "the only proplet knows no limits, isolation or capabilities"
+    )

@@ -75,9 +75,9 @@ async def test_a_failed_call_is_an_error_with_the_guests_words_and_its_invocatio
         await p1.deployed()
         waiting = await call(world, task)
         invoke = await p1.invoked()
-        await p1.invoke_result(invoke, error="division by zero", code="guest_trap")
+        await p1.invoke_result(invoke, error="division by zero", code="trap:integer_divide_by_zero")
         status, body = await waiting
-        assert (status, body["error"], body["code"]) == (502, "division by zero", "guest_trap")
+        assert (status, body["error"], body["code"]) == (502, "division by zero", "trap:integer_divide_by_zero")
         assert body["invocation_id"] == invoke.invocation_id
 
 

@@ -18,6 +18,8 @@ requirements = st.builds(
     pinned=st.sampled_from([None, None, *NAMES]),
     digest=st.sampled_from([None, "sha256:1"]),
     encrypted=st.booleans(),
+    avoided=st.frozensets(st.sampled_from(NAMES), max_size=2),
+    patient=st.booleans(),
 )
 fleets = st.lists(
     st.builds(
@@ -47,6 +49,8 @@ def fits(r, c):
         c.alive
         and not c.cordoned
         and c.room > 0
+        and (r.patient or c.active < c.slots)
+        and not (r.bounded and c.legacy)
         and r.pinned in {None, c.proplet_id}
         and dict(r.selector).items() <= c.labels.items()
         and (r.memory_bytes == 0 or c.memory_bytes - c.memory_reserved >= r.memory_bytes)

@@ -12,7 +12,7 @@ from manager.work.runs import Outcome, begin, ended, follow, retry_delay
 from swashplate.messages import TaskCreate
 
 COMPLETED = Outcome(AttemptEvent.COMPLETED, '"ok"')
-FAILED = Outcome(AttemptEvent.FAILED, None, "bad", "guest_trap")
+FAILED = Outcome(AttemptEvent.FAILED, None, "bad", "trap:unreachable")
 LOST = Outcome(AttemptEvent.EXPIRED, None, "lost", "proplet_lost", retryable=True)
 UNTAKEN = Outcome(AttemptEvent.EXPIRED, None, "lost", "proplet_lost", retryable=True, free=True)
 FULL = Outcome(AttemptEvent.DENIED, None, "full", "no_slot", retryable=True)
@@ -154,7 +154,11 @@ def test_a_broadcast_that_failed_on_one_proplet_names_it_and_keeps_the_others_re
     first = ended(given_to(one, 5.0, "a"), COMPLETED, 6.0)
     task, _ = follow(task, first, COMPLETED, [two], 6.0)
     task, _ = follow(task, ended(given_to(two, 5.0, "b"), FAILED, 7.0), FAILED, [first], 7.0)
-    assert (task.state, task.code, task.error) == (TaskState.FAILED, "guest_trap", "1 of 2 proplets failed: b: bad")
+    assert (task.state, task.code, task.error) == (
+        TaskState.FAILED,
+        "trap:unreachable",
+        "1 of 2 proplets failed: b: bad",
+    )
     assert json.loads(task.result) == {"a": "ok", "b": None}
 
 

@@ -19,7 +19,8 @@ from swashplate.bus import MemoryBroker, MemoryBus
 from swashplate.client import Client
 from swashplate.messages import BlobRequest
 from swashplate.messages.base import digest_hex
-from tests.proplet.conftest import FakeProxy
+from swashplate.topics import Topics
+from tests.proplet.conftest import NAMES, FakeProxy
 from tests.support.ports import free_port
 
 PATIENCE = 30
@@ -28,8 +29,8 @@ PATIENCE = 30
 class Proxy(FakeProxy):
     """Serves the manager's blobs."""
 
-    def __init__(self, broker: MemoryBroker, folder) -> None:
-        super().__init__(broker)
+    def __init__(self, broker: MemoryBroker, folder, names: Topics = NAMES) -> None:
+        super().__init__(broker, names)
         self._folder = folder
 
     async def _asked(self, message) -> None:

@@ -63,8 +63,10 @@ async def test_an_exit_code_fails_the_task_and_shows_the_last_lines(world, propl
 
 @pytest.mark.parametrize("status", [125, 126, 200, 256, -1])
 async def test_any_exit_code_is_told(world, proplet, guests, status):
+    guest = guests["prints"]("", then=f"(call $exit (i32.const {status}))")
+    await world.manager.outcome(world.start(guest))
     before = proplet.pool.processes()
-    result = await world.manager.outcome(world.start(guests["prints"]("", then=f"(call $exit (i32.const {status}))")))
+    result = await world.manager.outcome(world.start(guest))
     assert (result.code, result.error) == ("guest_exit", f"process exited with status {status}")
     assert proplet.pool.processes() == before
 
@@ -143,6 +145,23 @@ async def test_a_start_beyond_slots_and_queue_is_denied(world, guests):
         status = await world.manager.status(refused.id)
         assert (status.status, status.code) == ("denied", "no_slot")
         assert (await world.manager.status(waiting.id)).status == "accepted"
+
+
+async def test_without_a_queue_a_second_start_is_denied_at_once(world, guests):
+    async with world.proplet(PROPLET_SLOTS="1", PROPLET_QUEUE="0"):
+        running, refused = world.start(guests["loops"]), world.start(guests["add"], name="add")
+        await world.manager.start(running)
+        await world.manager.start(refused)
+        status = await world.manager.status(refused.id)
+        assert (status.status, status.code, status.reason) == ("denied", "no_slot", "1 tasks run or wait already")
+        assert not any(each.task_id == running.id for each in world.manager.results)
+
+
+async def test_a_slot_is_free_when_the_manager_hears_of_the_result(world, guests):
+    async with world.proplet(PROPLET_SLOTS="1", PROPLET_QUEUE="0"):
+        for number in range(20):
+            start = world.start(guests["add"], name="add", inputs=[str(number), "1"])
+            assert (await world.manager.outcome(start)).results == str(number + 1)
 
 
 async def test_a_queued_task_runs_when_the_slot_is_free(world, proplet, guests):

@@ -142,7 +142,14 @@ def test_a_binary_that_is_not_what_its_digest_says_is_not_compiled(compiling):
 
 def test_a_binary_over_the_limit_is_not_compiled(compiling):
     assert compiling.compile("(module)", binary_bytes=8).compiled
-    assert compiling.compile("(module (func))", binary_bytes=8).code == "guest_too_large"
+    assert compiling.compile("(module (func))", binary_bytes=8).code == "binary_too_large"
+
+
+def test_a_binary_with_very_many_exports_is_not_kept(compiling):
+    exports = "".join(f'(export "{number}" (func 0))' for number in range(10_001))
+    answer = compiling.compile(f"(module (func) {exports})")
+    assert (answer.code, "10001 names" in answer.error) == ("guest_invalid", True)
+    assert not list(compiling.modules.iterdir())
 
 
 def test_a_module_is_compiled_once_for_each_way_to_run_it(compiling):

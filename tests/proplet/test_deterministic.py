@@ -13,7 +13,7 @@ from proplet.sandbox.preview1.clock import START_NS, STEP_NS
 from tests.support.sandbox import Sandbox, errno_of, escaped
 
 WASI = "wasi_snapshot_preview1"
-NOTSUP = 58
+NOMEM, NOTSUP = 48, 58
 MEMORY = Path("/dev/shm")  # a file system other than that of the temporary folder
 
 IMPORTS = f"""
@@ -130,6 +130,13 @@ def test_a_sleep_until_a_moment_and_a_file_that_is_ready(sandbox):
     assert struct.unpack_from("<Q", out) == (5 * 10**9,)
     assert struct.unpack_from("<QHB", out, 8400 - 4096) == (9, 0, 2)
     assert struct.unpack_from("<I", out, 8500 - 4096) == (1,)
+
+
+def test_a_flood_of_subscriptions_is_refused_rather_than_paid_for(sandbox):
+    ran = sandbox.run(
+        guest("(call $poll (i32.const 0) (i32.const 100) (i32.const 20000) (i32.const 200))"), deterministic=True
+    )
+    assert errno_of(ran) == NOMEM
 
 
 def test_random_bytes_are_the_documented_stream_of_the_seed(sandbox):

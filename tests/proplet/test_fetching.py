@@ -75,6 +75,20 @@ async def test_a_proxy_that_comes_late_is_found(world, proplet, quick, guests):
     assert (await world.manager.result(start.id)).results == "late"
 
 
+@pytest.mark.parametrize("kind", ["daemon", "latent"])
+async def test_who_has_no_deadline_does_not_wait_for_a_binary_for_ever(world, guests, kind):
+    world.proxy.silent = True
+    start = world.start(guests["prints"]("never"), **{kind: True}, timeout_s=None)
+    other = world.start(guests["prints"]("in time"))
+    async with world.proplet(PROPLET_FETCH_TIMEOUT="0.3"):
+        await world.manager.start(other)
+        outcome = await world.manager.outcome(start)
+        assert (outcome.code, outcome.retryable) == ("fetch_timeout", True)
+        assert "did not arrive within 0.3 s" in outcome.error
+        world.proxy.silent = False
+        assert (await world.manager.result(other.id)).results == "in time"
+
+
 async def test_a_registry_that_comes_back_in_time_costs_no_attempt(world, proplet, guests, logged):
     start = world.start(guests["prints"]("back"))
     content = world.proxy.blobs.pop(start.digest)

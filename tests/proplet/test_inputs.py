@@ -81,6 +81,15 @@ async def test_the_environment_is_the_tasks_own_and_nothing_else(world, proplet,
     assert found == {"GREETING": "hello", "TASK_ID": start.id, "PROPLET_ID": "proplet-1"}
 
 
+async def test_a_deterministic_guest_is_not_told_what_differs_from_run_to_run(world, proplet):
+    same = {"env": {"GREETING": "hello"}, "deterministic": True}
+    found = environment((await world.manager.outcome(world.start(ENVIRONMENT, **same))).results)
+    assert found == {"GREETING": "hello"}
+    first, second = [await world.manager.outcome(world.start(cat("task.json"), **same)) for _ in range(2)]
+    assert first.results == second.results
+    assert json.loads(first.results)["name"] == "task"
+
+
 async def test_small_inputs_are_in_the_environment_too(world, proplet):
     world.site.datasets.put("proplet-1", DATA)
     async with world.site.data_store(), world.site.registry():

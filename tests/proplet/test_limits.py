@@ -193,3 +193,21 @@ def test_what_a_run_used_is_told_also_when_it_succeeds(sandbox):
 def test_a_guest_that_a_limit_ended_does_not_end_the_next(sandbox):
     assert sandbox.run(SPIN, limits={"wall_s": 0.05}).code == "deadline"
     assert sandbox.run(writes(1, 3, 1)).stdout == b"\0\0\0"
+
+
+ENDINGS = {
+    "exit": "(call $exit (i32.const 1))",
+    "success": "(call $exit (i32.const 0))",
+    "trap": "unreachable",
+    "return": "",
+}
+
+
+@pytest.mark.parametrize("terms", [{}, {"deterministic": True}])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_guests_memory_is_given_back_before_the_next_run(sandbox, ending, terms):
+    """The process may have one such memory and a GiB, not five."""
+    guest = f"""(module {EXIT} (memory (export "memory") 8000)
+      (func (export "_start") (memory.fill (i32.const 0) (i32.const 1) (i32.const 100)) {ENDINGS[ending]}))"""
+    codes = {sandbox.run(guest, limits={"memory": 512 * MEGABYTE}, **terms).code for _ in range(5)}
+    assert codes == {{"exit": "guest_exit", "trap": "trap:unreachable"}.get(ending, "")}

@@ -32,7 +32,7 @@ async def test_two_workers_that_want_a_binary_at_once_compile_it_once(world, log
         starts = [world.start(guest), world.start(guest)]
         results = await asyncio.gather(*(world.manager.outcome(start) for start in starts))
         assert [result.error for result in results] == [None, None]
-        assert len(proplet.pool.processes()) == 2
+        assert len(proplet.pool.processes()) >= 2
     assert compilations(logged) == 1
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proplet.monitoring import usage
 from proplet.monitoring.monitor import profile_of
 from proplet.monitoring.usage import Sample, Usage
-from proplet.work.course import Course
+from proplet.work.course import Course, Spent
 from proplet.work.journal import Journal
 from proplet.work.outgoing import Ref
 from proplet.work.progress import STAYS_S, Progress
@@ -21,6 +21,17 @@ from swashplate.bus import MemoryBus
 from swashplate.messages import MonitoringProfile, Start
 from tests.proplet.conftest import ID, NAMES
 
+BURNS_OR_SLEEPS = """(module
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 5)
+  (func (export "burn") (param $left i32)
+    (loop $again
+      (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+      (i32.store (i32.const 64) (local.get $left))
+      (br_if $again (local.get $left))))
+  (func (export "sleep") (param $nanoseconds i64)
+    (i64.store (i32.const 24) (local.get $nanoseconds)) (i32.store (i32.const 16) (i32.const 1))
+    (drop (call $poll (i32.const 0) (i32.const 128) (i32.const 1) (i32.const 256)))))"""
 FAST = MonitoringProfile(interval=100_000_000)
 
 
@@ -77,7 +88,7 @@ async def test_a_running_task_is_measured(world, proplet, guests):
         "thread_count",
         "file_descriptor_count",
     }
-    assert 5 << 20 < said.metrics["memory_bytes"] < 1 << 30
+    assert 1 << 20 < said.metrics["memory_bytes"] < 15 << 20  # without what it shares with the other workers
     assert said.metrics["uptime_seconds"] < 20
     assert said.aggregated["sample_count"] == 4
     assert said.aggregated["max_cpu_usage"] > 5
@@ -152,7 +163,7 @@ def test_this_process_is_read_as_the_kernel_shows_it():
     assert abs(used.user_s - spent.user - spent.children_user) < 1
     assert used.threads >= 1
     assert used.descriptors >= 3
-    assert used.memory > 10 << 20
+    assert 10 << 20 < used.private <= used.share
     assert usage.of_process(2**22 + 1) is None
 
 
@@ -164,7 +175,8 @@ def test_what_a_process_is_called_does_not_matter(tmp_path):
     assert usage.of_process(7, tmp_path) == Usage(
         user_s=(14 + 16) / usage.TICKS,
         system_s=(15 + 17) / usage.TICKS,
-        memory=24 * usage.PAGE,
+        private=24 * usage.PAGE,
+        share=24 * usage.PAGE,
         threads=20,
         descriptors=0,
         read=0,
@@ -180,12 +192,40 @@ def test_the_machines_percentage_is_that_of_all_processors(tmp_path):
 
 
 def test_a_sample_is_what_this_guest_used():
-    first = Usage(user_s=10, system_s=5, memory=1, threads=1, descriptors=1, read=1000, written=2000)
-    before = Usage(user_s=11, system_s=5, memory=1, threads=1, descriptors=1, read=1500, written=2000)
-    now = Usage(user_s=12, system_s=5.5, memory=77, threads=2, descriptors=9, read=1700, written=2600)
-    assert usage.sample(first, before, now, 3.0) == Sample(
-        cpu_percent=50, memory=77, threads=2, descriptors=9, read=700, written=600
-    )
+    before = Spent(cpu_s=15, read=1000, written=2000)
+    now = Usage(user_s=12, system_s=5.5, private=77, share=99, threads=2, descriptors=9, read=1700, written=2600)
+    seen = usage.sample(before, 16.0, now, 3.0)
+    assert seen == Sample(cpu_percent=50, memory=77, threads=2, descriptors=9, read=700, written=600)
+    last = usage.whole(seen, before, Spent(17.0, 1800, 2600), {"wall_s": 8.0, "memory_bytes": 65536.0})
+    assert last == Sample(cpu_percent=25, memory=65536, threads=2, descriptors=9, read=800, written=600)
+
+
+async def test_the_last_sample_is_of_the_whole_run_and_of_nothing_before_it(world, proplet):
+    """The warm worker has used a second of processor time for another guest of the same binary."""
+    guest = BURNS_OR_SLEEPS
+    await world.manager.outcome(world.start(guest, cli_args=["--invoke", "burn"], inputs=["400000000"]))
+    start = world.start(guest, cli_args=["--invoke", "sleep"], inputs=["600000000"])
+    result = await world.manager.outcome(start)
+    assert not result.error
+    [said] = [each for each in world.manager.task_metrics if each.task_id == start.id]
+    assert said.metrics["cpu_percent"] < 40
+    assert said.metrics["memory_bytes"] == 5 * 65536
+    assert said.metrics["thread_count"] >= 2
+    assert 0.6 <= said.metrics["uptime_seconds"] < 5
+    assert said.aggregated["sample_count"] == 1
+
+
+async def test_a_task_that_is_stopped_is_not_measured_any_more(world, proplet, guests):
+    start = world.start(guests["loops"], monitoring_profile=FAST)
+    await world.manager.start(start)
+    await world.manager.until(lambda: world.manager.task_metrics)
+    await world.manager.stop(start.id)
+    await world.manager.result(start.id)
+    told = len(world.manager.task_metrics)
+    other = world.start(guests["loops"], monitoring_profile=FAST)
+    await world.manager.start(other)
+    await world.manager.until(lambda: len(world.manager.task_metrics) >= told + 3)
+    assert {each.task_id for each in world.manager.task_metrics[told:]} == {other.id}
 
 
 @given(st.lists(st.tuples(st.floats(0, 6400), st.integers(0, 2**40)), min_size=1, max_size=20))

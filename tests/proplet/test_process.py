@@ -39,7 +39,7 @@ async def main():
         pass
 
 asyncio.run(main())
-heavy = ("numpy", "sqlalchemy", "typer", "rich", "wasmtime", "aiohttp.web", "prometheus_client")
+heavy = ("numpy", "sqlalchemy", "typer", "rich", "wasmtime", "cryptography", "aiohttp.web", "prometheus_client")
 print(json.dumps([name for name in heavy if sys.modules.get(name) is not None]))
 """
 

@@ -73,7 +73,6 @@ def test_a_float_is_written_as_short_as_it_can_be():
         (["i32"], ["1.5"], "not a number"),
         (["f32"], ["1e39"], "out of the range"),
         (["f64"], ["1e999"], "out of the range"),
-        (["externref"], ["x"], "cannot be called"),
     ],
 )
 def test_wrong_inputs_name_the_reason(types, inputs, reason):

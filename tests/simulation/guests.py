@@ -80,7 +80,7 @@ class ScriptedGuests:
             case "ok":
                 outcome = Success(f"{start.id}/{start.attempt}/{self._proplet_id}/{self._record.runs}")
             case "trap":
-                outcome = Failure("wasm trap: unreachable", "guest_trap")
+                outcome = Failure("wasm trap: unreachable", "trap:unreachable")
             case _:
                 outcome = Failure("out of luck", "internal", retryable=True)
         said = outcome.results if isinstance(outcome, Success) else outcome.error
@@ -89,6 +89,9 @@ class ScriptedGuests:
         else:
             self._record.produced.setdefault((start.id, start.attempt), []).append((self._proplet_id, said))
         return outcome
+
+    def check(self, start: Start) -> None:
+        """Everything is taken."""
 
     @asynccontextmanager
     async def deployed(self, start: Start, course: Course) -> AsyncIterator[None]:

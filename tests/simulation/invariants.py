@@ -266,7 +266,7 @@ def check_invocations(world, tasks: dict[str, Task]) -> None:
         task = tasks[invocation.task_id]
         times = world.record.called[call]
         require(times <= 1 + task.spec.retries, f"{call} of {task.spec.name} ran {times} times")
-        if world.plan.proplets_reachable and invocation.code in {None, "internal", "guest_trap"}:
+        if world.plan.proplets_reachable and invocation.code in {None, "internal", "trap:unreachable"}:
             require(
                 times == 1 + invocation.retry, f"{call} counts {invocation.retry} repetitions and ran {times} times"
             )

@@ -104,6 +104,7 @@ FORGETTABLE = {
     "Histories._beats",
     "Complaints._more",  # of the last minute
     "Complaints._timers",
+    "Paces._seconds",  # bounded, and learnt again
     "Attempts.ended",  # counters for metrics
     "Invocations.ended",
     "InvocationArchive._unpruned",

@@ -76,7 +76,7 @@ def replaced(content: bytes, chance: random.Random) -> bytes:
 
 
 def cut(content: bytes, chance: random.Random) -> bytes:
-    return content[: chance.randrange(1, len(content))] or content
+    return content[: chance.randrange(len(content))] or content
 
 
 def removed(content: bytes, chance: random.Random) -> bytes:

@@ -9,7 +9,7 @@ import struct
 
 import wasmtime
 
-from proplet.sandbox.preview1.errno import BADF, INVAL, SUCCESS
+from proplet.sandbox.preview1.errno import BADF, INVAL, NOMEM, SUCCESS
 from proplet.sandbox.preview1.memory import GuestMemory, u32
 
 START_NS = 946_684_800 * 10**9
@@ -17,6 +17,9 @@ START_NS = 946_684_800 * 10**9
 STEP_NS = 1_000_000
 """By which it advances with every look at it, so that a loop that waits for a time ends."""
 FURTHEST_NS = 1 << 62
+
+MOST_SUBSCRIPTIONS = 10_000
+"""Each costs this process some hundred bytes; wasmtime has a limit too, and the same errno."""
 
 REALTIME, MONOTONIC = 0, 1
 ABSOLUTE = 1
@@ -51,6 +54,8 @@ class SteppedClock:
         count = u32(count)
         if count == 0:
             return INVAL
+        if count > MOST_SUBSCRIPTIONS:
+            return NOMEM
         asked = list(SUBSCRIPTION.iter_unpack(memory.read(u32(wanted), count * SUBSCRIPTION.size)))
         times = {}
         for at, (_, kind, clock, timeout, flags) in enumerate(asked):

@@ -62,9 +62,11 @@ class OwnFunctions:
             self._replace(name, getattr(functions, name))
 
     def _refuse(self, names: tuple[str, ...], what: str) -> None:
+        refused = self.refused  # not through self: wasmtime's Python would hold the linker for ever
+
         def refuse(*_: object) -> int:
-            if what not in self.refused:
-                self.refused.append(what)
+            if what not in refused:
+                refused.append(what)
             return NOTSUP
 
         for name in names:

@@ -38,7 +38,7 @@ async def test_a_sequential_job_runs_one_after_another_and_its_failure_is_its_st
     async with world.manager(), proplet(world) as worker, Client(world.url) as client:
         tasks = [{"name": name, "image_url": IMAGE} for name in ("a", "b")]
         job = await client.jobs.create("j", tasks, execution_mode="sequential", start=True)
-        await worker.result(await worker.started(), error="broken", code="guest_trap")
+        await worker.result(await worker.started(), error="broken", code="trap:unreachable")
         ended = await client.jobs.wait(job.id)
         assert [each.id for each in (await client.jobs.list()).items] == [job.id]
         await client.jobs.delete(job.id)

@@ -10,9 +10,10 @@ from swashplate.commands import values
 from swashplate.commands.options import OPTIONS, fields_of
 from swashplate.messages import TaskCreate
 
-SHORTHANDS = {"invoke", "monitor_every"}
-OF_THE_COMMAND = {"name", "start"}
-"""Fields that ``task create`` has of its own: an argument and a flag."""
+CAPABILITIES = {"allow_dir", "allow_env", "allow_http", "clock", "random"}
+SHORTHANDS = {"invoke", "monitor_every", *CAPABILITIES}
+OF_THE_COMMAND = {"name", "start", "capabilities"}
+"""Fields that ``task create`` has of its own: an argument and a flag; and one with an option for each of its parts."""
 
 
 def test_every_field_of_a_task_has_an_option():
@@ -30,6 +31,11 @@ def test_what_is_typed_becomes_a_task_that_the_manager_takes():
             "cli_args": ["-x"],
             "invoke": "add",
             "monitor_every": "2s",
+            "limits": ["memory=64MiB", "cpu=2s", "files=10"],
+            "allow_dir": ["scans:/data", "inbox:/box:rw"],
+            "allow_env": ["SITE"],
+            "clock": False,
+            "signatures": ["team=AA=="],
             "daemon": None,
             "inputs": [],
         }
@@ -42,6 +48,16 @@ def test_what_is_typed_becomes_a_task_that_the_manager_takes():
         "timeout_s": 90,
         "cli_args": ["-x", "--invoke", "add"],
         "monitoring_profile": {"interval": 2_000_000_000},
+        "limits": {"memory_bytes": 64 << 20, "cpu_s": 2, "output_files": 10},
+        "capabilities": {
+            "directories": [
+                {"name": "scans", "path": "/data", "write": False},
+                {"name": "inbox", "path": "/box", "write": True},
+            ],
+            "env": ["SITE"],
+            "clock": False,
+        },
+        "signatures": {"team": "AA=="},
     }
     assert TaskCreate(name="t", **fields).timeout_s == 90
 
@@ -55,6 +71,12 @@ def test_what_is_typed_becomes_a_task_that_the_manager_takes():
         (values.size, "64 parsecs"),
         (values.size, "-1"),
         (values.duration, "soon"),
+        (lambda t: values.limits([t]), "memory=lots"),
+        (lambda t: values.limits([t]), "patience=3"),
+        (lambda t: values.limits([t]), "files=1.5"),
+        (values.directory, "scans"),
+        (values.directory, "scans:data"),
+        (values.directory, "scans:/data:x"),
         (lambda t: values.as_json(t, "--monitoring"), "{"),
     ],
 )

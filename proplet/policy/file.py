@@ -1,0 +1,58 @@
+"""The policy file read from the disk, when the proplet starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tomli
+from pydantic import ValidationError
+
+from proplet.policy.document import PolicyFile
+from proplet.policy.policy import Amounts, Policy, combined
+from proplet.policy.signatures import Verify, verifier
+from swashplate.errors import ConfigurationError
+from swashplate.messages.sandbox import Isolation
+
+
+def load(path: Path | None, settings: Amounts, isolation: Isolation, environ: Mapping[str, str]) -> Policy:
+    """Without a file nothing is granted. Raises ``ConfigurationError`` naming the field and the reason."""
+    if path is None:
+        return combined(PolicyFile(), settings, isolation, {}, environ)
+    try:
+        file = _read(path)
+        signers = {name: _verifier(name, signer.public_key) for name, signer in file.signers.items()}
+        return combined(file, settings, isolation, signers, environ)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"policy {path}: {error.sentence}", hint=error.hint) from error
+
+
+def _read(path: Path) -> PolicyFile:
+    try:
+        document = tomli.loads(path.read_text(encoding="utf-8"))
+        file = PolicyFile.model_validate(document)
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read: {error.strerror}", hint="PROPLET_POLICY names it") from error
+    except ValidationError as error:
+        raise _sentence(error) from error
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"is not TOML: {error}") from error
+    for name, directory in file.directories.items():
+        if not Path(directory.path).is_dir():
+            raise ConfigurationError(f"field directories.{name}.path: {directory.path} is no directory")
+    return file
+
+
+def _sentence(error: ValidationError) -> ConfigurationError:
+    """The first wrong field and the reason; the entries of a list are counted from one."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return ConfigurationError(f"field {where}: {reason}" if where else reason)
+
+
+def _verifier(name: str, public_key: str) -> Verify:
+    try:
+        return verifier(public_key)
+    except ValueError as error:
+        raise ConfigurationError(f"field signers.{name}.public_key: {error}") from error

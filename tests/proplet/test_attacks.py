@@ -1,0 +1,135 @@
+"""What a guest can ask of WASI to take more than its limits: of memory, of the disk, of the one who listens to it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import wasmtime
+
+from proplet.sandbox.engine import Configuration
+from proplet.sandbox.entry import LONGEST_SENTENCE
+from proplet.settings import MOST_STACK
+from tests.support.sandbox import Sandbox, errno_of
+
+MEGABYTE = 1 << 20
+PARAMETERS = {
+    "fd_allocate": "i32 i64 i64",
+    "fd_filestat_set_size": "i32 i64",
+    "fd_pwrite": "i32 i32 i32 i64 i32",
+    "fd_read": "i32 i32 i32 i32",
+    "fd_renumber": "i32 i32",
+    "fd_write": "i32 i32 i32 i32",
+    "path_create_directory": "i32 i32 i32",
+    "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
+    "path_unlink_file": "i32 i32 i32",
+    "poll_oneoff": "i32 i32 i32 i32",
+    "proc_raise": "i32",
+    "random_get": "i32 i32",
+    "sock_accept": "i32 i32 i32",
+}
+IMPORTS = "".join(
+    f'(import "wasi_snapshot_preview1" "{name}" (func ${name} (param {kinds}) (result i32)))'
+    for name, kinds in PARAMETERS.items()
+)
+PAGES = 8000
+"""Nearly 512 MiB."""
+LARGE = {"memory": 512 * MEGABYTE}
+FILE = "(i32.load (i32.const 128))"
+OPEN = """(drop (call $path_open (i32.const 4) (i32.const 0) (i32.const 64) (i32.const 8) (i32.const 1)
+  (i64.const 0x1fffffff) (i64.const 0) (i32.const 0) (i32.const 128)))"""
+"""A file of the name at 64 in ``/out``; its descriptor is at 128."""
+UNLINK = "(drop (call $path_unlink_file (i32.const 4) (i32.const 64) (i32.const 8)))"
+NEXT_NAME = "(i32.store (i32.const 64) (i32.add (i32.load (i32.const 64)) (i32.const 1)))"
+WRITE = f"""(i32.store (i32.const 0) (i32.const 0)) (i32.store (i32.const 4) (i32.const {MEGABYTE}))
+  (drop (call $fd_write {FILE} (i32.const 0) (i32.const 1) (i32.const 132)))"""
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    sandbox = Sandbox(tmp_path_factory.mktemp("sandbox"))
+    yield sandbox
+    sandbox.remove()
+
+
+def guest(body: str, pages: int = 17) -> str:
+    return f"""(module {IMPORTS} (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+      (memory (export "memory") {pages}) (data (i32.const 64) "aaaaaaaa")
+      (func (export "_start") (local $i i32) {body}))"""
+
+
+def repeated(body: str, times: int) -> str:
+    return f"""(loop $again {body}
+      (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {times}))))"""
+
+
+@pytest.mark.parametrize("hide", ["", UNLINK], ids=["named", "unlinked"])
+def test_files_that_are_open_count_also_when_they_have_no_name(sandbox, hide):
+    before = shutil.disk_usage(sandbox.root).used
+    ran = sandbox.run(
+        guest(repeated(OPEN + hide + WRITE + NEXT_NAME, 1000) + "(loop $for_ever (br $for_ever))"),
+        limits={"output": 8 * MEGABYTE, "files": 2000},
+    )
+    assert ran.code == "output_limit"
+    assert ran.used["output_bytes"] < 300 * MEGABYTE
+    assert shutil.disk_usage(sandbox.root).used - before < 300 * MEGABYTE
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "errno"),
+    [
+        ("(call $poll_oneoff (i32.const 0) (i32.const 0) (i32.const 0x7fffffff) (i32.const 0))", "guest_exit", 48),
+        ("(call $poll_oneoff (i32.const 0) (i32.const 0) (i32.const 10000000) (i32.const 0))", "guest_exit", 48),
+        ("(call $fd_write (i32.const 1) (i32.const 0) (i32.const 60000000) (i32.const 0))", "guest_exit", 48),
+        ("(call $fd_read (i32.const 0) (i32.const 0) (i32.const 60000000) (i32.const 0))", "guest_exit", 48),
+        ("(call $path_create_directory (i32.const 4) (i32.const 0) (i32.const 400000000))", "guest_exit", None),
+        ("(call $path_create_directory (i32.const 4) (i32.const 0) (i32.const 100000))", "guest_exit", None),
+        ("(call $fd_renumber (i32.const 4) (i32.const 0x7fffffff))", "guest_exit", 8),
+        ("(call $sock_accept (i32.const 3) (i32.const 0) (i32.const 0))", "guest_exit", 57),
+        ("(call $proc_raise (i32.const 9))", "guest_exit", 58),
+        ("(call $random_get (i32.const 0) (i32.const -1))", "trap:other", None),
+        ("(call $random_get (i32.const 0) (i32.const 500000000))", "trap:other", None),
+    ],
+)
+def test_a_call_that_asks_for_too_much_is_refused_without_taking_it(sandbox, call, code, errno):
+    ran = sandbox.run(guest(f"(call $exit {call})", PAGES), limits=LARGE)
+    assert ran.code == code, ran.answer
+    assert errno is None or errno_of(ran) == errno
+    assert ran.used["cpu_s"] < 5
+    assert ran.stdout == b""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"(call $fd_filestat_set_size {FILE} (i64.const 0x10000000000))",
+        f"(call $fd_allocate {FILE} (i64.const 0) (i64.const 0x10000000000))",
+        f"(call $fd_pwrite {FILE} (i32.const 0) (i32.const 1) (i64.const 0x10000000000) (i32.const 132))",
+        f"(call $fd_pwrite {FILE} (i32.const 0) (i32.const 1) (i64.const -1) (i32.const 132))",
+    ],
+)
+def test_no_file_becomes_longer_than_the_output_may_be_not_even_with_a_hole(sandbox, call):
+    ran = sandbox.run(guest(f"{OPEN} (i32.store (i32.const 4) (i32.const 8)) (call $exit {call})"))
+    assert errno_of(ran) != 0
+    assert (ran.out / "aaaaaaaa").stat().st_size <= MEGABYTE + 1
+
+
+def test_stdin_is_empty(sandbox):
+    read = "(call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 132))"
+    ran = sandbox.run(
+        guest(f"(i32.store (i32.const 4) (i32.const 8)) (drop {read}) (call $exit (i32.load (i32.const 132)))")
+    )
+    assert ran.answer.error == ""
+
+
+def test_what_is_said_of_a_guest_is_short_whatever_its_names_are(sandbox):
+    exports = "".join(f'(func (export "{"e" * 1000}{at}"))' for at in range(5000))
+    ran = sandbox.run(f"(module {exports})", name="none")
+    assert ran.code == "export_not_found"
+    assert len(ran.answer.error) <= LONGEST_SENTENCE + 1
+
+
+def test_the_largest_stack_that_can_be_allowed_is_one_that_the_runtime_gives(sandbox):
+    assert isinstance(Configuration(stack=MOST_STACK).engine(), wasmtime.Engine)
+    deep = '(module (func $f (export "_start") (call $f)))'
+    assert sandbox.run(deep, limits={"stack": MOST_STACK}).code == "stack_overflow"

@@ -1,0 +1,224 @@
+"""The processes in which guests run: how they begin, what they have, and that none is left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from proplet.runtime.worker import WorkerDiedError
+from proplet.sandbox.bounds import Bounds
+from tests.proplet.conftest import LOOPS, prints
+from tests.support import binaries
+from tests.support.pool import standing
+
+PATIENCE = 20
+SOON = 2.0
+"""Seconds; the promise is half a second on a machine that has time."""
+
+SLEEPS = """(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1) (data (i32.const 512) "asleep")
+  (func (export "_start")
+    (i32.store (i32.const 256) (i32.const 512)) (i32.store (i32.const 260) (i32.const 6))
+    (drop (call $write (i32.const 2) (i32.const 256) (i32.const 1) (i32.const 272)))
+    (i32.store (i32.const 16) (i32.const 1))
+    (i64.store (i32.const 24) (i64.const 3600000000000))
+    (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))))"""
+RANDOM = """(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (drop (call $random (i32.const 64) (i32.const 16)))
+    (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const 16))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 20)))))"""
+BOMB = binaries.bomb(20_000)
+
+AGENT = """
+import asyncio, json, sys
+from pathlib import Path
+from tests.proplet.test_zygote import BOMB, SLEEPS
+from tests.support.pool import standing
+
+async def main():
+    async with standing(Path(sys.argv[1]), slots=2) as guests:
+        runs = [asyncio.ensure_future(guests.run(guests.job(guest))) for guest in (SLEEPS, BOMB)]
+        while guests.stderr != b"asleep" or "compiler" not in guests.pool.every_process().values():
+            await asyncio.sleep(0.01)
+        print(json.dumps(list(guests.pool.every_process())), flush=True)
+        await asyncio.gather(*runs)
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def watched(processes):
+    """A function that says whether all ``processes`` have ended within some seconds."""
+    handles = {os.pidfd_open(pid) for pid in processes}
+    waiting = select.poll()
+    for handle in handles:
+        waiting.register(handle, select.POLLIN)
+
+    def all_ended(within: float) -> bool:
+        deadline = time.monotonic() + within
+        left = set(handles)
+        while left and (remaining := deadline - time.monotonic()) > 0:
+            for handle, _ in waiting.poll(remaining * 1000):
+                waiting.unregister(handle)
+                left.discard(handle)
+        return not left
+
+    try:
+        yield all_ended
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_killed_agent_leaves_neither_a_process_nor_a_task_folder(tmp_path):
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", AGENT, str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    assert agent.stdout is not None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            processes = json.loads(await agent.stdout.readline())
+        assert len(processes) >= 3
+        with watched(processes) as all_ended:
+            agent.kill()
+            assert await asyncio.to_thread(all_ended, SOON)
+        assert not (tmp_path / "tasks").exists()
+        assert list((tmp_path / "modules").glob(".incoming-*")) == []
+    finally:
+        if agent.returncode is None:
+            agent.kill()
+        await agent.wait()
+
+
+async def test_when_the_zygote_dies_so_does_what_ran_and_the_next_run_has_another(tmp_path):
+    async with standing(tmp_path) as guests:
+        running = asyncio.ensure_future(guests.run(guests.job(LOOPS)))
+        await until(lambda: guests.stderr == b"looping\n")
+        [zygote, *_] = processes = guests.pool.every_process()
+        with watched(processes) as all_ended:
+            os.kill(zygote, signal.SIGKILL)
+            with pytest.raises(WorkerDiedError) as error:
+                await running
+            assert error.value.retryable
+            assert await asyncio.to_thread(all_ended, SOON)
+        assert await guests.printed(prints("again")) == b"again"
+        assert zygote not in guests.pool.every_process()
+
+
+async def test_a_child_has_nothing_but_its_connection(tmp_path):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.set_inheritable(True)
+        async with standing(tmp_path) as guests:
+            await guests.printed(prints(""))
+            [worker] = guests.pool.processes()
+            process = Path(f"/proc/{worker}")
+            status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+            opened = {entry.name: str(entry.readlink()) for entry in (process / "fd").iterdir()}
+            limits = (process / "limits").read_text()
+            session = os.getsid(worker)
+    assert {name: opened.pop(name) for name in ("0", "1")} == {"0": "/dev/null", "1": "/dev/null"}
+    del opened["2"]
+    assert opened.pop("3").startswith("socket:")
+    allowed = ("pipe:", "anon_inode:", str(tmp_path / "modules"))
+    assert [target for target in opened.values() if not target.startswith(allowed)] == []
+    assert status["NoNewPrivs"].strip() == "1"
+    assert status["SigBlk"].strip("0 ") == ""
+    assert session == worker
+    assert ["Max", "core", "file", "size", "0", "0", "bytes"] in [line.split() for line in limits.splitlines()]
+
+
+async def test_isolation_is_a_process_of_its_own(tmp_path):
+    async with standing(tmp_path) as guests:
+        await guests.printed(prints("x"))
+        [first] = guests.pool.processes()
+        await guests.printed(prints("x"))
+        assert first in guests.pool.processes()
+        printed = {await guests.printed(RANDOM, isolation="fork") for _ in range(3)}
+        assert len(printed) == 3, "what is random in one child is known in another"
+        assert first in guests.pool.processes(), "a fork leaves the warm worker alone"
+        before = guests.pool.every_process()
+        running = asyncio.ensure_future(guests.run(guests.job(LOOPS, isolation="fork")))
+        await until(lambda: guests.stderr == b"looping\n")
+        running.cancel()
+        with watched(set(guests.pool.every_process()) - set(before)) as all_ended:
+            await asyncio.wait([running])
+            assert await asyncio.to_thread(all_ended, SOON)
+
+
+async def test_no_process_runs_two_binaries(tmp_path):
+    async with standing(tmp_path) as guests:
+        ran = {}
+        for text in ("a", "b", "a", "c", "c"):
+            assert await guests.printed(prints(text)) == text.encode()
+            for worker in guests.pool._all:
+                ran.setdefault(worker.pid, set()).add(worker.digest)
+        binaries = [digests - {""} for digests in ran.values()]
+        assert max(map(len, binaries)) == 1, "no process has two"
+        assert binaries.count({guests.job(prints("c")).digest}) == 1, "the same binary again has the same process"
+        assert len(guests.pool.processes()) <= 2
+
+
+async def test_a_bomb_is_stopped_once_and_remembered(tmp_path):
+    async with standing(tmp_path, bounds=Bounds(cpu_s=1)) as guests:
+        bomb = guests.job(BOMB)
+        answer = await guests.run(bomb)
+        assert (answer.code, "1 s of processor time" in answer.error) == ("compile_limit", True)
+        Path(bomb.binary).unlink()
+        assert await guests.run(bomb) == answer
+        assert await guests.printed(prints("next")) == b"next"
+
+
+async def test_a_compilation_has_a_deadline_too(tmp_path):
+    async with standing(tmp_path, wall_s=0.3) as guests:
+        answer = await guests.run(guests.job(BOMB))
+        assert (answer.code, "0.3 s" in answer.error) == ("compile_limit", True)
+
+
+async def test_a_compilation_ends_with_the_last_who_waits_for_it(tmp_path):
+    async with standing(tmp_path, slots=2) as guests:
+        runs = [asyncio.ensure_future(guests.run(guests.job(BOMB))) for _ in range(2)]
+        await until(lambda: guests.stages.count("waiting") == 2)
+        await until(lambda: "compiler" in guests.pool.every_process().values())
+        [compiler] = [pid for pid, kind in guests.pool.every_process().items() if kind == "compiler"]
+        with watched([compiler]) as all_ended:
+            runs[0].cancel()
+            await asyncio.wait([runs[0]])
+            assert not await asyncio.to_thread(all_ended, 0.1)
+            runs[1].cancel()
+            await asyncio.wait([runs[1]])
+            assert await asyncio.to_thread(all_ended, SOON)
+
+
+async def test_whoever_is_stopped_before_there_is_a_process_leaves_none(tmp_path):
+    async with standing(tmp_path) as guests:
+        for _ in range(3):
+            running = asyncio.ensure_future(guests.run(guests.job(LOOPS, isolation="fork")))
+            await asyncio.sleep(0)
+            running.cancel()
+            await asyncio.wait([running])
+        assert await guests.printed(prints("alone")) == b"alone"
+        await until(lambda: len(guests.pool.every_process()) <= 3)
