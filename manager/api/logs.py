@@ -24,7 +24,8 @@ class LogPart(Message):
     next_offset: int = Field(description="What to ask for next.")
     text: str = Field(description="Bytes that are no UTF-8 are replaced.")
     dropped: int = Field(
-        description="Bytes that are missing before `text`: over the rate that is sent, lost on the way, or removed."
+        description="Bytes that are known to be missing before `text`: over the rate that is sent, lost on the way, or"
+        " removed."
     )
     ended: bool = Field(
         description="The attempt has ended. What it wrote is over once `next_offset` is the offset asked for."

@@ -39,7 +39,7 @@ class Uploads:
         proplet_id: str,
         http: HttpClient,
         files: ResultFiles,
-        manager_url: Callable[[], str],
+        manager_url: Callable[[], str | None],
     ) -> None:
         self._journal = journal
         self._outbox = outbox
@@ -128,6 +128,8 @@ class Uploads:
     async def _put(self, upload: PendingUpload) -> None:
         """Raises what the manager's refusal means, and ``UnavailableError`` when it does not answer."""
         base, ref = self._manager_url(), upload.ref
+        if base is None:
+            raise UnavailableError("no manager has announced itself")
         if not base:
             raise SwashplateError(f"no URL of the manager is known; {NO_URL}", code="result_too_large")
         query = urlencode({"task_id": ref.task_id, "attempt": ref.attempt, "proplet_id": self._proplet_id})
