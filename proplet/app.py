@@ -32,6 +32,7 @@ from proplet.work.attempts import Attempts
 from proplet.work.deliveries import Deliveries
 from proplet.work.journal import Journal
 from proplet.work.outbox import Outbox
+from proplet.work.outgoing import Ref
 from proplet.work.progress import Progress
 from proplet.work.result_files import ResultFiles
 from proplet.work.task_logs import TaskLogs
@@ -138,17 +139,17 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         attempts.on_stage = progress.changed
         outbox.on_denial = counters.denied
         stack.callback(progress.close)
-        if settings.monitoring:
-            every = settings.metrics_interval
-            monitor = Monitor(bus, topics, proplet_id, settings.namespace, every, pool.every_process, attempts.start_of)
-            progress.on_stay = monitor.follow
-            attempts.on_outcome = monitor.finish
-            monitor.open()
-            stack.push_async_callback(monitor.close)
         agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, uploads, counters)
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
         agent.on_announce = legacy.retire
+        legacy.on_stage = progress.changed
+        if settings.monitoring:
+            monitor = _monitor(settings, bus, topics, pool, attempts, legacy)
+            progress.on_stay = monitor.follow
+            attempts.on_outcome = legacy.on_outcome = monitor.finish
+            monitor.open()
+            stack.push_async_callback(monitor.close)
         await fetcher.open()
         await agent.open()
         await legacy.open()
@@ -161,13 +162,34 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         yield Proplet(agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, modules)
 
 
+def _monitor(
+    settings: PropletSettings, bus: Bus, topics: Topics, pool: WorkerPool, attempts: Attempts, legacy: LegacyAgent
+) -> Monitor:
+    def topics_of(kind: str, ref: Ref | None) -> list[str]:
+        """Where those are who are to know of ``ref``, or of the proplet itself."""
+        own, shared = topics.proplet(settings.client_id, kind), topics.shared_from_proplets(kind)
+        if ref is not None:
+            return [own if legacy.start_of(ref) is None else shared]
+        return [own, shared] if legacy.speaking else [own]
+
+    return Monitor(
+        bus,
+        topics_of,
+        settings.client_id,
+        settings.namespace,
+        settings.metrics_interval,
+        pool.every_process,
+        lambda ref: attempts.start_of(ref) or legacy.start_of(ref),
+    )
+
+
 async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:
     if settings.metrics_port > 0:
         settings.access(settings.http_host)  # refuses before anything has begun
     async with contextlib.AsyncExitStack() as stack:
         proplet = await stack.enter_async_context(running(settings, mqtt_bus(settings)))
         if settings.metrics_port > 0:
-            from proplet.monitoring import metrics  # noqa: PLC0415  # an HTTP server costs memory that most proplets need not spend
+            from proplet.monitoring import metrics  # noqa: PLC0415  # it needs this module
 
             await stack.enter_async_context(metrics.serving(settings, proplet))
         await stop.wait()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 
 from proplet.policy.policy import Policy
 from proplet.policy.terms import RefusedError, Terms, resolved
@@ -29,7 +30,7 @@ from swashplate.messages import UPLOAD_TOKEN, Start, Update
 log = logging.get("task")
 
 LARGE_UPDATE_BYTES = 1 << 20
-"""A larger update is parsed beside the event loop."""
+"""A larger update is looked through beside the event loop, and not built."""
 
 
 class Runner:
@@ -176,8 +177,9 @@ class Runner:
         return await asyncio.to_thread(results.large, answer, folder, writer)
 
     def _learned(self, start: Start, text: bytes) -> Learned:
+        large = len(text) > LARGE_UPDATE_BYTES
         try:
-            update = Update.decode(text)
+            update = large_update().head(text) if large else Update.decode(text)
         except SwashplateError as error:
             raise InvalidRequestError(f"stdout is no update: {error.sentence}", code="update_invalid") from error
         round_id = start.env.get("ROUND_ID", "")
@@ -189,7 +191,10 @@ class Runner:
             )
         model_uri = start.env.get("MODEL_URI", "")
         if model_uri and not update.base_model_uri:
-            text = update.model_copy(update={"base_model_uri": model_uri}).encode()
+            if large:
+                text = large_update().based_on(model_uri, text)
+            else:
+                text = update.model_copy(update={"base_model_uri": model_uri}).encode()
         said = {
             "round_id": update.round_id,
             "num_samples": update.num_samples,
@@ -198,6 +203,12 @@ class Runner:
         }
         results.check_size(said)
         return Learned(text, said)
+
+
+def large_update() -> ModuleType:
+    from proplet.runtime import large_update  # noqa: PLC0415  # what most proplets never need takes memory
+
+    return large_update
 
 
 def _with_folders(terms: Terms) -> Terms:

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proplet.monitoring import metrics
 from proplet.monitoring.counters import MOST_CODES, Counters
+from tests.proplet.conftest import PATIENCE
 from tests.support.ports import free_port
 
 
@@ -26,7 +27,10 @@ async def scraped(port: int) -> dict[str, float]:
     """Every sample by its name and the values of its labels."""
     async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/metrics") as response:
         families = text_string_to_metric_families(await response.text())
-    return {" ".join([each.name, *each.labels.values()]): each.value for family in families for each in family.samples}
+    samples = [each for family in families for each in family.samples]
+    return {
+        " ".join([each.name, *map(each.labels.get, sorted(each.labels, reverse=True))]): each.value for each in samples
+    }
 
 
 async def test_what_a_proplet_has_done_is_told(world, guests):
@@ -35,10 +39,12 @@ async def test_what_a_proplet_has_done_is_told(world, guests):
         for _ in range(3):
             await world.manager.outcome(world.start(guests["add"], name="add", inputs=["1", "1"]))
         loud = world.start(guests["prints"]("x" * 100))
-        await world.manager.outcome(loud.model_validate({**loud.model_dump(), "limits": {"output_bytes": 10.0}}))
+        await world.manager.outcome(loud.model_validate({**loud.model_dump(), "limits": {"output_bytes": 10}}))
         endless = world.start(guests["loops"])
         await world.manager.start(endless)
-        await world.manager.until(lambda: [each for each in world.manager.progress if each.stage == "running"])
+        async with asyncio.timeout(PATIENCE):
+            while proplet.pool.compilations.count < 3 or not proplet.pool.running:
+                await asyncio.sleep(0.01)
         refused = world.start(guests["add"], name="add")
         await world.manager.start(refused)
         await world.manager.status(refused.id)
