@@ -40,7 +40,8 @@ class LargeResultApi:
                 description="For the proplet that has the attempt, before it tells the result with this digest. It is"
                 " durable when this is answered; the same again changes nothing.",
                 parameters=(DIGEST, TASK, ATTEMPT, PROPLET, TOKEN),
-                body_schema={},
+                body_schema={"description": "Any JSON value."},
+                body_example={"weights": [0.5, 0.25]},
                 status=204,
                 errors=(403, 409, 413),
                 open=True,
