@@ -26,7 +26,13 @@ async def scraped(port: int) -> dict[str, float]:
     """Every sample by its name and the values of its labels."""
     async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/metrics") as response:
         families = text_string_to_metric_families(await response.text())
-    return {" ".join([each.name, *each.labels.values()]): each.value for family in families for each in family.samples}
+    return {
+        " ".join(
+            [each.name, *(each.labels[label] for label in ("outcome", "code") if label in each.labels)]
+        ): each.value
+        for family in families
+        for each in family.samples
+    }
 
 
 async def test_what_a_proplet_has_done_is_told(world, guests):
@@ -34,8 +40,7 @@ async def test_what_a_proplet_has_done_is_told(world, guests):
     async with world.proplet(PROPLET_QUEUE="0") as proplet, metrics.serving(settings, proplet) as port:
         for _ in range(3):
             await world.manager.outcome(world.start(guests["add"], name="add", inputs=["1", "1"]))
-        loud = world.start(guests["prints"]("x" * 100))
-        await world.manager.outcome(loud.model_validate({**loud.model_dump(), "limits": {"output_bytes": 10.0}}))
+        await world.manager.outcome(world.start(guests["prints"]("x" * 100), limits={"output_bytes": 10}))
         endless = world.start(guests["loops"])
         await world.manager.start(endless)
         await world.manager.until(lambda: [each for each in world.manager.progress if each.stage == "running"])
