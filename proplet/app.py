@@ -82,7 +82,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
     topics = Topics(settings.domain_id, settings.channel_id)
     proplet_id, instance = settings.client_id, new_instance()
     will = offline_will(topics, proplet_id, instance)
-    policy = load(settings.policy, settings.limits(), settings.isolation, os.environ)
+    policy = load(settings.policy, settings.limits(), settings.isolation, os.environ, settings.folders())
     async with AsyncExitStack() as stack:
         state = stack.enter_context(state_folder(settings.state_dir))
         folders = TaskFolders(choose_root(settings.task_dir, state, proplet_id))
@@ -91,7 +91,8 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
         modules = state / "modules"
         bounds = Bounds(
-            memory=settings.memory_limit,
+            memory=int(policy.ceilings["memory_bytes"]),
+            table_elements=int(policy.ceilings["table_elements"]),
             cpu_s=math.ceil(settings.compile_cpu),
             data_bytes=settings.compile_memory,
             cache_bytes=settings.module_cache_bytes,
