@@ -222,3 +222,15 @@ async def test_whoever_is_stopped_before_there_is_a_process_leaves_none(tmp_path
             await asyncio.wait([running])
         assert await guests.printed(prints("alone")) == b"alone"
         await until(lambda: len(guests.pool.every_process()) <= 3)
+
+
+async def test_a_compile_process_that_fails_by_itself_says_nothing_of_the_binary(tmp_path):
+    async with standing(tmp_path) as guests:
+        await guests.printed(prints("y"))
+        (tmp_path / "modules").rename(tmp_path / "elsewhere")
+        (tmp_path / "modules").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(WorkerDiedError, match="ended with status 1"):
+            await guests.run(guests.job(prints("x")))
+        (tmp_path / "modules").unlink()
+        (tmp_path / "elsewhere").rename(tmp_path / "modules")
+        assert await guests.printed(prints("x")) == b"x"
