@@ -33,6 +33,8 @@ LAST_BYTES = MAX_RESULT_BYTES // 8
 """Of a daemon's stdout: as JSON a byte can take six."""
 LARGE_UPDATE_BYTES = 1 << 20
 """A larger update is parsed beside the event loop."""
+OF_THIS_MACHINE = {"digest_mismatch", "module_not_stored", "not_compiled"}
+"""Codes of what lies in its disk, and not in the task."""
 
 
 class Runner:
@@ -88,7 +90,7 @@ class Runner:
                 job = self._job(start, terms, folder, await self._binary(start), {}, precompile=True)
                 answer = await self._run(start, job, course, Reporting(terms, GuestLog(start.id)))
             if answer.error:
-                raise SwashplateError(answer.error, code=answer.code, retryable=answer.code == "digest_mismatch")
+                raise SwashplateError(answer.error, code=answer.code, retryable=answer.code in OF_THIS_MACHINE)
             yield
 
     async def _performed(self, start: Start, folder: TaskFolder, course: Course) -> Outcome:
@@ -105,6 +107,7 @@ class Runner:
             binary, env = await together(self._binary(start), self._inputs.gather(start, folder))
         job = self._job(start, terms, folder, binary, env)
         answer = await self._run(start, job, course, reporting)
+        folder.reusable = answer.reusable
         if answer.error:
             return _failed(answer, guest_log)
         if start.kind == "federated":
@@ -228,4 +231,4 @@ def _refuse_too_large(results: Any) -> None:
 def _failed(answer: Answer, guest_log: GuestLog) -> Failure:
     said = "; ".join(guest_log.last)
     error = f"{answer.error}: {said}" if said and answer.code == "guest_exit" else answer.error
-    return Failure(error, answer.code, answer.code == "digest_mismatch")
+    return Failure(error, answer.code, answer.code in OF_THIS_MACHINE)

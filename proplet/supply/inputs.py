@@ -102,10 +102,11 @@ class Inputs:
         else:
             with self._binaries.in_use(digest):
                 parents = Wanted(digest, start.parents_size, wasm=False)
-                folder.give(PARENTS, await self._fetcher.fetch(parents, endless=start.timeout_s is None))
+                fetched = await self._fetcher.fetch(parents, endless=start.timeout_s is None)
+                await asyncio.to_thread(folder.give, PARENTS, fetched)  # on another file system it is a copy
             self._binaries.drop_unused(digest)  # no other task has these parents
-        text = folder.given(PARENTS)
-        return {"PARENT_RESULTS": text} if len(text.encode()) <= PARENTS_IN_ENV_BYTES else {}
+        small = folder.given_size(PARENTS) <= PARENTS_IN_ENV_BYTES
+        return {"PARENT_RESULTS": folder.given(PARENTS)} if small else {}
 
     def _dataset_of(self, start: Start) -> str:
         return start.dataset or (self._proplet_id if start.kind == "federated" else "")
