@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from proplet.policy.file import load
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.runner import Runner
 from proplet.runtime.task_folder import TaskFolders, choose_root
-from proplet.sandbox.bounds import Bounds
+from proplet.sandbox.bounds import Bounds, soft_limit
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.supply.binaries import Binaries
@@ -40,6 +41,9 @@ from swashplate.service import stable_client_id, state_folder
 from swashplate.topics import Topics
 
 log = logging.get("proplet")
+
+DESCRIPTORS, DESCRIPTORS_PER_SLOT = 1024, 8
+"""Each slot has a process, a connection to it, and what is being read and written for it."""
 
 BusFactory = Callable[[str, Will], Bus]
 """``(MQTT client id, last will)`` → the bus, not yet entered."""
@@ -138,7 +142,16 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         yield Proplet(agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, modules)
 
 
+def enough_descriptors(slots: int) -> None:
+    """Many systems give 1024 at first, and as many more as are asked for."""
+    given, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS + slots * DESCRIPTORS_PER_SLOT
+    if given not in (resource.RLIM_INFINITY, max(given, wanted)):
+        soft_limit(resource.RLIMIT_NOFILE, wanted)
+
+
 async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:
+    enough_descriptors(settings.slots)
     if settings.metrics_port > 0:
         settings.access(settings.http_host)  # refuses before anything has begun
     async with contextlib.AsyncExitStack() as stack:

@@ -168,7 +168,10 @@ class Zygote:
 
     async def fork(self, kind: Kind) -> tuple[Child, socket.socket]:
         """A child and the socket to it. Cancelled, it leaves none behind. Raises ``UnavailableError``."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise UnavailableError(f"a {kind} process did not start: {error}", code="worker_died") from error
         asked = asyncio.ensure_future(self._forked(kind, theirs))
         try:
             return await asyncio.shield(asked), ours
