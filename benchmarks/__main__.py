@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from benchmarks import fl_round, fleet, proplet_memory, runtime, store, tasks
+from benchmarks import dataset, fl_round, fleet, proplet_memory, runtime, store, tasks
 from benchmarks.report import Report
 
 BENCHMARKS = {
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "fleet": fleet,
     "store": store,
     "runtime": runtime,
+    "dataset": dataset,
     "proplet-memory": proplet_memory,
 }
 

@@ -157,7 +157,7 @@ async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:
     async with contextlib.AsyncExitStack() as stack:
         proplet = await stack.enter_async_context(running(settings, mqtt_bus(settings)))
         if settings.metrics_port > 0:
-            from proplet.monitoring import metrics  # noqa: PLC0415  # an HTTP server costs memory that most proplets need not spend
+            from proplet.monitoring import metrics  # noqa: PLC0415  # it needs this module
 
             await stack.enter_async_context(metrics.serving(settings, proplet))
         await stop.wait()

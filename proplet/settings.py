@@ -72,7 +72,9 @@ class PropletSettings(MqttSettings, HttpSettings):
         GIB, "PROPLET_MODULE_CACHE_BYTES", help="Compiled binaries kept; above it the one used longest ago is dropped."
     )
     input_cache_bytes: Bytes = setting(
-        64 * MIB, "PROPLET_INPUT_CACHE_BYTES", help="Models and datasets kept between tasks."
+        256 * MIB,
+        "PROPLET_INPUT_CACHE_BYTES",
+        help="Models and datasets kept between tasks, where running tasks keep their files: by default in memory.",
     )
 
     slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)] = setting(1, "PROPLET_SLOTS", help="How many tasks run at once.")

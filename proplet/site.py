@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import urlsplit
 
 from proplet.settings import PropletSettings
 from swashplate import logging
 from swashplate.client import HttpClient
-from swashplate.errors import SwashplateError
 from swashplate.messages import ProcessUrls
 
 log = logging.get("site")
@@ -67,10 +70,10 @@ class Site:
         if not self._settings.data_store_url:
             return False
         url = self._settings.data_store_url.rstrip("/") + "/datasets"
+        token = self._settings.data_store_token.get_secret_value()
         try:
-            listed = await self._http.get_json(url, timeout=LIST_TIMEOUT_S)
-            datasets = sorted(str(name) for name in listed["datasets"])
-        except (SwashplateError, ValueError, KeyError, TypeError) as error:
+            datasets = await asyncio.to_thread(_listed, url, token)
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
             self._unlisted += 1
             if self._unlisted == 2:  # once means nothing: it may be starting, as we are
                 log.info("the data store lists no datasets now", url=url, reason=str(error))
@@ -79,3 +82,19 @@ class Site:
         news = datasets != self.datasets
         self.datasets = datasets
         return news
+
+
+def _listed(url: str, token: str) -> list[str]:
+    """The names that a data store lists. Blocking, and without ``HttpClient``: many a proplet asks for nothing else over HTTP
+    while it is idle, and is 7 MiB smaller without. Raises ``OSError``, ``HTTPException``, ``ValueError``, ``KeyError`` and
+    ``TypeError``.
+    """
+    parts = urlsplit(url)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    with contextlib.closing(kind(parts.hostname or "", parts.port, timeout=LIST_TIMEOUT_S)) as connection:
+        connection.request("GET", parts.path, headers={"Authorization": f"Bearer {token}"} if token else {})
+        response = connection.getresponse()
+        content = response.read()
+    if response.status != 200:
+        raise ValueError(f"{url} answered {response.status}")
+    return sorted(str(name) for name in json.loads(content)["datasets"])

@@ -9,21 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
 
 from client_wasm import build_go
-from provision.brokers import MAX_PAYLOAD, Kind, Place, write_broker_files
-from provision.identity import access
-from provision.identity.records import Records
-from provision.identity.seeding import seed
-from provision.local import provision_local
+from provision.brokers import Kind
 from swashplate.database import sqlite_url
 from tests.support import postgres
-from tests.support.broker import Broker
+from tests.support.broker import Broker, prepared
 from tests.support.certificates import Certificates, make_certificates
-from tests.support.ports import free_port
 
 
 def missing(reason: str) -> None:
@@ -131,25 +127,11 @@ def go_guest(go_command: str, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def make_broker(request: pytest.FixtureRequest, tmp_path: Path):
-    """Call with a kind of broker, options of ``Place`` and, as ``env``, the text of an env file to begin with."""
+    """Call with a kind of broker, options of ``prepared``."""
 
-    def make(
-        kind: str = "embedded",
-        *,
-        env: str = "",
-        legacy: bool = False,
-        max_payload: int = MAX_PAYLOAD,
-        ack_wait_s: int = 10,
-    ) -> Broker:
+    def make(kind: str = "embedded", **options: Any) -> Broker:
         executable = request.getfixturevalue({"embedded": "nats_server"}.get(kind, kind))
-        env_file = tmp_path / ".env"
-        env_file.write_text(env)
-        credentials, _ = provision_local(env_file, 2)
-        records = Records()
-        seed(records, credentials, "")
-        place = Place(tmp_path / "a broker", port=free_port(), max_payload=max_payload, ack_wait_s=ack_wait_s)
-        write_broker_files(Kind(kind), access.users(records, legacy=legacy), place)
-        return Broker(Kind(kind), executable, place.folder, credentials, place.port)
+        return prepared(Kind(kind), executable, tmp_path, **options)
 
     return make
 

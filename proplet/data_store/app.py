@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from aiohttp import web
 
@@ -53,7 +54,10 @@ class DataStoreApi:
                 parameters=(one, have),
                 also={304: None},
                 errors=(404,),
-                headers={"ETag": "The content's sha256, quoted.", "X-Dataset-Rows": "How many samples it has."},
+                headers={
+                    "ETag": "The content's sha256, quoted.",
+                    "X-Dataset-Rows": "How many samples it has, when that is known.",
+                },
                 example={"schema": "fl-demo-dataset-v1", "proplet_id": "site-1", "data": [ROW], "size": 1},
             ),
             Route(
@@ -81,7 +85,9 @@ class DataStoreApi:
         except NotFoundError:
             log.warning("Dataset missing", proplet_id=name)
             raise
-        headers = {"ETag": dataset.etag, "X-Dataset-Rows": str(dataset.rows)}
+        headers = {"ETag": dataset.etag}
+        if dataset.rows is not None:
+            headers["X-Dataset-Rows"] = str(dataset.rows)
         if dataset.etag in (tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")):
             log.info("Dataset served", proplet_id=name, size=dataset.rows, unchanged=True)
             return web.Response(status=304, headers=headers)
@@ -91,6 +97,7 @@ class DataStoreApi:
             if len(first) < PIECE:
                 return web.Response(body=first, content_type="application/json", headers=headers)
             response = web.StreamResponse(headers={**headers, "Content-Type": "application/json"})
+            response.content_length = os.fstat(file.fileno()).st_size
             await response.prepare(request)
             while first:
                 await response.write(first)
@@ -107,7 +114,8 @@ class DataStoreApi:
 
     def _store(self, name: str, text: str) -> int:
         upload = parse(text, DatasetUpload)
-        return self._datasets.put(name, upload.data, upload.schema_name).rows
+        self._datasets.put(name, upload.data, upload.schema_name)
+        return len(upload.data)
 
 
 def seed(datasets: Datasets, names: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from swashplate.topics import level
 SCHEMA = "fl-demo-dataset-v1"
 MOST_ID_BYTES = 200
 """A file name has at most 255 bytes."""
+COUNTED_BYTES = 16 << 20
 
 Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
@@ -49,11 +50,13 @@ class DatasetUpload(Message):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A stored dataset: where it is and what its content hashes to."""
+    """A stored dataset: where it is and what its content hashes to. ``rows`` is None for a large file of somebody else's
+    making: to count them would take seconds and many times its size in memory.
+    """
 
     path: Path
     etag: str
-    rows: int
+    rows: int | None
 
 
 class Datasets:
@@ -81,10 +84,9 @@ class Datasets:
             known = self._known.get(name)
             if known is not None and known[0] == version:
                 return known[1]
-            content = path.read_bytes()
+            dataset = _described(path)
         except FileNotFoundError as error:
             raise NotFoundError("Dataset not found", code="dataset_not_found", hint=f"POST /datasets/{name}") from error
-        dataset = Dataset(path, f'"{hashlib.sha256(content).hexdigest()}"', _count(content))
         self._known[name] = version, dataset
         return dataset
 
@@ -93,13 +95,26 @@ class Datasets:
         target = self._path(name)
         content = to_json({"schema": schema, "proplet_id": name, "client_id": name, "data": data, "size": len(data)})
         write_whole(target, content)
-        return self.get(name)
+        found = replace(self.get(name), rows=len(data))
+        self._known[name] = self._known[name][0], found
+        return found
 
     def _path(self, name: str) -> Path:
         """Raises ``InvalidRequestError`` for a name that could leave the folder or not be a topic level."""
         if len(level(name, "dataset id").encode()) > MOST_ID_BYTES:
             raise InvalidRequestError(f"dataset id must be at most {MOST_ID_BYTES} bytes", code="invalid_id")
         return self._folder / f"{name}.json"
+
+
+def _described(path: Path) -> Dataset:
+    """Raises ``FileNotFoundError``."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        rows = None
+        if file.tell() <= COUNTED_BYTES:
+            file.seek(0)
+            rows = _count(file.read())
+    return Dataset(path, f'"{digest.hexdigest()}"', rows)
 
 
 def _count(content: bytes) -> int:

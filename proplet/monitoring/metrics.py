@@ -1,17 +1,21 @@
-"""``/health`` and ``/metrics`` of a proplet."""
+"""The port of ``/health`` and ``/metrics``. What serves them is loaded when somebody asks: most proplets nobody ever does."""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from proplet.app import Proplet
-from proplet.monitoring.collector import PropletCollector
 from proplet.settings import PropletSettings
-from swashplate import ports
+from swashplate import logging, ports
 from swashplate.access import Access
 from swashplate.errors import ConfigurationError
-from swashplate.http import HttpService, must_be_connected
+from swashplate.service import Tasks
+
+log = logging.get("http")
 
 PORTS_TRIED = 100
 
@@ -20,29 +24,38 @@ PORTS_TRIED = 100
 async def serving(settings: PropletSettings, proplet: Proplet) -> AsyncIterator[int]:
     """Serve on the first free port from the configured one; several proplets share a machine. Yields the port."""
     access = settings.access(settings.http_host)
-    first = settings.metrics_port
-    async with AsyncExitStack() as stack:
-        for port in range(first, min(first + PORTS_TRIED, 65536)):
-            if ports.is_free(port, settings.http_host):
-                try:
-                    await stack.enter_async_context(_service(proplet, access).serving(settings.http_host, port))
-                except ConfigurationError as error:  # another proplet took it since
-                    if error.code != "port_taken":
-                        raise
-                else:
-                    break
-        else:
-            raise ConfigurationError(f"no port from {first} on is free", hint="set PROPLET_METRICS_PORT, 0 for none")
-        yield port
+    background = Tasks(log)
+    with _listening(settings.http_host, settings.metrics_port) as listening:
+        port = int(listening.getsockname()[1])
+        log.info("serving HTTP", address=f"http://{settings.http_host}:{port}")
+        background.start(_serve(listening, proplet, access), "serve metrics")
+        try:
+            yield port
+        finally:
+            await background.close()
 
 
-def _service(proplet: Proplet, access: Access) -> HttpService:
-    service = HttpService(
-        "proplet",
-        [],
-        checks={"mqtt": must_be_connected(lambda: proplet.bus.trouble)},
-        health=lambda: {"status": "ok", "running_tasks": proplet.running},
-        access=access,
-    )
-    service.registry.register(PropletCollector(proplet))
-    return service
+def _listening(host: str, first: int) -> socket.socket:
+    """Raises ``ConfigurationError``."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in range(first, min(first + PORTS_TRIED, 65536)):
+        try:
+            return socket.create_server((host, port), family=family)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise ports.taken(port, error, service="proplet", setting="PROPLET_METRICS_PORT") from error
+    raise ConfigurationError(f"no port from {first} on is free", hint="set PROPLET_METRICS_PORT, 0 for none")
+
+
+async def _serve(listening: socket.socket, proplet: Proplet, access: Access) -> None:
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    listening.setblocking(False)
+    loop.add_reader(listening, asked.set)
+    try:
+        await asked.wait()
+    finally:
+        loop.remove_reader(listening)
+    from proplet.monitoring.service import service_of  # noqa: PLC0415  # 10 MiB
+
+    async with service_of(proplet, access).serving_on(listening):
+        await asyncio.Event().wait()

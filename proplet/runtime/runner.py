@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -32,7 +33,7 @@ MAX_RESULT_BYTES = 192 * 1024
 LAST_BYTES = MAX_RESULT_BYTES // 8
 """Of a daemon's stdout: as JSON a byte can take six."""
 LARGE_UPDATE_BYTES = 1 << 20
-"""A larger update is parsed beside the event loop."""
+"""A larger update is looked through beside the event loop, and not built."""
 OF_THIS_MACHINE = {"digest_mismatch", "module_not_stored", "not_compiled"}
 """Codes of what lies in its disk, and not in the task."""
 
@@ -191,8 +192,9 @@ class Runner:
         return Success(results)
 
     def _learned(self, start: Start, text: bytes) -> Learned:
+        large = len(text) > LARGE_UPDATE_BYTES
         try:
-            update = Update.decode(text)
+            update = large_update().head(text) if large else Update.decode(text)
         except SwashplateError as error:
             raise InvalidRequestError(f"stdout is no update: {error.sentence}", code="update_invalid") from error
         round_id = start.env.get("ROUND_ID", "")
@@ -204,7 +206,10 @@ class Runner:
             )
         model_uri = start.env.get("MODEL_URI", "")
         if model_uri and not update.base_model_uri:
-            text = update.model_copy(update={"base_model_uri": model_uri}).encode()
+            if large:
+                text = large_update().based_on(model_uri, text)
+            else:
+                text = update.model_copy(update={"base_model_uri": model_uri}).encode()
         results = {
             "round_id": update.round_id,
             "num_samples": update.num_samples,
@@ -213,6 +218,12 @@ class Runner:
         }
         _refuse_too_large(results)
         return Learned(text, results)
+
+
+def large_update() -> ModuleType:
+    from proplet.runtime import large_update  # noqa: PLC0415  # what most proplets never need takes memory
+
+    return large_update
 
 
 def _with_folders(terms: Terms) -> Terms:

@@ -25,10 +25,15 @@ class GuestError(Exception):
 
     def __init__(self, sentence: str, code: str, *, reusable: bool = True) -> None:
         super().__init__(sentence)
-        cut = len(sentence) > LONGEST_SENTENCE
-        self.sentence = f"{sentence[:LONGEST_SENTENCE]}…" if cut else sentence
+        self.sentence = _one_line(sentence)
         self.code = code
         self.reusable = reusable
+
+
+def _one_line(text: str) -> str:
+    """A name may hold line ends, and whatever else would pass for more than a part of a sentence."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST_SENTENCE])
+    return f"{shown}…" if len(text) > LONGEST_SENTENCE else shown
 
 
 class Exited(Exception):  # noqa: N818  # an exit is no error
@@ -90,7 +95,8 @@ def _means(path: str, known: str) -> bool:
 
 
 def _not_found(what: str, wanted: Sequence[str], exports: Mapping[str, bool]) -> GuestError:
-    listed = ", ".join(sorted(exports))[:LISTED] or "nothing"
+    instances = {name.rpartition("#")[0] for name in exports}
+    listed = ", ".join(sorted(set(exports) - instances))[:LISTED] or "nothing"
     others = "".join(f"; {export} is not a function" for export in wanted if export in exports)
     return GuestError(
         f"the {what} exports no function {' or '.join(wanted)}; it exports {listed}{others}", "export_not_found"

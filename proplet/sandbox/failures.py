@@ -44,6 +44,7 @@ WORDS = {
     "exceeds memory limits": MEMORY_LIMIT,
     "memory count too high": MEMORY_LIMIT,
     "Cannot allocate memory": MEMORY_LIMIT,
+    "too much data is being copied": "output_limit",
     "exceeds table limits": TABLE_LIMIT,
     "table count too high": TABLE_LIMIT,
     "instance count too high": "instance_limit",

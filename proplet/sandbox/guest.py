@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import wasmtime
-from wasmtime import component
 
 from proplet.sandbox import entry, failures
 from proplet.sandbox.components import Call
@@ -192,10 +191,8 @@ class Guest:
     def _run_component(self, loaded: LoadedComponent) -> str | None:
         call = _call(self._job, loaded)
         arguments = call.arguments(self._job.inputs)
-        linker = component.Linker(loaded.engine)
-        linker.add_wasip2()
         try:
-            instance = linker.instantiate(self._store, loaded.component)
+            instance = loaded.linker.instantiate(self._store, loaded.component)
         except wasmtime.ExitTrap:
             raise
         except wasmtime.WasmtimeError as error:

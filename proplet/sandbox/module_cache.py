@@ -45,9 +45,10 @@ class CoreModule:
 
 @dataclass(frozen=True)
 class LoadedComponent:
-    """``exports`` says of each export whether it is a function; those of instances are ``instance#func``."""
+    """``linker`` has WASI; ``exports`` says of each export whether it is a function, an instance's is ``instance#func``."""
 
     engine: wasmtime.Engine
+    linker: component.Linker
     component: component.Component
     exports: dict[str, bool]
 
@@ -104,7 +105,9 @@ class ModuleCache:
     def _ready(self, stored: Stored, linker: wasmtime.Linker) -> Loaded:
         engine, exports = linker.engine, stored.contents.exports
         if stored.contents.component:
-            return LoadedComponent(engine, _mapped(component.Component, engine, stored), exports)
+            wasi = component.Linker(engine)
+            wasi.add_wasip2()
+            return LoadedComponent(engine, wasi, _mapped(component.Component, engine, stored), exports)
         module = _mapped(wasmtime.Module, engine, stored)
         try:
             prepared = linker.instantiate_pre(module)

@@ -12,15 +12,17 @@ import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-import aiohttp
 from pydantic_core import from_json
 
 from swashplate import logging
 from swashplate.client import HttpClient, error_of
 from swashplate.errors import InvalidRequestError, UnavailableError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 log = logging.get("inputs")
 
@@ -30,8 +32,8 @@ AGAIN_S, AGAIN_MOST_S = 0.1, 2.0
 """Pauses between tries when the server does not answer: the first, and what it doubles up to."""
 MOST_FILES = 64
 PIECE = 1 << 18
-TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=30)
-"""Seconds. How long a large dataset takes as a whole is bounded by the task's own deadline."""
+CONNECT_S, READ_S = 5, 30
+"""How long a large dataset takes as a whole is bounded by the task's own deadline."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,12 @@ class InputCache:
             pause = min(2 * pause, AGAIN_MOST_S)
 
     async def _fetch(self, url: str, known: Kept | None) -> Kept:
+        import aiohttp  # noqa: PLC0415  # see HttpClient
+
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=READ_S)
         headers = {"If-None-Match": known.etag} if known is not None and known.etag else {}
         try:
-            async with self._http.open("GET", url, headers=headers, timeout=TIMEOUT) as response:
+            async with self._http.open("GET", url, headers=headers, timeout=timeout) as response:
                 if response.status == 304 and known is not None:
                     return known
                 if response.status >= 300:

@@ -7,12 +7,14 @@ import json
 import os
 import ssl
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import aiohttp
 from yarl import URL
 
 from swashplate.errors import BY_STATUS, SwashplateError, UnauthorizedError, UnavailableError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 LARGE_BODY_BYTES = 1 << 18
 
@@ -46,6 +48,8 @@ def error_of(status: int, text: str, url: str) -> SwashplateError:
 
 def reason_of(error: BaseException) -> str:
     """Why a connection failed, without the addresses and the class names that libraries put around it."""
+    import aiohttp  # noqa: PLC0415  # see HttpClient
+
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         error = error.certificate_error
     elif isinstance(error, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorDNSError):
@@ -66,11 +70,13 @@ def _sendable(body: bytes | str | None) -> io.BytesIO | bytes | None:
 class HttpClient:
     """A pool of connections. A peer that does not answer is an ``UnavailableError`` naming its URL.
 
+    aiohttp is imported with the first request: it is 7 MiB, which a process that asks nobody need not have.
     ``tokens``: base URL → the token of the service there, which nobody else is shown; not even where it redirects to.
     """
 
     def __init__(self, *, timeout: float = 30, tokens: Mapping[str, str] | None = None) -> None:
         self._timeout = timeout
+        self._session: aiohttp.ClientSession | None = None
         self._tokens: dict[URL, str] = {}
         for url, token in (tokens or {}).items():
             self.trust(url, token)
@@ -89,13 +95,11 @@ class HttpClient:
         return None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._timeout, connect=5), connector=aiohttp.TCPConnector(limit=100)
-        )
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._session.close()
+        if self._session is not None:
+            await self._session.close()
 
     def open(self, method: str, url: str, **options: Any) -> Any:
         """The request as aiohttp makes it, with the token that belongs to ``url``: for whoever streams."""
@@ -103,7 +107,16 @@ class HttpClient:
         if token:
             options["headers"] = {**(options.get("headers") or {}), "Authorization": f"Bearer {token}"}
             options["allow_redirects"] = False
-        return self._session.request(method, url, **options)
+        return self._opened().request(method, url, **options)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        import aiohttp  # noqa: PLC0415  # see HttpClient
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._timeout, connect=5), connector=aiohttp.TCPConnector(limit=100)
+            )
+        return self._session
 
     async def request(
         self,
@@ -115,6 +128,8 @@ class HttpClient:
         timeout: float | None = None,
     ) -> tuple[int, bytes]:
         """Status and body of a 2xx answer; anything else is raised."""
+        import aiohttp  # noqa: PLC0415  # see HttpClient
+
         sent = dict(headers or {})
         if isinstance(body, bytes | str):
             sent.setdefault("Content-Type", "application/json")

@@ -60,7 +60,13 @@ OPTIONS: dict[str, Any] = {
     ],
     "file": Annotated[Path | None, _option("--file", "-f", help="A .wasm file.", panel=_WHAT)],
     "invoke": Annotated[
-        str | None, _option("--invoke", metavar="FUNCTION", help="Call this exported function.", panel=_WHAT)
+        str | None,
+        _option(
+            "--invoke",
+            metavar="FUNCTION",
+            help="Call this exported function; of a component also instance#function.",
+            panel=_WHAT,
+        ),
     ],
     "inputs": Annotated[
         list[str] | None, _option("--input", "--inputs", help="An input; again for each further one.", panel=_WHAT)

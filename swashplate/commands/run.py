@@ -24,6 +24,7 @@ _NOT_HERE = (
     "run",
     epilog=output.example(
         "swashplate run examples/add.wasm --invoke add 2 40",
+        "swashplate run examples/guests/c/greeter.wasm --invoke summarize '[1, 2, 4.5]'",
         "swashplate run registry.example/sensor:v2 --env SITE=north --selector gpu=true --retries 2",
         "swashplate run app.wasm --detach; then: swashplate task results ID",
     ),
@@ -33,7 +34,11 @@ def run(
     what: Annotated[str, typer.Argument(metavar="FILE_OR_IMAGE", help="A .wasm file, or an image's OCI reference.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT", help="Its inputs; put -- before one that begins with -."),
+        typer.Argument(
+            metavar="INPUT",
+            help="Its inputs: argv of a command, numbers for a function, WAVE values for a component's function"
+            " (a string also without quotes). Put -- before one that begins with -.",
+        ),
     ] = None,
     *,
     name: Annotated[str, typer.Option(help="The task's name; without, that of the file or image.")] = "",

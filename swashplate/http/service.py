@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -220,9 +221,7 @@ class HttpService:
 
         Raises ``ConfigurationError`` naming the port, its ``setting`` and, when it can be known, who holds it.
         """
-        runner = Runner(self.app, patience=self._patience, access_log=None, handle_signals=False, shutdown_timeout=2)
-        await runner.setup()
-        try:
+        async with self._running() as runner:
             try:
                 await web.TCPSite(runner, host, port, reuse_address=True).start()
             except OSError as error:
@@ -234,6 +233,20 @@ class HttpService:
                     log.info("not serving on the further port: it is taken", port=extra)
             log.info("serving HTTP", address=f"http://{host}:{port}")
             yield self
+
+    @asynccontextmanager
+    async def serving_on(self, listening: socket.socket) -> AsyncIterator[HttpService]:
+        """Serve whoever connects, and has connected, to ``listening``, until the context ends."""
+        async with self._running() as runner:
+            await web.SockSite(runner, listening).start()
+            yield self
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[Runner]:
+        runner = Runner(self.app, patience=self._patience, access_log=None, handle_signals=False, shutdown_timeout=2)
+        await runner.setup()
+        try:
+            yield runner
         finally:
             await runner.cleanup()
 

@@ -129,6 +129,13 @@ def test_what_is_said_of_a_guest_is_short_whatever_its_names_are(sandbox):
     assert len(ran.answer.error) <= LONGEST_SENTENCE + 1
 
 
+def test_a_name_does_not_pass_for_a_line_of_its_own(sandbox):
+    name = "run\nhint: do as I say\x1b[2J\u202e"
+    escaped = "".join(f"\\{byte:02x}" for byte in name.encode())
+    ran = sandbox.run(f'(module (func (export "{escaped}")))')
+    assert ran.answer.error.endswith(r"it exports run\nhint: do as I say\x1b[2J\u202e")
+
+
 def test_the_largest_stack_that_can_be_allowed_is_one_that_the_runtime_gives(sandbox):
     assert isinstance(Configuration(stack=MOST_STACK).engine(), wasmtime.Engine)
     deep = '(module (func $f (export "_start") (call $f)))'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import aiohttp
 import pytest
 
 from proplet.data_store.app import DataStoreApi, seed
-from proplet.data_store.datasets import Datasets
+from proplet.data_store.datasets import COUNTED_BYTES, Datasets
 from proplet.settings import DataStoreSettings
 from swashplate.http import HttpService
 from tests.support.ports import free_port
@@ -105,6 +106,16 @@ async def test_a_large_dataset_is_served_whole(client):
     assert len(content) > 1 << 20
     assert json.loads(content)["data"] == rows
     assert headers["X-Dataset-Rows"] == "60000"
+
+
+async def test_a_file_too_large_to_be_counted_is_served_as_it_is(client, tmp_path):
+    content = b'{"data":[{"x":[1],"y":1}]' + b" " * COUNTED_BYTES + b"}"
+    (tmp_path / "huge.json").write_bytes(content)
+    status, served, headers = await client.get("/datasets/huge")
+    assert (status, served) == (200, content)
+    assert headers["ETag"] == f'"{hashlib.sha256(content).hexdigest()}"'
+    assert headers["Content-Length"] == str(len(content))
+    assert "X-Dataset-Rows" not in headers
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ CORE = f"""(module {EXIT}
   (func (export "gives-v128") (result v128) (v128.const i64x2 1 2))
   (func (export "takes-funcref") (param i32 funcref))
   (func (export "gives-funcref") (result funcref) (ref.null func)))"""
+LARGE = FUNCTIONS.replace('"memory") 2', '"memory") 400')
 VALUE = (
     '(true, -128, 65535, -9223372036854775808, 18446744073709551615, 0.1, 1e+300, \'é\', "a\\"b\\n\\u{0}", [1, 255],'
     ' ["x", ""], {x: 1}, [circle(1.5), %none, size(1), on(true)], %ok, {write}, some(none), err("no"), err,'
@@ -83,6 +84,13 @@ def test_what_a_runtime_calls_takes_no_parameters(sandbox, name, function):
     assert (ran.code, f"{name} must take no parameters, it takes (i32)" in ran.answer.error) == ("guest_link", True)
 
 
+@pytest.mark.parametrize("name", ["_start", "_initialize"])
+def test_a_vector_where_a_runtime_calls_ends_no_process(sandbox, name):
+    guest = f'(module (func (export "{name}") (param v128)) (func (export "f")))'
+    ran = sandbox.run(guest, cli_args=["--invoke", "f" if name == "_initialize" else name])
+    assert (ran.code, name in ran.answer.error) == ("type_unsupported", True)
+
+
 def test_a_function_that_exits_with_a_status_fails(sandbox):
     ran = sandbox.run(CORE, name="exits", inputs=["3"])
     assert (ran.code, ran.answer.error) == ("guest_exit", "process exited with status 3")
@@ -141,13 +149,14 @@ def test_without_invoke_it_is_the_function_called_like_the_task_or_the_command(s
         ),
         (FUNCTIONS, "greet", ['"x'], "invalid_inputs", "input 0 (text): "),
         (FUNCTIONS, "ones", ["131072"], "output_limit", "the result is over the limit of 524288 bytes"),
+        (LARGE, "ones", ["20000000"], "output_limit", "too much data is being copied"),
         (FUNCTIONS, "trap", [], "trap:unreachable", "unreachable"),
         (RESOURCE, "made", [], "type_unsupported", "made cannot be called with text: a resource has no text"),
         (SERVES, "handle", [], "http_unsupported", "exports wasi:http/incoming-handler@0.2.3"),
     ],
 )
 def test_what_a_component_cannot_do_is_told(sandbox, guest, asked, inputs, code, words):
-    ran = sandbox.run(guest, cli_args=["--invoke", asked], inputs=inputs)
+    ran = sandbox.run(guest, cli_args=["--invoke", asked], inputs=inputs, limits={"memory": 64 << 20})
     assert (ran.code, words in ran.answer.error) == (code, True), ran.answer
 
 

@@ -223,6 +223,16 @@ async def test_the_parents_results_are_a_file(world, proplet):
     assert json.loads(result.results) == PARENTS
 
 
+async def test_a_dataset_is_linked_and_not_copied(world, proplet, guests):
+    world.site.datasets.put("d", DATA)
+    async with world.site.data_store():
+        await world.manager.start(world.start(guests["loops"], dataset="d"))
+        await world.manager.until(lambda: [each for each in world.manager.progress if each.stage == "running"])
+    [given] = (world.tmp_path / "tasks").glob("task-*/in/data/dataset.json")
+    [kept] = (world.tmp_path / "tasks" / "cache").iterdir()
+    assert given.samefile(kept)
+
+
 async def test_large_parents_results_come_as_a_blob_that_is_verified(world, proplet):
     content = json.dumps({"first": "x" * 100_000}).encode()
     fields = {"parents_digest": world.proxy.put(content), "parents_size": len(content)}

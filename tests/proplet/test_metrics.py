@@ -26,12 +26,9 @@ async def scraped(port: int) -> dict[str, float]:
     """Every sample by its name and the values of its labels."""
     async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/metrics") as response:
         families = text_string_to_metric_families(await response.text())
+    samples = [each for family in families for each in family.samples]
     return {
-        " ".join(
-            [each.name, *(each.labels[label] for label in ("outcome", "code") if label in each.labels)]
-        ): each.value
-        for family in families
-        for each in family.samples
+        " ".join([each.name, *map(each.labels.get, sorted(each.labels, reverse=True))]): each.value for each in samples
     }
 
 

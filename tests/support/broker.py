@@ -14,8 +14,13 @@ from typing import Self
 import paho.mqtt.client as mqtt
 import pytest
 
-from provision.brokers import Kind
+from provision.brokers import MAX_PAYLOAD, Kind, Place, write_broker_files
 from provision.credentials import Credentials
+from provision.identity import access
+from provision.identity.records import Records
+from provision.identity.seeding import seed
+from provision.local import provision_local
+from tests.support.ports import free_port
 
 PATIENCE = 10.0  # seconds until something that must happen counts as not happening
 
@@ -128,3 +133,24 @@ class Broker:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self.disconnect()
         self.kill()
+
+
+def prepared(
+    kind: Kind,
+    executable: str,
+    folder: Path,
+    *,
+    env: str = "",
+    legacy: bool = False,
+    max_payload: int = MAX_PAYLOAD,
+    ack_wait_s: int = 10,
+) -> Broker:
+    """Not yet started, with clients of its own. ``env`` is the text of an env file to begin with; the rest is for ``Place``."""
+    env_file = folder / ".env"
+    env_file.write_text(env)
+    credentials, _ = provision_local(env_file, 2)
+    records = Records()
+    seed(records, credentials, "")
+    place = Place(folder / "a broker", port=free_port(), max_payload=max_payload, ack_wait_s=ack_wait_s)
+    write_broker_files(kind, access.users(records, legacy=legacy), place)
+    return Broker(kind, executable, place.folder, credentials, place.port)

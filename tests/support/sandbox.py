@@ -68,10 +68,10 @@ class Sandbox:
     _process: subprocess.Popen[bytes] | None = None
 
     def run(
-        self, wat: str, *, name: str = "task", limits: dict | None = None, given: dict | None = None, **fields
+        self, guest: str | bytes, *, name: str = "task", limits: dict | None = None, given: dict | None = None, **fields
     ) -> Ran:
-        """``limits`` are those of ``frames.Limits``, ``given`` files of ``/in``, the rest is for ``frames.Job``."""
-        binary = wasmtime.wat2wasm(wat)
+        """``guest`` is WAT or WASM, ``limits`` are those of ``frames.Limits``, ``given`` files of ``/in``, the rest is for ``frames.Job``."""
+        binary = wasmtime.wat2wasm(guest) if isinstance(guest, str) else guest
         folder = Path(tempfile.mkdtemp(dir=self.root, prefix="task-"))
         (folder / "in").mkdir()
         (folder / "out").mkdir()
