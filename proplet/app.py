@@ -89,7 +89,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
     policy = load(settings.policy, settings.limits(), settings.isolation, os.environ, settings.folders())
     async with AsyncExitStack() as stack:
         state = stack.enter_context(state_folder(settings.state_dir))
-        folders = TaskFolders(choose_root(settings.task_dir, state, proplet_id))
+        folders = TaskFolders(choose_root(settings.task_dir, state, proplet_id, settings.task_bytes()))
         stack.callback(folders.close)
         http = await stack.enter_async_context(HttpClient())
         journal = await stack.enter_async_context(Journal(state / "journal.db"))

@@ -43,14 +43,27 @@ def _only_ours(folder: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
-def choose_root(configured: Path | None, state: Path, proplet_id: str) -> Path:
-    """The folder for this proplet's running tasks; the state folder's path tells apart two proplets of one name."""
+def choose_root(configured: Path | None, state: Path, proplet_id: str, room: int = 0) -> Path:
+    """The folder for this proplet's running tasks; the state folder's path tells apart two proplets of one name.
+
+    ``room`` are the bytes that tasks may fill; less than that in memory is worth a word: a container has 64 MiB unless told.
+    """
     if configured is not None:
         return configured
     common = _common()
     if not _only_ours(common):
         return state / "tasks"
     sweep(common)
+    there = os.statvfs(common)
+    if there.f_blocks * there.f_frsize < room:
+        log.warning(
+            "tasks may write more than there is room for; one that does leaves none to the others",
+            folder=str(SHARED_MEMORY),
+            bytes=there.f_blocks * there.f_frsize,
+            wanted=room,
+            hint="give the container a larger --shm-size, lower PROPLET_OUTPUT_LIMIT or PROPLET_INPUT_CACHE_BYTES, or set"
+            " PROPLET_TASK_DIR",
+        )
     return common / f"{proplet_id}-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"
 
 

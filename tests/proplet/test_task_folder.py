@@ -175,3 +175,10 @@ def test_an_input_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(UnavailableError):
         folder.give("model.json", tmp_path / "nothing")
     assert (caught.value.code, caught.value.retryable) == ("task_folder", True)
+
+
+def test_too_little_room_in_memory_is_told_at_the_start(memory, tmp_path, logged):
+    choose_root(None, tmp_path / "state", "p", 1)
+    assert logged == []
+    choose_root(None, tmp_path / "state", "p", 1 << 60)
+    assert [(entry["folder"], entry["wanted"]) for entry in logged] == [(str(memory), 1 << 60)]
