@@ -34,7 +34,7 @@ LAST_BYTES = MAX_RESULT_BYTES // 8
 """Of a daemon's stdout: as JSON a byte can take six."""
 LARGE_UPDATE_BYTES = 1 << 20
 """A larger update is looked through beside the event loop, and not built."""
-OF_THIS_MACHINE = {"digest_mismatch", "module_not_stored", "not_compiled"}
+OF_THIS_MACHINE = {"digest_mismatch", "module_not_stored", "not_compiled", "task_folder"}
 """Codes of what lies in its disk, and not in the task."""
 
 

@@ -12,11 +12,14 @@ from typing import Any, Self
 from proplet.sandbox.frames import Answer
 
 MIB = 1 << 20
+ENDLESS = 1 << 62
+"""Bytes: who allows so many means no limit, and the kernel takes no larger number."""
 
 
 def soft_limit(which: int, amount: int) -> None:
     """Of this process. Who started it may have set a hard limit, above which nothing can be asked for."""
     _, most = resource.getrlimit(which)
+    amount = resource.RLIM_INFINITY if amount >= ENDLESS else amount
     if most != resource.RLIM_INFINITY and (amount == resource.RLIM_INFINITY or amount > most):
         amount = most
     resource.setrlimit(which, (amount, most))

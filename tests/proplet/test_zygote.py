@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -233,4 +234,16 @@ async def test_a_compile_process_that_fails_by_itself_says_nothing_of_the_binary
             await guests.run(guests.job(prints("x")))
         (tmp_path / "modules").unlink()
         (tmp_path / "elsewhere").rename(tmp_path / "modules")
+        assert await guests.printed(prints("x")) == b"x"
+
+
+async def test_a_task_whose_folder_vanished_is_not_to_blame(tmp_path):
+    async with standing(tmp_path) as guests:
+        for gone in ("", "in", "out"):
+            job = guests.job(prints("x"))
+            shutil.rmtree(Path(job.folder) / gone)
+            assert (await guests.run(job)).code == "task_folder", gone
+        blocked = guests.job(prints("x"))
+        (Path(blocked.folder) / "stdout").mkdir()
+        assert (await guests.run(blocked)).code == "task_folder"
         assert await guests.printed(prints("x")) == b"x"
