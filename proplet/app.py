@@ -33,7 +33,11 @@ from proplet.work.attempts import Attempts
 from proplet.work.deliveries import Deliveries
 from proplet.work.journal import Journal
 from proplet.work.outbox import Outbox
+from proplet.work.outgoing import Ref
 from proplet.work.progress import Progress
+from proplet.work.result_files import ResultFiles
+from proplet.work.task_logs import TaskLogs
+from proplet.work.uploads import Uploads
 from swashplate import logging
 from swashplate.bus import Bus, Will
 from swashplate.client import HttpClient
@@ -107,29 +111,50 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
-        cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
         fetcher = Fetcher(bus, topics, proplet_id, binaries, patience_s=settings.fetch_timeout)
-        inputs = Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url)
-        runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, policy, site.coordinator_url)
+        cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
+        result_files, counters = ResultFiles(state / "results"), Counters()
+        runner = Runner(
+            proplet_id,
+            binaries,
+            fetcher,
+            Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url),
+            pool,
+            folders,
+            policy,
+            site.coordinator_url,
+            result_files,
+        )
         outbox = Outbox(journal, bus, topics, proplet_id)
         deliveries = Deliveries(journal, outbox, proplet_id, http, site.coordinator_url)
-        counters = Counters()
-        attempts = Attempts(proplet_id, settings.slots, settings.queue, journal, outbox, deliveries, runner, counters)
+        uploads = Uploads(journal, outbox, proplet_id, http, result_files, site.manager_url)
+        attempts = Attempts(
+            proplet_id,
+            settings.slots,
+            settings.queue,
+            journal,
+            outbox,
+            deliveries,
+            uploads,
+            TaskLogs(bus, topics, proplet_id),
+            runner,
+            counters,
+        )
         progress = Progress(bus, topics, proplet_id, journal)
         attempts.on_stage = progress.changed
         outbox.on_denial = counters.denied
         stack.callback(progress.close)
-        if settings.monitoring:
-            every = settings.metrics_interval
-            monitor = Monitor(bus, topics, proplet_id, settings.namespace, every, pool.every_process, attempts.start_of)
-            progress.on_stay = monitor.follow
-            attempts.on_outcome = monitor.finish
-            monitor.open()
-            stack.push_async_callback(monitor.close)
-        agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, counters)
+        agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, uploads, counters)
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
         agent.on_announce = legacy.retire
+        legacy.on_stage = progress.changed
+        if settings.monitoring:
+            monitor = _monitor(settings, bus, topics, pool, attempts, legacy)
+            progress.on_stay = monitor.follow
+            attempts.on_outcome = legacy.on_outcome = monitor.finish
+            monitor.open()
+            stack.push_async_callback(monitor.close)
         await fetcher.open()
         await agent.open()
         await legacy.open()
@@ -140,6 +165,27 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         stack.push_async_callback(agent.close)
         log.info("proplet started", proplet_id=proplet_id, slots=settings.slots, tasks_below=str(folders.root))
         yield Proplet(agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, modules)
+
+
+def _monitor(
+    settings: PropletSettings, bus: Bus, topics: Topics, pool: WorkerPool, attempts: Attempts, legacy: LegacyAgent
+) -> Monitor:
+    def topics_of(kind: str, ref: Ref | None) -> list[str]:
+        """Where those are who are to know of ``ref``, or of the proplet itself."""
+        own, shared = topics.proplet(settings.client_id, kind), topics.shared_from_proplets(kind)
+        if ref is not None:
+            return [own if legacy.start_of(ref) is None else shared]
+        return [own, shared] if legacy.speaking else [own]
+
+    return Monitor(
+        bus,
+        topics_of,
+        settings.client_id,
+        settings.namespace,
+        settings.metrics_interval,
+        pool.every_process,
+        lambda ref: attempts.start_of(ref) or legacy.start_of(ref),
+    )
 
 
 def enough_descriptors(slots: int) -> None:

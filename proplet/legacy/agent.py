@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from pydantic_core import from_json
@@ -23,14 +24,14 @@ from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.supply.binaries import Binaries
 from proplet.work.course import Course
-from proplet.work.outcome import Failure, Learned, Outcome, Success, log_outcome
+from proplet.work.outcome import Failure, Large, Learned, Outcome, Success, log_outcome
 from proplet.work.outgoing import Ref
 from proplet.work.starts import checked
 from swashplate import logging
 from swashplate.bus import Bus, BusError, PayloadTooLargeError, Received
 from swashplate.client import HttpClient
 from swashplate.errors import InvalidRequestError, SwashplateError, TooLargeError, UnavailableError
-from swashplate.messages import Start
+from swashplate.messages import MonitoringProfile, Start
 from swashplate.messages.legacy import (
     LegacyAlive,
     LegacyCreate,
@@ -85,6 +86,16 @@ class LegacyAgent:
         self._waiting: asyncio.Task[None] | None = None
         self._heartbeats: asyncio.Task[None] | None = None
         self._retired = False
+        self._starts: dict[Ref, Start] = {}
+        """What runs now was started with."""
+        self.on_stage: Callable[[Course], None] = lambda _course: None
+        """Called when a task enters another stage, and with the stage empty when it has ended."""
+        self.on_outcome: Callable[[Course], None] = lambda _course: None
+        """Called when a task has an outcome, before anybody is told."""
+
+    def start_of(self, ref: Ref) -> Start | None:
+        """None when it has ended, or was not started on the shared topics."""
+        return self._starts.get(ref)
 
     @property
     def running(self) -> int:
@@ -93,7 +104,8 @@ class LegacyAgent:
 
     @property
     def speaking(self) -> bool:
-        return self._heartbeats is not None
+        """Does this proplet serve a manager that knows the shared topics alone?"""
+        return self._heartbeats is not None and not self._retired
 
     async def open(self) -> None:
         """Take up what an earlier life left; call before the bus connects."""
@@ -246,7 +258,14 @@ class LegacyAgent:
         digest = await self._binary(start)
         with self._binaries.in_use(digest):
             self._binaries.make_room()
-            return await self._runner.perform(self._ours(start, digest), Course(Ref(start.id, 1)))
+            course = Course(Ref(start.id, 1), self.on_stage)
+            self._starts[course.ref] = ours = self._ours(start, digest)
+            try:
+                return await self._runner.perform(ours, course)
+            finally:
+                self.on_outcome(course)
+                del self._starts[course.ref]
+                course.enter("")
 
     async def _deploy(self, start: LegacyStart) -> None:
         """Nobody is told when it is ready, only when it cannot be: the old protocol has no word for the first."""
@@ -280,6 +299,7 @@ class LegacyAgent:
                 daemon=start.daemon,
                 latent=start.latent,
                 parents=start.parent_results,
+                monitoring_profile=_profile(start),
             )
         )
 
@@ -308,6 +328,8 @@ class LegacyAgent:
             case Success(results):
                 text = results if isinstance(results, str) else json.dumps(results)
                 return Kept(start.id, LegacyResult(task_id=start.id, proplet_id=self._id, results=text).encode())
+            case Large():  # there is nobody to upload it to: the start had no token for that
+                raise AssertionError("a large result")
             case Learned(update, results):
                 learned = self._learned(start, update, results)
                 return Kept(start.id, LegacyResult(task_id=start.id, results=learned).encode(), update)
@@ -370,3 +392,17 @@ class LegacyAgent:
         said = LegacyResult.decode(kept.payload)
         results = {**said.results, "update_b64": ""} if isinstance(said.results, dict) else ""
         return said.model_copy(update={"results": results, "error": error}).encode()
+
+
+def _profile(start: LegacyStart) -> MonitoringProfile | None:
+    """None for one that cannot be understood: a task runs without it too."""
+    known = start.monitoring_profile
+    if not known:
+        return None
+    try:
+        return MonitoringProfile.decode(
+            json.dumps({**known, "interval": int(known.get("interval", 10) * 1e9)}).encode()
+        )
+    except (InvalidRequestError, TypeError, ValueError, OverflowError) as error:
+        log.warning("monitoring profile ignored", task_id=start.id, error=str(error))
+        return None

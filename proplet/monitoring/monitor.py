@@ -20,7 +20,6 @@ from swashplate import logging
 from swashplate.bus import Bus, BusError
 from swashplate.messages import MonitoringProfile, PropletMetrics, Start, TaskMetrics
 from swashplate.service import Tasks
-from swashplate.topics import Topics
 
 log = logging.get("monitor")
 
@@ -50,12 +49,12 @@ class _Followed:
 
 
 class Monitor:
-    """``processes`` are the ids of the zygote and its children, ``start_of`` what an attempt was started with, if it still runs."""
+    """``topics_of`` says where metrics, and task_metrics of which task, go now, ``processes`` are the ids of the zygote and its children, ``start_of`` what an attempt was started with, if it still runs."""
 
     def __init__(
         self,
         bus: Bus,
-        topics: Topics,
+        topics_of: Callable[[str, Ref | None], Iterable[str]],
         proplet_id: str,
         namespace: str,
         interval_s: float,
@@ -65,7 +64,7 @@ class Monitor:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
-        self._topics = topics
+        self._topics_of = topics_of
         self._proplet_id = proplet_id
         self._namespace = namespace
         self._interval_s = interval_s
@@ -136,16 +135,17 @@ class Monitor:
     def _now(self) -> str:
         return datetime.fromtimestamp(self._clock(), UTC).isoformat().replace("+00:00", "Z")
 
-    def _say(self, kind: str, payload: bytes) -> None:
+    def _say(self, topics: Iterable[str], payload: bytes) -> None:
         with contextlib.suppress(BusError):
-            self._bus.post(self._topics.proplet(self._proplet_id, kind), payload, qos=0)
+            for topic in topics:
+                self._bus.post(topic, payload, qos=0)
 
     async def _measure_proplet(self) -> None:
         before = usage.of_machine()
         while True:
             await asyncio.sleep(self._interval_s)
             now = usage.of_machine()
-            self._say("metrics", self.proplet_metrics(before, now).encode())
+            self._say(self._topics_of("metrics", None), self.proplet_metrics(before, now).encode())
             before = now
 
     async def _measure_task(self, course: Course, followed: _Followed) -> None:
@@ -165,7 +165,8 @@ class Monitor:
     def _say_sample(self, ref: Ref, followed: _Followed, taken: Sample, uptime_s: float) -> None:
         followed.history.append(taken)
         metrics = usage.shown(taken, followed.profile, uptime_s, self._total_memory)
-        self._say("task_metrics", self._task_metrics(ref, metrics, usage.aggregated(followed.history)))
+        payload = self._task_metrics(ref, metrics, usage.aggregated(followed.history))
+        self._say(self._topics_of("task_metrics", ref), payload)
 
     def _task_metrics(self, ref: Ref, metrics: dict[str, Any], aggregated: dict[str, Any] | None) -> bytes:
         return TaskMetrics(

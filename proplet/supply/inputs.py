@@ -105,7 +105,7 @@ class Inputs:
                 fetched = await self._fetcher.fetch(parents, endless=start.timeout_s is None)
                 await asyncio.to_thread(folder.give, PARENTS, fetched)  # on another file system it is a copy
             self._binaries.drop_unused(digest)  # no other task has these parents
-        small = folder.given_size(PARENTS) <= PARENTS_IN_ENV_BYTES
+        small = folder.size_of(PARENTS) <= PARENTS_IN_ENV_BYTES
         return {"PARENT_RESULTS": folder.given(PARENTS)} if small else {}
 
     def _dataset_of(self, start: Start) -> str:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 
 from client_wasm.demo import GUEST
+from tests.support.shell import Shell
 from tests.support.stack import Stack
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory, nats_server):
     """One stack for all tests that leave it as they found it; each uses rounds and model lines of its own."""
-    with Stack(tmp_path_factory.mktemp("stack")) as running:
+    with Stack(tmp_path_factory.mktemp("stack"), env="PROPLET_COMPILE_CPU=10\n") as running:
         running.push(GUEST)
         yield running
 
@@ -23,3 +24,8 @@ def line(stack, request):
     )
     assert status == 201, body
     return name
+
+
+@pytest.fixture
+def shell(stack, tmp_path, monkeypatch, capsys):
+    return Shell(stack, tmp_path, monkeypatch, capsys)

@@ -32,7 +32,7 @@ from tests.support.wat import HELLO
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hostile"
-HEARTBEAT_S = 1.0
+HEARTBEAT_S = 2.0
 BEAT_S = 0.05
 SLOTS = 2
 MOST_WORKERS = SLOTS + 1
@@ -203,6 +203,7 @@ ATTACKS = [
 class Held:
     """What a process tree holds."""
 
+    workers: int
     descriptors: dict[str, int]
     folders: set[str]
     pss: int
@@ -228,7 +229,8 @@ class Siege(Fleet):
         return timed
 
     async def attacked(self, attack: Attack) -> Result:
-        start = await self.start(attack.guest(), **attack.fields)
+        guest = await asyncio.to_thread(attack.guest)  # what is made here must not hold up what is heard
+        start = await self.start(guest, **attack.fields)
         result = await self.next(Result, lambda said: said.task_id == start.id)
         await self.acknowledge(result.id)
         return result
@@ -242,6 +244,7 @@ class Siege(Fleet):
         pids = {"agent": self.running, "zygote": self.zygote}
         everybody = [*pids.values(), *children(self.zygote)]
         return Held(
+            workers=len(children(self.zygote)),
             descriptors={name: len(list(Path(f"/proc/{pid}/fd").iterdir())) for name, pid in pids.items()},
             folders={path.name for path in (self.tmp_path / "tasks").iterdir()},
             pss=sum(pss(pid) for pid in everybody),
@@ -358,10 +361,12 @@ async def test_code_from_elsewhere_does_not_run(siege, place):
 
 async def test_secrets_are_in_no_process_that_runs_guests(siege):
     secrets = [siege.proplet.key.encode(), siege.proplet.key.encode()[:16]]
+    await settled(siege)
     for pid in (siege.zygote, *children(siege.zygote)):
         environment = Path(f"/proc/{pid}/environ").read_bytes()
         assert b"PROPLET" not in environment
-        assert not any(secret in memory(pid) for secret in secrets)
+        written = await asyncio.to_thread(memory, pid)
+        assert not any(secret in written for secret in secrets)
 
 
 def memory(pid: int) -> bytes:
@@ -379,7 +384,9 @@ def memory(pid: int) -> bytes:
 
 async def test_afterwards_nothing_is_left_and_nobody_was_disturbed(siege, neighbour, before):
     after = await settled(siege)
-    assert after.descriptors == before.descriptors
+    workers = max(0, after.workers - before.workers)
+    for name, count in after.descriptors.items():
+        assert count <= before.descriptors[name] + 2 * workers, name  # each worker has a socket and a pidfd there
     assert len(after.folders) <= len(before.folders) + 1  # a clean one may be kept for the next task
     assert after.pss < before.pss + 24 * MIB
     late = max(later - earlier for earlier, later in itertools.pairwise(siege.beats))

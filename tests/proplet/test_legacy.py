@@ -23,9 +23,11 @@ from swashplate.messages.legacy import (
     LegacyInvokeResult,
     LegacyLearned,
     LegacyMessage,
+    LegacyMetrics,
     LegacyResult,
     LegacyStart,
     LegacyStop,
+    LegacyTaskMetrics,
 )
 from tests.proplet.conftest import ID, LOOPS, NAMES, PATIENCE, prints
 from tests.proplet.test_inputs import cat
@@ -99,6 +101,7 @@ class Shared:
         self.heard: list[str] = []
         self.results: asyncio.Queue[LegacyResult] = asyncio.Queue()
         self.answers: asyncio.Queue[LegacyInvokeResult] = asyncio.Queue()
+        self.measured: asyncio.Queue[LegacyMetrics | LegacyTaskMetrics] = asyncio.Queue()
 
     async def hear(self, message) -> None:
         kind = message.topic.rpartition("/")[2]
@@ -107,6 +110,9 @@ class Shared:
             self.created.set()
         if kind == "results":
             self.results.put_nowait(LegacyResult.decode(message.payload))
+        if kind in {"metrics", "task_metrics"}:
+            said = {"metrics": LegacyMetrics, "task_metrics": LegacyTaskMetrics}[kind]
+            self.measured.put_nowait(said.decode(message.payload))
         if kind == "invoke_results":
             self.answers.put_nowait(LegacyInvokeResult.decode(message.payload))
 
@@ -158,6 +164,21 @@ async def test_beyond_its_queue_a_start_is_refused_with_the_reason(world, shared
         refused = await shared.result()
         assert refused.task_id == "second"
         assert "run or wait already" in refused.error
+
+
+async def test_what_a_task_and_the_proplet_use_is_told_on_the_shared_topics(world, shared):
+    profile = {"enabled": True, "interval": 1, "collect_disk_io": False}
+    async with speaking(world, shared, PROPLET_METRICS_INTERVAL="0.2"), asyncio.timeout(PATIENCE):
+        await shared.start("t", LOOPS, monitoring_profile=profile)
+        heard = {}
+        while len(heard) < 2:
+            said = await shared.measured.get()
+            heard[type(said)] = said
+    assert set(heard[LegacyMetrics].cpu_metrics) == {"user_seconds", "system_seconds", "percent"}
+    task = heard[LegacyTaskMetrics]
+    assert (task.task_id, task.proplet_id, task.aggregated["sample_count"]) == ("t", ID, 1)
+    assert task.metrics["memory_bytes"] > 1 << 20
+    assert "disk_read_bytes" not in task.metrics
 
 
 async def test_an_update_that_cannot_be_posted_is_in_the_result(world, shared, monkeypatch):

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proplet.monitoring import metrics
 from proplet.monitoring.counters import MOST_CODES, Counters
+from tests.proplet.conftest import PATIENCE
 from tests.support.ports import free_port
 
 
@@ -40,7 +41,9 @@ async def test_what_a_proplet_has_done_is_told(world, guests):
         await world.manager.outcome(world.start(guests["prints"]("x" * 100), limits={"output_bytes": 10}))
         endless = world.start(guests["loops"])
         await world.manager.start(endless)
-        await world.manager.until(lambda: [each for each in world.manager.progress if each.stage == "running"])
+        async with asyncio.timeout(PATIENCE):
+            while proplet.pool.compilations.count < 3 or not proplet.pool.running:
+                await asyncio.sleep(0.01)
         refused = world.start(guests["add"], name="add")
         await world.manager.start(refused)
         await world.manager.status(refused.id)
