@@ -233,7 +233,7 @@ async def test_a_compile_process_that_fails_by_itself_says_nothing_of_the_binary
         await guests.printed(prints("y"))
         (tmp_path / "modules").rename(tmp_path / "elsewhere")
         (tmp_path / "modules").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(WorkerDiedError, match="ended with status 1"):
+        with pytest.raises(WorkerDiedError):
             await guests.run(guests.job(prints("x")))
         (tmp_path / "modules").unlink()
         (tmp_path / "elsewhere").rename(tmp_path / "modules")
