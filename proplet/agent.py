@@ -84,7 +84,7 @@ class Agent:
     @property
     def running(self) -> int:
         """How many attempts and invocations have no outcome yet."""
-        return len(self._attempts)
+        return self._attempts.running
 
     async def open(self) -> None:
         """Report what an earlier life left behind and declare the subscriptions; call before the bus connects."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from proplet.policy.file import load
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.runner import Runner
 from proplet.runtime.task_folder import TaskFolders, choose_root
-from proplet.sandbox.bounds import Bounds
+from proplet.sandbox.bounds import Bounds, soft_limit
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.supply.binaries import Binaries
@@ -44,6 +45,9 @@ from swashplate.service import stable_client_id, state_folder
 from swashplate.topics import Topics
 
 log = logging.get("proplet")
+
+DESCRIPTORS, DESCRIPTORS_PER_SLOT = 1024, 8
+"""Each slot has a process, a connection to it, and what is being read and written for it."""
 
 BusFactory = Callable[[str, Will], Bus]
 """``(MQTT client id, last will)`` → the bus, not yet entered."""
@@ -86,16 +90,17 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
     topics = Topics(settings.domain_id, settings.channel_id)
     proplet_id, instance = settings.client_id, new_instance()
     will = offline_will(topics, proplet_id, instance)
-    policy = load(settings.policy, settings.limits(), settings.isolation, os.environ)
+    policy = load(settings.policy, settings.limits(), settings.isolation, os.environ, settings.folders())
     async with AsyncExitStack() as stack:
         state = stack.enter_context(state_folder(settings.state_dir))
-        folders = TaskFolders(choose_root(settings.task_dir, state, proplet_id))
+        folders = TaskFolders(choose_root(settings.task_dir, state, proplet_id, settings.task_bytes()))
         stack.callback(folders.close)
         http = await stack.enter_async_context(HttpClient())
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
         modules = state / "modules"
         bounds = Bounds(
-            memory=settings.memory_limit,
+            memory=int(policy.ceilings["memory_bytes"]),
+            table_elements=int(policy.ceilings["table_elements"]),
             cpu_s=math.ceil(settings.compile_cpu),
             data_bytes=settings.compile_memory,
             cache_bytes=settings.module_cache_bytes,
@@ -183,7 +188,16 @@ def _monitor(
     )
 
 
+def enough_descriptors(slots: int) -> None:
+    """Many systems give 1024 at first, and as many more as are asked for."""
+    given, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS + slots * DESCRIPTORS_PER_SLOT
+    if given not in (resource.RLIM_INFINITY, max(given, wanted)):
+        soft_limit(resource.RLIMIT_NOFILE, wanted)
+
+
 async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:
+    enough_descriptors(settings.slots)
     if settings.metrics_port > 0:
         settings.access(settings.http_host)  # refuses before anything has begun
     async with contextlib.AsyncExitStack() as stack:

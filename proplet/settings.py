@@ -161,6 +161,14 @@ class PropletSettings(MqttSettings, HttpSettings):
         }
         return {name: most for name, most in found.items() if most}
 
+    def task_bytes(self) -> int:
+        """What running tasks may fill together, with the inputs that are kept for them."""
+        return self.slots * self.output_limit + self.input_cache_bytes
+
+    def folders(self) -> list[Path]:
+        """Those that no guest may be let into."""
+        return [self.state_dir, *([self.task_dir] if self.task_dir is not None else [])]
+
     def label_map(self) -> dict[str, str]:
         """Raises ``ConfigurationError`` naming the label that is not of the form key=value."""
         labels: dict[str, str] = {}

@@ -10,12 +10,12 @@ MOST_CODES = 64
 OTHER = "other"
 STOPPED = {"stopped", "superseded"}
 LIMITS = {
+    "binary_too_large",
     "compile_limit",
     "cpu_limit",
     "deadline",
     "file_limit",
     "fuel_exhausted",
-    "guest_too_large",
     "instance_limit",
     "memory_limit",
     "output_limit",

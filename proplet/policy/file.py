@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import tomli
@@ -14,20 +14,32 @@ from proplet.policy.signatures import Verify, verifier
 from swashplate.errors import ConfigurationError
 from swashplate.messages.sandbox import Isolation
 
+MACHINE = (Path("/proc"), Path("/sys"), Path("/dev/mem"))
+"""A guest that is let in there, or further up, is let into the memory of the process that runs it."""
 
-def load(path: Path | None, settings: Amounts, isolation: Isolation, environ: Mapping[str, str]) -> Policy:
-    """Without a file nothing is granted. Raises ``ConfigurationError`` naming the field and the reason."""
+
+def load(
+    path: Path | None,
+    settings: Amounts,
+    isolation: Isolation,
+    environ: Mapping[str, str],
+    own: Iterable[Path] = (),
+) -> Policy:
+    """Without a file nothing is granted. ``own`` are the proplet's folders: its key, its journal, other tasks' files.
+
+    Raises ``ConfigurationError`` naming the field and the reason.
+    """
     if path is None:
         return combined(PolicyFile(), settings, isolation, {}, environ)
     try:
-        file = _read(path)
+        file = _read(path, own)
         signers = {name: _verifier(name, signer.public_key) for name, signer in file.signers.items()}
         return combined(file, settings, isolation, signers, environ)
     except ConfigurationError as error:
         raise ConfigurationError(f"policy {path}: {error.sentence}", hint=error.hint) from error
 
 
-def _read(path: Path) -> PolicyFile:
+def _read(path: Path, own: Iterable[Path]) -> PolicyFile:
     try:
         document = tomli.loads(path.read_text(encoding="utf-8"))
         file = PolicyFile.model_validate(document)
@@ -40,6 +52,10 @@ def _read(path: Path) -> PolicyFile:
     for name, directory in file.directories.items():
         if not Path(directory.path).is_dir():
             raise ConfigurationError(f"field directories.{name}.path: {directory.path} is no directory")
+        found = Path(directory.path).resolve()
+        for kept in (*MACHINE, *(folder.resolve() for folder in own)):
+            if found.is_relative_to(kept) or kept.is_relative_to(found):
+                raise ConfigurationError(f"field directories.{name}.path: {found} has {kept} in it, or lies in it")
     return file
 
 

@@ -87,9 +87,9 @@ class Compilations:
             took = f"the binary cannot be compiled: compiling it takes more than {self._wall_s:g} s"
             return self._refuse(wanted, Answer(error=took, code="compile_limit"))
         except WorkerDiedError as died:
-            if died.ending is None or died.ending == KILLED:
+            if died.ending is None or died.ending >= 0 or died.ending == KILLED:  # a status says nothing of the binary
                 raise
-            return self._refuse(wanted, self._bounds.ended(abs(died.ending)))
+            return self._refuse(wanted, self._bounds.ended(-died.ending))
         finally:
             self.seconds += self._clock() - began
             worker.kill()

@@ -31,6 +31,8 @@ log = logging.get("task")
 
 LARGE_UPDATE_BYTES = 1 << 20
 """A larger update is looked through beside the event loop, and not built."""
+OF_THIS_MACHINE = {"digest_mismatch", "module_not_stored", "not_compiled", "task_folder"}
+"""Codes of what lies in its disk, and not in the task."""
 
 
 class Runner:
@@ -88,7 +90,7 @@ class Runner:
                 job = self._job(start, terms, folder, await self._binary(start), {}, precompile=True)
                 answer = await self._run(start, job, course, Reporting(terms, GuestLog(start.id)))
             if answer.error:
-                raise SwashplateError(answer.error, code=answer.code, retryable=answer.code == "digest_mismatch")
+                raise SwashplateError(answer.error, code=answer.code, retryable=answer.code in OF_THIS_MACHINE)
             yield
 
     async def _performed(self, start: Start, folder: TaskFolder, course: Course) -> Outcome:
@@ -105,6 +107,7 @@ class Runner:
             binary, env = await together(self._binary(start), self._inputs.gather(start, folder))
         job = self._job(start, terms, folder, binary, env)
         answer = await self._run(start, job, course, reporting)
+        folder.reusable = answer.reusable
         if answer.error:
             return _failed(answer, guest_log)
         if start.kind == "federated":
@@ -222,4 +225,4 @@ def _with_folders(terms: Terms) -> Terms:
 def _failed(answer: Answer, guest_log: GuestLog) -> Failure:
     said = "; ".join(guest_log.last)
     error = f"{answer.error}: {said}" if said and answer.code == "guest_exit" else answer.error
-    return Failure(error, answer.code, answer.code == "digest_mismatch")
+    return Failure(error, answer.code, answer.code in OF_THIS_MACHINE)

@@ -44,14 +44,27 @@ def _only_ours(folder: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
-def choose_root(configured: Path | None, state: Path, proplet_id: str) -> Path:
-    """The folder for this proplet's running tasks; the state folder's path tells apart two proplets of one name."""
+def choose_root(configured: Path | None, state: Path, proplet_id: str, room: int = 0) -> Path:
+    """The folder for this proplet's running tasks; the state folder's path tells apart two proplets of one name.
+
+    ``room`` are the bytes that tasks may fill; less than that in memory is worth a word: a container has 64 MiB unless told.
+    """
     if configured is not None:
         return configured
     common = _common()
     if not _only_ours(common):
         return state / "tasks"
     sweep(common)
+    there = os.statvfs(common)
+    if there.f_blocks * there.f_frsize < room:
+        log.warning(
+            "tasks may write more than there is room for; one that does leaves none to the others",
+            folder=str(SHARED_MEMORY),
+            bytes=there.f_blocks * there.f_frsize,
+            wanted=room,
+            hint="give the container a larger --shm-size, lower PROPLET_OUTPUT_LIMIT or PROPLET_INPUT_CACHE_BYTES, or set"
+            " PROPLET_TASK_DIR",
+        )
     return common / f"{proplet_id}-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"
 
 
@@ -156,6 +169,8 @@ class TaskFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.reusable = True
+        """Not when its process ended with the run: it may still write for a moment after it has told us."""
         for folder in (path / "in", path / "out"):
             folder.mkdir(mode=0o700)
 
@@ -163,16 +178,19 @@ class TaskFolder:
         self.write("task.json", json.dumps(task).encode())
 
     def write(self, name: str, content: bytes) -> None:
-        (self.path / "in" / name).write_bytes(content)
+        """Raises ``UnavailableError`` with code ``task_folder``."""
+        with _room_for(name):
+            (self.path / "in" / name).write_bytes(content)
 
     def give(self, name: str, file: Path) -> None:
-        """Let the guest read ``file`` as ``/in/{name}``."""
+        """Let the guest read ``file`` as ``/in/{name}``. Raises ``UnavailableError`` with code ``task_folder``."""
         target = self.path / "in" / name
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-        try:
-            target.hardlink_to(file)
-        except OSError:  # another file system
-            shutil.copyfile(file, target)
+        with _room_for(name):
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            try:
+                target.hardlink_to(file)
+            except OSError:  # another file system
+                shutil.copyfile(file, target)
 
     def size_of(self, name: str) -> int:
         """Bytes of ``/in/{name}``."""
@@ -203,6 +221,8 @@ class TaskFolder:
 
         It saves every short task half of what its files cost: 50 of 100 microseconds.
         """
+        if not self.reusable:
+            return False
         try:
             given = [entry.name for entry in (self.path / "in").iterdir()]
             if any((self.path / "out").iterdir()) or given not in ([], ["task.json"]):
@@ -214,6 +234,14 @@ class TaskFolder:
 
     def remove(self) -> None:
         _removed(self.path)
+
+
+@contextlib.contextmanager
+def _room_for(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(f"/in/{name} cannot be written: {error.strerror}", code="task_folder") from error
 
 
 def _log_failure(removal: asyncio.Future[None]) -> None:

@@ -126,7 +126,3 @@ class Worker:
     def kill(self) -> None:
         self._child.kill()
         self._connection.close()
-
-    async def wait(self) -> None:
-        """Returns when the process is gone."""
-        await self._child.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -110,9 +111,13 @@ class _Life:
             return
         message: dict[str, Any] = json.loads(said)
         if "ended" in message:
-            self.children.pop(message["ended"]).status.set_result(message["status"])
+            if (ended := self.children.pop(message["ended"], None)) is not None:
+                ended.status.set_result(message["status"])
         elif self._answer is not None and "forked" in message:
             self.worked = True
+            if not handles:  # the kernel drops what we have no descriptor for; the child ends with its connection
+                self._answer.set_exception(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+                return
             child = self.children[message["forked"]] = Child(self._asked, message["forked"], handles[0])
             self._answer.set_result(child)
         elif self._answer is not None:
@@ -168,7 +173,10 @@ class Zygote:
 
     async def fork(self, kind: Kind) -> tuple[Child, socket.socket]:
         """A child and the socket to it. Cancelled, it leaves none behind. Raises ``UnavailableError``."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise UnavailableError(f"a {kind} process did not start: {error}", code="worker_died") from error
         asked = asyncio.ensure_future(self._forked(kind, theirs))
         try:
             return await asyncio.shield(asked), ours

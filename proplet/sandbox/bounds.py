@@ -12,6 +12,17 @@ from typing import Any, Self
 from proplet.sandbox.frames import Answer
 
 MIB = 1 << 20
+ENDLESS = 1 << 62
+"""Bytes: who allows so many means no limit, and the kernel takes no larger number."""
+
+
+def soft_limit(which: int, amount: int) -> None:
+    """Of this process. Who started it may have set a hard limit, above which nothing can be asked for."""
+    _, most = resource.getrlimit(which)
+    amount = resource.RLIM_INFINITY if amount >= ENDLESS else amount
+    if most != resource.RLIM_INFINITY and (amount == resource.RLIM_INFINITY or amount > most):
+        amount = most
+    resource.setrlimit(which, (amount, most))
 
 
 @dataclass(frozen=True)
@@ -36,8 +47,8 @@ class Bounds:
         """
         used = resource.getrusage(resource.RUSAGE_SELF)
         cpu = int(used.ru_utime + used.ru_stime) + self.cpu_s
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
-        resource.setrlimit(resource.RLIMIT_DATA, (self.data_bytes, self.data_bytes))
+        soft_limit(resource.RLIMIT_CPU, cpu)  # the signal for it ends the process
+        soft_limit(resource.RLIMIT_DATA, self.data_bytes)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")

@@ -17,6 +17,7 @@ from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.declared import Declared, Malformed, declared
 from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import GuestError
+from proplet.sandbox.failures import in_short
 from proplet.sandbox.frames import Answer
 from proplet.sandbox.module_folder import Contents, ModuleFolder
 
@@ -104,14 +105,14 @@ def _validate(content: bytes, configuration: Configuration) -> None:
         try:
             wasmtime.Module.validate(configuration.engine(), content)
         except wasmtime.WasmtimeError as error:
-            raise GuestError(f"the binary is not valid: {reason(error)}", "guest_invalid") from error
+            raise GuestError(f"the binary is not valid: {in_short(error)}", "guest_invalid") from error
 
 
 def _compile(content: bytes, found: Declared, engine: wasmtime.Engine) -> tuple[bytearray, Contents]:
     try:
         made = (component.Component if found.component else wasmtime.Module)(engine, content)
     except wasmtime.WasmtimeError as error:
-        raise GuestError(f"the binary does not compile: {reason(error)}", "guest_invalid") from error
+        raise GuestError(f"the binary does not compile: {in_short(error)}", "guest_invalid") from error
     if isinstance(made, wasmtime.Module):
         exports = {export.name: isinstance(export.type, wasmtime.FuncType) for export in made.exports}
     else:
@@ -120,9 +121,3 @@ def _compile(content: bytes, found: Declared, engine: wasmtime.Engine) -> tuple[
     if len(exports) > EXPORTS:
         raise GuestError(f"the binary exports {len(exports)} names, over the limit of {EXPORTS}", "guest_invalid")
     return made.serialize(), Contents(found.component, exports, found.vectors)
-
-
-def reason(error: Exception) -> str:
-    """The cause alone, with its offset, of a message that begins with what was tried."""
-    cause = " ".join(str(error).rpartition("Caused by:")[2].split())
-    return cause[:500] or type(error).__name__

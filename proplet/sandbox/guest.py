@@ -148,14 +148,18 @@ class Guest:
         wasi.argv = [job.name, *job.inputs]
         if job.env:
             wasi.env = sorted(job.env.items())
-        wasi.stdout_file = f"{folder}/stdout"
+        try:
+            wasi.stdout_file = f"{folder}/stdout"
+        except wasmtime.WasmtimeError as error:
+            raise GuestError("the file for stdout cannot be made", "task_folder") from error
         wasi.stderr_file = stderr
         own = [(f"{folder}/in", "/in", False), (f"{folder}/out", "/out", True)]
         for here, path, write in [*own, *job.directories]:
             try:
                 wasi.preopen_dir(here, path, write)  # it takes no keyword
             except wasmtime.WasmtimeError as error:
-                raise GuestError(f"the directory for {path} cannot be opened", "directory_unavailable") from error
+                code = "task_folder" if path in {"/in", "/out"} else "directory_unavailable"
+                raise GuestError(f"the directory for {path} cannot be opened", code) from error
             self._preopened.append(path)
         return wasi
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -59,10 +60,11 @@ Loaded = CoreModule | LoadedComponent
 
 
 class ModuleCache:
-    """``folder`` is that of a ``ModuleFolder``. An engine made before a fork serves on in the child."""
+    """``folder`` is that of a ``ModuleFolder``, ``clock`` counts seconds. An engine made before a fork serves on in the child."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder = folder
+        self._clock = clock
         self._folder = ModuleFolder(folder)
         self._linkers: OrderedDict[Configuration, wasmtime.Linker] = OrderedDict()
         self._loaded: OrderedDict[tuple[str, Configuration], tuple[Loaded, int]] = OrderedDict()
@@ -75,9 +77,9 @@ class ModuleCache:
         known = self._loaded.get(wanted)
         if known is not None:
             self._loaded.move_to_end(wanted)
-            if time.monotonic() - self._touched[wanted] > TOUCH_EVERY_S:
+            if self._clock() - self._touched[wanted] > TOUCH_EVERY_S:
                 self._folder.touch(digest, configuration.key)
-                self._touched[wanted] = time.monotonic()
+                self._touched[wanted] = self._clock()
             return known[0]
         with self._folder.opened(digest, configuration.key) as stored:
             if stored is None:
@@ -120,7 +122,7 @@ class ModuleCache:
 
     def _remember(self, wanted: tuple[str, Configuration], loaded: Loaded, size: int) -> None:
         self._loaded[wanted] = loaded, size
-        self._touched[wanted] = time.monotonic()
+        self._touched[wanted] = self._clock()
         self._bytes += size
         while len(self._loaded) > 1 and (len(self._loaded) > KEPT_LOADED or self._bytes > KEPT_BYTES):
             forgotten, (_, dropped) = self._loaded.popitem(last=False)

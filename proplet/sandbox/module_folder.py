@@ -108,11 +108,15 @@ class ModuleFolder:
             yield None
             return
         try:
-            stored = self._checked(handle, name)
+            try:
+                stored = self._checked(handle, name)
+            except OSError:  # the disk cannot read what it has
+                stored = None
             if stored is None:
                 remove(Path(path))
             else:
-                os.utime(handle)
+                with contextlib.suppress(OSError):  # a disk that takes no writes any more can still be run from
+                    os.utime(handle)
             yield stored
         finally:
             os.close(handle)

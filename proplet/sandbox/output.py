@@ -77,5 +77,7 @@ def _nameless(device: int) -> Output:
 def _unmeasured(error: Exception) -> GuestError:
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         return GuestError("the run holds more files open than a process may", "file_limit", reusable=False)
+    if isinstance(error, FileNotFoundError):  # no guest can remove /out itself
+        return GuestError("the folder of the task has vanished", "task_folder", reusable=False)
     reason = error.strerror if isinstance(error, OSError) else type(error).__name__
     return GuestError(f"the output cannot be measured: {reason}", "output_limit", reusable=False)

@@ -102,7 +102,8 @@ class Inputs:
         else:
             with self._binaries.in_use(digest):
                 parents = Wanted(digest, start.parents_size, wasm=False)
-                folder.give(PARENTS, await self._fetcher.fetch(parents, endless=start.timeout_s is None))
+                fetched = await self._fetcher.fetch(parents, endless=start.timeout_s is None)
+                await asyncio.to_thread(folder.give, PARENTS, fetched)  # on another file system it is a copy
             self._binaries.drop_unused(digest)  # no other task has these parents
         small = folder.size_of(PARENTS) <= PARENTS_IN_ENV_BYTES
         return {"PARENT_RESULTS": folder.given(PARENTS)} if small else {}

@@ -119,8 +119,10 @@ class Attempts:
 
     # What is here.
 
-    def __len__(self) -> int:
-        return len(self._open)
+    @property
+    def running(self) -> int:
+        """How many have no outcome yet; one whose outcome is only being written has one."""
+        return sum(1 for each in self._open.values() if not each.recording)
 
     def knows(self, ref: Ref) -> bool:
         return ref in self._open or self._journal.state(ref) is not None
@@ -255,6 +257,8 @@ class Attempts:
     async def _to_its_end(self, each: Open) -> None:
         outcome = await self._outcome(each)
         each.recording = True
+        if not each.ref.invocation:  # before anybody is told: who is told may look
+            self._counters.ended(outcome.code if isinstance(outcome, Failure) else "")
         self.on_outcome(each.course)
         report = each.course.report()
         log_outcome(each.ref.task_id, outcome)
@@ -272,8 +276,6 @@ class Attempts:
                 self._uploads.give_up(each.ref, each.stopped)
         else:
             await self._outbox.finish(result_message(each.ref, self._id, outcome, report))
-        if not each.ref.invocation:
-            self._counters.ended(outcome.code if isinstance(outcome, Failure) else "")
 
     async def _outcome(self, each: Open) -> Outcome:
         """Performs until the end, the deadline, or a stop."""

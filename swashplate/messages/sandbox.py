@@ -70,7 +70,7 @@ class GuestCapabilities(Message):
 
 
 Isolation = Literal["warm", "fork"]
-"""``warm``: in a process that ran others before; ``fork``: in one of its own, which ends with it."""
+"""``warm``: in a process that ran only this binary before; ``fork``: in one of its own, which ends with it."""
 
 
 class RunTerms(Message):

@@ -6,10 +6,13 @@ import asyncio
 import hashlib
 import json
 import math
+import os
+import tempfile
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 import structlog
@@ -320,6 +323,16 @@ class World:
             "timeout_s": 30.0,
         }
         return Start(**{**known, **fields})
+
+
+@pytest.fixture
+def in_memory(tmp_path):
+    """A folder where those of running tasks are, in memory: on a disk thousands of folders take many seconds."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -267,3 +267,24 @@ def test_an_engine_and_its_modules_live_on_in_forked_processes(compiling, tmp_pa
     command = [sys.executable, "-c", FORKS, str(tmp_path), *digests]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+LIMITED = """
+import resource
+from proplet.app import enough_descriptors
+from proplet.sandbox.bounds import soft_limit
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 30))
+for amount in (5000, 1 << 40, 1 << 63, resource.RLIM_INFINITY):
+    soft_limit(resource.RLIMIT_FSIZE, amount)
+    print(*resource.getrlimit(resource.RLIMIT_FSIZE))
+for slots in (1, 100, 10_000):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, 4096))
+    enough_descriptors(slots)
+    print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+def test_what_whoever_started_us_allows_is_never_asked_to_be_more():
+    ran = subprocess.run([sys.executable, "-c", LIMITED], check=True, capture_output=True, text=True)
+    files = ["5000 1073741824", *["1073741824 1073741824"] * 3]
+    assert ran.stdout.splitlines() == [*files, "1032 4096", "1824 4096", "4096 4096"]

@@ -38,8 +38,7 @@ async def test_what_a_proplet_has_done_is_told(world, guests):
     async with world.proplet(PROPLET_QUEUE="0") as proplet, metrics.serving(settings, proplet) as port:
         for _ in range(3):
             await world.manager.outcome(world.start(guests["add"], name="add", inputs=["1", "1"]))
-        loud = world.start(guests["prints"]("x" * 100))
-        await world.manager.outcome(loud.model_validate({**loud.model_dump(), "limits": {"output_bytes": 10}}))
+        await world.manager.outcome(world.start(guests["prints"]("x" * 100), limits={"output_bytes": 10}))
         endless = world.start(guests["loops"])
         await world.manager.start(endless)
         async with asyncio.timeout(PATIENCE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import json
@@ -15,8 +16,7 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from proplet.sandbox import module_cache
-from proplet.sandbox.module_cache import KEPT_LOADED, ModuleCache, NotCompiled
+from proplet.sandbox.module_cache import KEPT_LOADED, TOUCH_EVERY_S, ModuleCache, NotCompiled
 from proplet.sandbox.module_folder import Contents, ModuleFolder, UnsafeFolderError
 from tests.support.compiling import DEFAULT, Compiling, called
 
@@ -219,11 +219,14 @@ def test_what_was_just_made_stays_even_when_it_is_too_large(tmp_path):
     assert names(tmp_path / "modules") == {"b"}
 
 
-def test_a_module_that_runs_from_memory_counts_as_used(compiling, digest, stored, monkeypatch):
-    monkeypatch.setattr(module_cache, "TOUCH_EVERY_S", 0.0)
-    modules = ModuleCache(compiling.modules)
+def test_a_module_that_runs_from_memory_counts_as_used(compiling, digest, stored):
+    now = 0.0
+    modules = ModuleCache(compiling.modules, clock=lambda: now)
     modules.load(digest, DEFAULT)
     used(compiling.modules, digest, 1000)
+    modules.load(digest, DEFAULT)
+    assert time.time() - stored.stat().st_mtime >= 1000, "a short run costs no system call for it"
+    now = TOUCH_EVERY_S + 1
     modules.load(digest, DEFAULT)
     assert time.time() - stored.stat().st_mtime < 100
 
@@ -283,3 +286,12 @@ def test_few_modules_stay_in_memory(compiling):
         modules.load(digest, DEFAULT)
     with pytest.raises(NotCompiled):
         modules.load(digests[0], DEFAULT)
+
+
+def test_a_disk_that_takes_no_writes_can_still_be_run_from(compiling, digest, stored, monkeypatch):
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert called(ModuleCache(compiling.modules).load(digest, DEFAULT), "f") == 1
+    assert stored.exists()

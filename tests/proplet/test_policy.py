@@ -255,3 +255,16 @@ def test_the_settings_are_the_limits_and_0_is_none():
     usual = PropletSettings.load(known).limits()
     assert (usual["memory_bytes"], usual["cpu_s"], usual["wall_s"]) == (512 * MIB, 3600.0, 86400.0)
     assert "cpu_s" not in PropletSettings.load({**known, "PROPLET_CPU_LIMIT": "0"}).limits()
+
+
+@pytest.mark.parametrize("path", ["/", "/proc/self", "/sys", "/dev", "STATE", "STATE/modules", "ABOVE", "LINK"])
+def test_no_task_can_be_let_into_the_proplet_itself(tmp_path, path):
+    state = tmp_path / "above" / "state"
+    (state / "modules").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(state)
+    for name, folder in (("STATE", state), ("ABOVE", tmp_path / "above"), ("LINK", tmp_path / "link")):
+        path = path.replace(name, str(folder))
+    file = tmp_path / "policy.toml"
+    file.write_text(f"[directories.all]\npath = '{path}'")
+    with pytest.raises(ConfigurationError, match=r"field directories\.all\.path: .* has .* in it, or lies in it"):
+        load(file, SETTINGS, "warm", {}, [state])

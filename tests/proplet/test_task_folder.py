@@ -122,29 +122,29 @@ def deepened(folders: TaskFolders):
     return task
 
 
-def test_deep_folders_are_removed_at_the_end_of_a_task_and_of_a_proplet(tmp_path):
-    folders = TaskFolders(tmp_path / "tasks")
+def test_deep_folders_are_removed_at_the_end_of_a_task_and_of_a_proplet(in_memory):
+    folders = TaskFolders(in_memory / "tasks")
     deepened(folders).remove()
     assert [path.name for path in folders.root.iterdir()] == [".lock"]
     deepened(folders)
     folders.close()
-    assert list(tmp_path.iterdir()) == []
+    assert list(in_memory.iterdir()) == []
 
 
-def test_deep_folders_of_a_killed_proplet_are_removed_and_swept(tmp_path):
-    folders = TaskFolders(tmp_path / "tasks")
+def test_deep_folders_of_a_killed_proplet_are_removed_and_swept(in_memory):
+    folders = TaskFolders(in_memory / "tasks")
     deepened(folders)
     os.close(folders._lock)
-    folders = TaskFolders(tmp_path / "tasks")
+    folders = TaskFolders(in_memory / "tasks")
     assert [path.name for path in folders.root.iterdir()] == [".lock"]
     deepened(folders)
     os.close(folders._lock)
-    sweep(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    sweep(in_memory)
+    assert list(in_memory.iterdir()) == []
 
 
-def test_removals_at_the_same_time_do_not_disturb_each_other(tmp_path, logged):
-    folders = TaskFolders(tmp_path / "tasks")
+def test_removals_at_the_same_time_do_not_disturb_each_other(in_memory, logged):
+    folders = TaskFolders(in_memory / "tasks")
     task = deepened(folders)
     removals = [threading.Thread(target=task.remove) for _ in range(2)]
     for removal in removals:
@@ -152,5 +152,33 @@ def test_removals_at_the_same_time_do_not_disturb_each_other(tmp_path, logged):
     folders.close()
     for removal in removals:
         removal.join()
-    assert list(tmp_path.iterdir()) == []
+    assert list(in_memory.iterdir()) == []
     assert logged == []
+
+
+async def test_a_folder_whose_run_may_still_write_is_not_used_again(tmp_path):
+    folders = TaskFolders(tmp_path / "tasks")
+    with folders.lent() as clean:
+        pass
+    with folders.lent() as ended:
+        assert ended.path == clean.path
+        ended.reusable = False
+    with folders.lent() as fresh:
+        assert fresh.path != ended.path
+
+
+def test_an_input_that_cannot_be_written_says_so(tmp_path):
+    folder = TaskFolders(tmp_path / "tasks").fresh()
+    (folder.path / "in" / "task.json").mkdir()
+    with pytest.raises(UnavailableError, match=r"/in/task\.json cannot be written: Is a directory") as caught:
+        folder.describe({})
+    with pytest.raises(UnavailableError):
+        folder.give("model.json", tmp_path / "nothing")
+    assert (caught.value.code, caught.value.retryable) == ("task_folder", True)
+
+
+def test_too_little_room_in_memory_is_told_at_the_start(memory, tmp_path, logged):
+    choose_root(None, tmp_path / "state", "p", 1)
+    assert logged == []
+    choose_root(None, tmp_path / "state", "p", 1 << 60)
+    assert [(entry["folder"], entry["wanted"]) for entry in logged] == [(str(memory), 1 << 60)]

@@ -89,3 +89,13 @@ ENVIRONMENT = """(module
     (i32.store (i32.const 8) (i32.const 4096)) (i32.store (i32.const 12) (i32.load (i32.const 4)))
     (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 20)))))"""
 """Prints its environment."""
+
+
+async def test_what_the_policy_allows_is_what_a_binary_may_begin_with(world, tmp_path):
+    (tmp_path / "policy.toml").write_text("[ceilings]\nmemory = '640KiB'\ntable = 2000\n")
+    settings = {"PROPLET_POLICY": str(tmp_path / "policy.toml"), "PROPLET_MEMORY_LIMIT": str(2 * 65536)}
+    large = '(module (memory (export "memory") 10) (table 2000 funcref) (func (export "_start")))'
+    async with world.proplet(**settings, PROPLET_TABLE_LIMIT="1000"):
+        limits = {"memory_bytes": 10 * 65536, "table_elements": 2000}
+        result = await world.manager.outcome(world.start(large, limits=limits))
+    assert (result.error, result.code) == (None, "")

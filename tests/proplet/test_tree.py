@@ -30,15 +30,15 @@ def nested(top, name: str, levels: int, *, file_at_each: bool = False):
 
 
 @pytest.mark.parametrize(("name", "levels"), [("a", 1000), ("a", 6000), ("n" * 255, 300)])
-def test_any_depth_is_measured_and_removed(tmp_path, name, levels):
-    top = nested(tmp_path / "top", name, levels, file_at_each=True)
+def test_any_depth_is_measured_and_removed(in_memory, name, levels):
+    top = nested(in_memory / "top", name, levels, file_at_each=True)
     assert tree.measure(top, PLENTY) == Measured(2 * levels * SMALLEST_FILE, 2 * levels)
     tree.remove(top)
-    assert list(tmp_path.iterdir()) == []
+    assert list(in_memory.iterdir()) == []
 
 
-def test_measuring_and_removing_take_few_descriptors(tmp_path):
-    top = nested(tmp_path / "top", "a", 6000)
+def test_measuring_and_removing_take_few_descriptors(in_memory):
+    top = nested(in_memory / "top", "a", 6000)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 10, limit[1]))
     try:

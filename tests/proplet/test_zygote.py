@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import select
+import shutil
 import signal
 import socket
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from proplet.runtime.worker import WorkerDiedError
+from proplet.runtime.zygote import Zygote
 from proplet.sandbox.bounds import Bounds
+from swashplate.errors import UnavailableError
 from tests.proplet.conftest import LOOPS, prints
 from tests.support import binaries
 from tests.support.pool import standing
@@ -222,3 +226,55 @@ async def test_whoever_is_stopped_before_there_is_a_process_leaves_none(tmp_path
             await asyncio.wait([running])
         assert await guests.printed(prints("alone")) == b"alone"
         await until(lambda: len(guests.pool.every_process()) <= 3)
+
+
+async def test_a_compile_process_that_fails_by_itself_says_nothing_of_the_binary(tmp_path):
+    async with standing(tmp_path) as guests:
+        await guests.printed(prints("y"))
+        (tmp_path / "modules").rename(tmp_path / "elsewhere")
+        (tmp_path / "modules").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(WorkerDiedError):
+            await guests.run(guests.job(prints("x")))
+        (tmp_path / "modules").unlink()
+        (tmp_path / "elsewhere").rename(tmp_path / "modules")
+        assert await guests.printed(prints("x")) == b"x"
+
+
+async def test_a_task_whose_folder_vanished_is_not_to_blame(tmp_path):
+    async with standing(tmp_path) as guests:
+        for gone in ("", "in", "out"):
+            job = guests.job(prints("x"))
+            shutil.rmtree(Path(job.folder) / gone)
+            assert (await guests.run(job)).code == "task_folder", gone
+        blocked = guests.job(prints("x"))
+        (Path(blocked.folder) / "stdout").mkdir()
+        assert (await guests.run(blocked)).code == "task_folder"
+        assert await guests.printed(prints("x")) == b"x"
+
+
+@pytest.mark.parametrize("free", [0, 1, 2])
+async def test_an_agent_without_descriptors_says_so_at_once_and_goes_on_when_it_has_some(tmp_path, free):
+    (tmp_path / "empty").mkdir()
+    zygote = Zygote(tmp_path / "modules", tmp_path / "empty", tmp_path / "tasks", on_death=lambda: None)
+    children = [await zygote.fork("worker")]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    taken: list[int] = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for handle in [taken.pop() for _ in range(free)]:
+            os.close(handle)
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(UnavailableError, match="Too many open files"):
+                await zygote.fork("worker")
+    finally:
+        for handle in taken:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    children.append(await zygote.fork("worker"))
+    await zygote.close()
+    assert all(child.gone for child, _ in children)
+    for _, connection in children:
+        connection.close()

@@ -8,13 +8,13 @@ import wasmtime
 from wasmtime import FuncType, ValType
 
 from proplet.sandbox.frames import Job
+from proplet.sandbox.imports import PREVIEW1
 from proplet.sandbox.module_cache import define_exit
 from proplet.sandbox.preview1.clock import SteppedClock
 from proplet.sandbox.preview1.errno import NOTSUP
 from proplet.sandbox.preview1.files import PlainFiles
 from proplet.sandbox.preview1.randomness import SeededRandom
 
-PREVIEW1 = "wasi_snapshot_preview1"
 PARAMETERS = {  # i is i32, I is i64; each returns an i32
     "clock_res_get": "ii",
     "clock_time_get": "iIi",
