@@ -10,14 +10,18 @@ from pathlib import Path
 
 from manager.api.groups import GroupApi
 from manager.api.invocations import InvocationApi
+from manager.api.large_results import LargeResultApi
+from manager.api.logs import LogApi
 from manager.api.metrics import ContractMetrics, ManagerMetrics
 from manager.api.proplets import PropletApi
 from manager.api.tasks import Api
+from manager.attempt_files import AttemptFiles
 from manager.binaries import Binaries
 from manager.fleet.drains import Drains
 from manager.fleet.histories import Histories
 from manager.fleet.legacy import LegacyProplets, SharedTopics
 from manager.fleet.proplets import Proplets
+from manager.large_results import LargeResults, secret_in
 from manager.latent.deployments import Deployments
 from manager.latent.invocation_archive import InvocationArchive
 from manager.latent.invocations import Invocations
@@ -32,6 +36,7 @@ from manager.settings import ManagerSettings
 from manager.state import store, tables
 from manager.state.ledger import Ledger
 from manager.task_archive import TaskArchive
+from manager.task_logs import TaskLogs
 from manager.tasks import TaskService
 from manager.work.acks import Acks
 from manager.work.attempts import TOLD_AGAIN_S, Attempts
@@ -65,11 +70,15 @@ class Manager:
         database: Database,
         blobs: BlobStore,
         client: HttpClient,
+        files: AttemptFiles,
+        secret: bytes,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         names = Topics(settings.domain_id, settings.channel_id)
-        urls = ProcessUrls(coordinator=settings.coordinator_url, model_registry=settings.model_registry_url)
+        urls = ProcessUrls(
+            coordinator=settings.coordinator_url, model_registry=settings.model_registry_url, manager=settings.url()
+        )
         announce = Announce(heartbeat_s=settings.heartbeat_s, urls=urls)
         self._database = database
         self._interrupt_on_exit = settings.interrupt_on_exit
@@ -77,8 +86,10 @@ class Manager:
         self.ledger = Ledger(database)
         self.proplets = Proplets(bus, database, names, announce, clock)
         images = Images(bus, names, timeout=settings.image_timeout)
-        self._results = results = ParentResults(self.ledger, blobs)
-        own = OwnTopics(bus, names, results.of, clock)
+        self._files = files
+        self.large = LargeResults(files, self.ledger, secret, settings.result_limit)
+        self._results = results = ParentResults(self.ledger, blobs, self.large)
+        own = OwnTopics(bus, names, results.of, self.large.token, clock)
         shared = SharedTopics(bus, names, blobs, self.ledger, self.proplets, results.of)
 
         def dialect_of(proplet_id: str) -> Dialect:
@@ -102,6 +113,7 @@ class Manager:
             self.leases,
             dialect_of,
             acks,
+            self.large.stored,
             clock=clock,
         )
         learning = Learning(bus, bare_bus, client, names, settings.coordinator_url, self.ledger)
@@ -130,7 +142,8 @@ class Manager:
         self.drains = Drains(self.ledger, self.proplets, self.load, self.attempts, deployments, dialect_of)
         histories = Histories(bus, names, database, self.ledger, self.proplets, clock=clock)
         self.attempts.on_ready = self.invocations.ready
-        self.attempts.on_gone = self.invocations.gone
+        logs = TaskLogs(bus, names, self.ledger, self.proplets, self.archive, files, settings.log_bytes)
+        self.attempts.on_gone += [self.invocations.gone, logs.gone]
         self.invocations.on_idle = self.drains.go_on
         legacy = LegacyProplets(
             bus,
@@ -148,9 +161,12 @@ class Manager:
         self.groups = Groups(database, self.ledger, self.tasks, self.progress, results, clock=clock)
         self.scheduler = Scheduler(database, self.ledger, self.tasks, clock=clock)
         Salvage(self.ledger, self.tasks, self.attempts, self.invocations, self.progress, clock=clock)
-        api = Api(self.tasks, self.archive, self.attempts, self.dispatch, blobs)
+        self.tasks.on_erased += [logs.erased, lambda task: files.remove(task.id)]
+        api = Api(self.tasks, self.archive, self.attempts, self.dispatch, blobs, self.large)
         apis = (
             api,
+            LargeResultApi(self.large),
+            LogApi(logs),
             GroupApi(self.groups, api.shown),
             InvocationApi(self.invocations, called_before),
             PropletApi(self.proplets, self.load, self.drains, histories),
@@ -168,6 +184,7 @@ class Manager:
             *called,
             self.leases,
             histories,
+            logs,
             learning,
             legacy,
             self.scheduler,
@@ -185,6 +202,7 @@ class Manager:
             self.proplets,
             learning,
             histories,
+            logs,
             self.ledger,
         )
 
@@ -202,6 +220,9 @@ class Manager:
     async def collect(self) -> None:
         """Remove files that nobody needs; call when it is open and before anybody can upload one."""
         await self._binaries.collect(self._results.needed())
+        there = await asyncio.to_thread(self._files.tasks)
+        existing = await self._database.run(lambda db: store.existing_tasks(db, there))
+        await asyncio.to_thread(self._files.collect, there, existing)
 
     async def close(self) -> None:
         if self._interrupt_on_exit:
@@ -218,7 +239,17 @@ async def managing(
     database = Database(settings.database(folder), tables.SCHEMA)
     tokens = {settings.coordinator_url: settings.coordinator_token.get_secret_value()}
     async with database, HttpClient(tokens=tokens) as client:
-        manager = Manager(settings, bus, bare_bus, database, BlobStore(folder / "blobs"), client, clock=clock)
+        manager = Manager(
+            settings,
+            bus,
+            bare_bus,
+            database,
+            BlobStore(folder / "blobs"),
+            client,
+            AttemptFiles(folder / "attempts"),
+            await asyncio.to_thread(secret_in, folder),
+            clock=clock,
+        )
         http = HttpService(
             "manager",
             manager.routes,

@@ -69,7 +69,7 @@ class Salvage:
             self._progress.forget(group.id)
         for task in [each for each in refusal.records.values() if isinstance(each, Task)]:
             self._fail(task.id, refusal.sentence())
-            self._tasks.on_erased(task)
+            self._tasks.forget(task)
             self._ledger.erase(task)
 
     def _fail(self, task_id: str, reason: str) -> None:

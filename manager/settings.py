@@ -33,6 +33,20 @@ class ManagerSettings(MqttSettings, HttpSettings, StorageSettings):
         "MODEL_REGISTRY_URL",
         help="Announced to proplets that are not told another one.",
     )
+    advertised_url: str = setting(
+        "",
+        "MANAGER_ADVERTISED_URL",
+        help="Announced to proplets: where they upload results that are too large for a message. By default the address"
+        " that HTTP listens on.",
+    )
+    result_limit: Annotated[int, Field(ge=1)] = setting(
+        256 << 20, "MANAGER_RESULT_LIMIT", help="Bytes that one uploaded result may have."
+    )
+    log_bytes: Annotated[int, Field(ge=1)] = setting(
+        256 << 20,
+        "MANAGER_LOG_BYTES",
+        help="Bytes that are kept of all tasks' logs; above it those written longest ago are removed.",
+    )
     state_dir: Path = setting(
         Path(".swashplate/manager"), "MANAGER_STATE_DIR", help="Where the manager keeps its state."
     )
@@ -60,3 +74,10 @@ class ManagerSettings(MqttSettings, HttpSettings, StorageSettings):
         "MANAGER_LEGACY_SLOTS",
         help="How many tasks a Propeller proplet is given at a time; it would run any number.",
     )
+
+    def url(self) -> str:
+        """Where proplets reach this manager's HTTP; empty when only the operator can know."""
+        if self.advertised_url or self.http_host in {"", "0.0.0.0", "::"}:  # noqa: S104
+            return self.advertised_url.rstrip("/")
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return f"http://{host}:{self.http_port}"

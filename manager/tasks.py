@@ -81,7 +81,7 @@ class TaskService:
         self._making: dict[str, asyncio.Future[None]] = {}
         self.on_specified: Callable[[Task], Task] = lambda task: task
         """Called with a task whose spec is new or has changed, before it is put."""
-        self.on_erased: Callable[[Task], Any] = lambda _task: None
+        self.on_erased: list[Callable[[Task], Any]] = []
         self.members: Members
 
     # Creating and changing.
@@ -272,8 +272,13 @@ class TaskService:
     async def erased(self, tasks: Sequence[Task]) -> None:
         """These are no more: nor are their binaries, unless another task has them."""
         for task in tasks:
-            self.on_erased(task)
+            self.forget(task)
         await self._binaries.remove_unused({task.spec.file for task in tasks})
+
+    def forget(self, task: Task) -> None:
+        """Whoever keeps something of this task, which is no more, has nothing left of it."""
+        for callback in self.on_erased:
+            callback(task)
 
     # Starting and stopping.
 

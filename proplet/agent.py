@@ -21,6 +21,7 @@ from proplet.work.deliveries import Deliveries
 from proplet.work.outbox import Outbox
 from proplet.work.outgoing import Ref
 from proplet.work.starts import checked, checked_invoke
+from proplet.work.uploads import Uploads
 from swashplate import logging
 from swashplate.bus import Bus, BusError, Received, Will
 from swashplate.errors import InvalidRequestError
@@ -57,6 +58,7 @@ class Agent:
         attempts: Attempts,
         outbox: Outbox,
         deliveries: Deliveries,
+        uploads: Uploads,
         counters: Counters,
     ) -> None:
         self._settings = settings
@@ -69,6 +71,7 @@ class Agent:
         self._attempts = attempts
         self._outbox = outbox
         self._deliveries = deliveries
+        self._uploads = uploads
         self._counters = counters
         self._heartbeat_s = settings.heartbeat
         self._changed = asyncio.Event()
@@ -98,6 +101,7 @@ class Agent:
         await self._bus.subscribe(self._topics.to_proplet(self._id, "ack"), self._acknowledged)
         await self._outbox.open()
         await self._deliveries.open()
+        await self._uploads.open()
         self._background.start(self._report(), "report")
 
     async def close(self) -> None:
@@ -110,6 +114,7 @@ class Agent:
         await self._background.close()
         await self._attempts.close()
         await self._deliveries.close()
+        await self._uploads.close()
         await self._outbox.close()
 
     # The manager's messages.
@@ -226,7 +231,7 @@ class Agent:
                     await self._bus.publish(self._topics.proplet(self._id, "alive"), self._alive().encode(), qos=0)
 
     def _alive(self) -> Alive:
-        held = {*self._attempts.told(), *self._outbox.awaited(), *self._deliveries.refs()}
+        held = {*self._attempts.told(), *self._outbox.awaited(), *self._deliveries.refs(), *self._uploads.refs()}
         attempts = sorted(ref for ref in held if not ref.invocation)
         return Alive(
             proplet_id=self._id,

@@ -34,6 +34,9 @@ from proplet.work.journal import Journal
 from proplet.work.outbox import Outbox
 from proplet.work.outgoing import Ref
 from proplet.work.progress import Progress
+from proplet.work.result_files import ResultFiles
+from proplet.work.task_logs import TaskLogs
+from proplet.work.uploads import Uploads
 from swashplate import logging
 from swashplate.bus import Bus, Will
 from swashplate.client import HttpClient
@@ -103,19 +106,40 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
-        cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
         fetcher = Fetcher(bus, topics, proplet_id, binaries, patience_s=settings.fetch_timeout)
-        inputs = Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url)
-        runner = Runner(proplet_id, binaries, fetcher, inputs, pool, folders, policy, site.coordinator_url)
+        cache = InputCache(http, folders.root / "cache", settings.input_cache_bytes)
+        result_files, counters = ResultFiles(state / "results"), Counters()
+        runner = Runner(
+            proplet_id,
+            binaries,
+            fetcher,
+            Inputs(cache, proplet_id, fetcher, binaries, settings.data_store_url, site.model_registry_url),
+            pool,
+            folders,
+            policy,
+            site.coordinator_url,
+            result_files,
+        )
         outbox = Outbox(journal, bus, topics, proplet_id)
         deliveries = Deliveries(journal, outbox, proplet_id, http, site.coordinator_url)
-        counters = Counters()
-        attempts = Attempts(proplet_id, settings.slots, settings.queue, journal, outbox, deliveries, runner, counters)
+        uploads = Uploads(journal, outbox, proplet_id, http, result_files, site.manager_url)
+        attempts = Attempts(
+            proplet_id,
+            settings.slots,
+            settings.queue,
+            journal,
+            outbox,
+            deliveries,
+            uploads,
+            TaskLogs(bus, topics, proplet_id),
+            runner,
+            counters,
+        )
         progress = Progress(bus, topics, proplet_id, journal)
         attempts.on_stage = progress.changed
         outbox.on_denial = counters.denied
         stack.callback(progress.close)
-        agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, counters)
+        agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, uploads, counters)
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
         agent.on_announce = legacy.retire

@@ -43,6 +43,11 @@ class PropletSettings(MqttSettings, HttpSettings):
         "MANAGER_COORDINATOR_URL",
         help="Where updates are posted; by default what the manager announces.",
     )
+    manager_url: str = setting(
+        "",
+        "MANAGER_URL",
+        help="Where results that are too large for a message are uploaded; by default what the manager announces.",
+    )
 
     data_store_token: Token = setting(
         NO_TOKEN,

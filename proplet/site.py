@@ -60,6 +60,11 @@ class Site:
     def coordinator_url(self) -> str:
         return (self._settings.coordinator_url or self.announced.coordinator).rstrip("/")
 
+    def manager_url(self) -> str | None:
+        """None until a manager has announced itself: it may name one."""
+        known = (self._settings.manager_url or self.announced.manager).rstrip("/")
+        return known if known or self._manager_heard.is_set() else None
+
     def model_registry_url(self) -> str:
         url = (self._settings.model_registry_url or self.announced.model_registry).rstrip("/")
         self._http.trust(url, self._settings.model_registry_token.get_secret_value())

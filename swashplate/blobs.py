@@ -22,7 +22,7 @@ class BlobWriter:
     """Hashes while it writes; the blob exists only after ``commit``. Leaving the context without it leaves nothing."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         handle, name = tempfile.mkstemp(prefix=".incoming-", dir=folder)
         self._path = Path(name)
         self._file: IO[bytes] = os.fdopen(handle, "wb")
@@ -44,8 +44,8 @@ class BlobWriter:
             raise IntegrityError(f"the content has digest {self.digest}, but {expected} was announced")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._path.replace(self._folder / digest_hex(self.digest))
-        sync_folder(self._folder)
+        self._path.replace(self.folder / digest_hex(self.digest))
+        sync_folder(self.folder)
         return self.digest
 
     def __enter__(self) -> Self:

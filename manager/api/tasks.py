@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from manager.api.ids import TASK_ID, Id
+from manager.api.large_results import answer_large
 from manager.api.views import (
     NEVER,
     AttemptList,
@@ -20,6 +21,8 @@ from manager.api.views import (
     changes_of,
     task_json,
 )
+from manager.large_results import LargeResults
+from manager.state import results
 from manager.state.records import AttemptKey, Task
 from manager.state.states import TaskState
 from manager.state.store import MOST_LISTED_RESULT
@@ -139,12 +142,14 @@ class Api:
         attempts: Attempts,
         dispatch: Dispatch,
         blobs: BlobStore,
+        large: LargeResults,
     ) -> None:
         self._tasks = tasks
         self._archive = archive
         self._attempts = attempts
         self._dispatch = dispatch
         self._blobs = blobs
+        self._large = large
 
     def routes(self) -> list[Route]:
         one = (TASK_ID,)
@@ -173,7 +178,7 @@ class Api:
                 self._list,
                 "Tasks, newest first",
                 description=f"Results of more than {MOST_LISTED_RESULT} bytes are left out; ``results_omitted`` is true"
-                " then, and ``GET /tasks/{task_id}`` has them.",
+                " then, and ``GET /tasks/{task_id}/results`` has them.",
                 parameters=(OFFSET, LIMIT, STATUS, NAME, METADATA, JOB, WORKFLOW),
                 answer=TaskPage,
                 example={"offset": 0, "limit": 100, "total": 1, "tasks": [TASK]},
@@ -184,6 +189,8 @@ class Api:
                 "/tasks/{task_id}",
                 self._get,
                 "One task",
+                description="Results that were too large for a message are left out; ``results_omitted`` is true then, and"
+                " ``GET /tasks/{task_id}/results`` has them.",
                 parameters=(TASK_ID, WAIT),
                 answer=TaskView,
                 example=TASK,
@@ -342,17 +349,17 @@ class Api:
         await self._tasks.stop(TASK_ID.of(request))
         return answer({"stopped": True})
 
-    async def _results(self, request: web.Request) -> web.Response:
+    async def _results(self, request: web.Request) -> web.StreamResponse:
         task = await self._archive.get(TASK_ID.of(request))
-        found = {"results": json.loads(task.result) if task.result else None, "status": task.state.name.lower()}
         last = None if task.spec.broadcast else await self._archive.attempt(AttemptKey(task.id, task.attempt))
-        return answer(
-            {
-                **found,
-                **({"error": task.error, "code": task.code} if task.error else {}),
-                **({"report": json.loads(last.report)} if last is not None and last.report else {}),
-            }
-        )
+        rest = {
+            "status": task.state.name.lower(),
+            **({"error": task.error, "code": task.code} if task.error else {}),
+            **({"report": json.loads(last.report)} if last is not None and last.report else {}),
+        }
+        if task.result and not results.is_whole(task.result):
+            return await answer_large(request, self._large, task.result, rest)
+        return answer({"results": json.loads(task.result) if task.result else None, **rest})
 
     async def _attempts_of(self, request: web.Request) -> web.Response:
         found = await self._archive.attempts(TASK_ID.of(request))

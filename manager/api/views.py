@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
+from manager.state import results
 from manager.state.records import Attempt, Task
 from manager.state.store import LEFT_OUT, MOST_LISTED_RESULT
 from swashplate.blobs import BlobStore
@@ -88,7 +89,8 @@ class TaskView(Message):
     results: Any = Field(default=None, description="What it produced; of a broadcast, by proplet.")
     results_omitted: bool = Field(
         default=False,
-        description=f"In a list: it has results, of more than {MOST_LISTED_RESULT} bytes; `GET /tasks/{{id}}` has them.",
+        description="It has results that are not shown here: they were too large for a message, or in a list have more than"
+        f" {MOST_LISTED_RESULT} bytes. `GET /tasks/{{id}}/results` has them.",
     )
     error: str | None = None
     code: str | None = None
@@ -116,6 +118,7 @@ class AttemptView(Message):
     accepted_at: str = Time
     finish_time: str = Time
     results: Any = None
+    results_omitted: bool = Field(default=False, description="It has results, which were too large for a message.")
     error: str | None = None
     code: str | None = None
     report: RunReport | None = Field(default=None, description="How the run went, as far as its proplet has told.")
@@ -247,8 +250,8 @@ def task_json(task: Task, blobs: BlobStore) -> dict[str, Any]:
         "is_recurring": spec.is_recurring,
         "missed_run": spec.missed_run if spec.schedule else "",
         "proplet_id": task.proplet_id or spec.proplet_id,
-        "results": json.loads(task.result) if task.result else None,
-        "results_omitted": task.result == LEFT_OUT,
+        "results": json.loads(task.result) if task.result and results.is_whole(task.result) else None,
+        "results_omitted": task.result == LEFT_OUT or not results.is_whole(task.result),
         "error": task.error,
         "code": task.code,
     }
@@ -266,7 +269,8 @@ def attempt_json(attempt: Attempt, stage: str = "") -> dict[str, Any]:
         "offered_at": timestamp(attempt.offered_at),
         "accepted_at": timestamp(attempt.accepted_at),
         "finish_time": timestamp(attempt.finished_at),
-        **({"results": json.loads(attempt.result)} if attempt.result else {}),
+        **({"results": json.loads(attempt.result)} if attempt.result and results.is_whole(attempt.result) else {}),
+        **({} if results.is_whole(attempt.result) else {"results_omitted": True}),
         **({"error": attempt.error, "code": attempt.code} if attempt.error else {}),
         **({"report": json.loads(attempt.report)} if attempt.report else {}),
     }

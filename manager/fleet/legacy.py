@@ -20,6 +20,7 @@ from manager.latent.calls import Answer
 from manager.latent.invocations import Invocations
 from manager.state.ledger import Ledger
 from manager.state.records import Attempt, Invocation, Task
+from manager.state.results import is_whole
 from manager.state.states import AttemptEvent
 from manager.work.attempts import Attempts
 from manager.work.dialects import ParentsOf
@@ -353,7 +354,7 @@ def _check_round(task: Task, said: LegacyResult) -> None:
 
 def update_of(task: Task) -> bytes | None:
     """The update that a legacy proplet sent inside its result; None when there is none that can be read."""
-    results = json.loads(task.result) if task.result else None
+    results = json.loads(task.result) if task.result and is_whole(task.result) else None
     if not isinstance(results, dict) or "update_b64" not in results:
         return None
     try:

@@ -45,7 +45,7 @@ class Scheduler:
         self._found: Sequence[tuple[str, float]] = ()
         self._work = Tasks(log)
         tasks.on_specified = self.specified
-        tasks.on_erased = self.erased
+        tasks.on_erased.append(self.erased)
 
     async def open(self) -> None:
         """Read what is scheduled."""

@@ -189,6 +189,14 @@ def list_tasks(
     return total, [_task(row) for row in rows]
 
 
+def existing_tasks(db: Connection, ids: Iterable[str]) -> set[str]:
+    """Those of these ids that some task has."""
+    found: set[str] = set()
+    for chunk in catalogue.chunks(ids):
+        found.update(db.execute(select(tasks.c.id).where(tasks.c.id.in_(chunk))).scalars())
+    return found
+
+
 def is_used(db: Connection, digest: str) -> bool:
     """Does any task have this binary?"""
     return db.execute(select(tasks.c.id).where(tasks.c.digest == digest).limit(1)).first() is not None

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from manager.fleet.complaints import Complaints
 from manager.fleet.proplets import Proplets
+from manager.large_results import Stored
 from manager.state import states
 from manager.state.ledger import Ledger
 from manager.state.records import Attempt, AttemptKey, Task
@@ -68,6 +69,7 @@ class Attempts:
         leases: Leases,
         dialect_of: Callable[[str], Dialect],
         acks: Acks,
+        stored: Stored,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,6 +83,7 @@ class Attempts:
         self._leases = leases
         self._dialect_of = dialect_of
         self._acks = acks
+        self._stored = stored
         self._clock = clock
         self._complaints = Complaints()
         self._work = Tasks(log)
@@ -93,7 +96,7 @@ class Attempts:
         self.consequences: list[Callable[[Task], Any]] = []
         """Called when a task has ended, with what follows from it to be put before that is written."""
         self.on_ready: Callable[[Task, Attempt], Any] = lambda _task, _attempt: None
-        self.on_gone: Callable[[Task, Attempt], Any] = lambda _task, _attempt: None
+        self.on_gone: list[Callable[[Task, Attempt], Any]] = []
         """Called when an attempt has ended, whatever becomes of its task."""
 
     async def open(self) -> None:
@@ -332,13 +335,23 @@ class Attempts:
         sender = self._proplets.checked_sender(message, said.proplet_id)
         key = AttemptKey(said.task_id, said.attempt)
         result, report = json.dumps(said.results), reports.kept(said.report)
-        if not said.error:
+        if not said.error and said.results_digest is not None:
+            outcome = self._uploaded(key, said.results_digest, said.results_size, report)
+        elif not said.error:
             outcome = Outcome(AttemptEvent.COMPLETED, result, report=report)
         else:
             event = AttemptEvent.INTERRUPTED if said.code == "stopped" else AttemptEvent.FAILED
             outcome = Outcome(event, result, said.error, said.code or "failed", said.retryable, report=report)
         self.finish(key, outcome, sender=sender)
         self._acks.acknowledge(sender, said.id)
+
+    def _uploaded(self, key: AttemptKey, digest: str, size: int, report: str | None) -> Outcome:
+        """Of an attempt whose result was uploaded before; what is not here now will not come any more."""
+        result = self._stored(key, digest, size)
+        if result is not None:
+            return Outcome(AttemptEvent.COMPLETED, result, report=report)
+        missing = f"its result {digest} was never uploaded"
+        return Outcome(AttemptEvent.FAILED, None, missing, "result_missing", True, report=report)
 
     # Ends.
 
@@ -396,7 +409,8 @@ class Attempts:
         self._load.take_back(task, attempt)
         self._stages.pop(key, None)
         self._stopped_waiting(key)
-        self.on_gone(task, attempt)
+        for callback in self.on_gone:
+            callback(task, attempt)
 
     def _stopped_waiting(self, key: AttemptKey) -> None:
         timer = self._stops.pop(key, None)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from manager.latent.calls import id_of_turn
 from manager.state.records import Attempt, Invocation, Task
 from swashplate.bus import Bus
-from swashplate.messages import Invoke, Start, Stop
+from swashplate.messages import UPLOAD_TOKEN, Invoke, Start, Stop
 from swashplate.topics import Topics
 
 LEASE_GRACE_S = 5.0
@@ -51,14 +51,22 @@ class OwnTopics:
 
     confirms = True
 
-    def __init__(self, bus: Bus, names: Topics, parents: ParentsOf, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        names: Topics,
+        parents: ParentsOf,
+        token_of: Callable[[Attempt], str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._clock = clock
         self._bus = bus
         self._topics = names
         self._parents = parents
+        self._token_of = token_of
 
     async def start(self, task: Task, attempt: Attempt, *, again: bool) -> None:
-        message = start_message(task, attempt, self._clock(), await self._parents(task))
+        message = start_message(task, attempt, self._clock(), await self._parents(task), self._token_of(attempt))
         assert attempt.proplet_id is not None
         # Its own answer confirms it, not the broker's; without one it is sent again, and then the broker has to keep it.
         topic = self._topics.to_proplet(attempt.proplet_id, "start")
@@ -87,8 +95,8 @@ class OwnTopics:
         await self._bus.publish(self._topics.to_proplet(invocation.proplet_id, "invoke"), message.encode())
 
 
-def start_message(task: Task, attempt: Attempt, now: float, parents: Parents) -> Start:
-    """Of the time that the task may take, what is left."""
+def start_message(task: Task, attempt: Attempt, now: float, parents: Parents, token: str) -> Start:
+    """Of the time that the task may take, what is left. ``token`` is for the upload of a large result."""
     spec = task.spec
     assert attempt.proplet_id is not None
     return Start(
@@ -112,7 +120,7 @@ def start_message(task: Task, attempt: Attempt, now: float, parents: Parents) ->
         parents=parents.results,
         parents_digest=parents.digest,
         parents_size=parents.size,
-        tokens=spec.tokens,
+        tokens={**spec.tokens, UPLOAD_TOKEN: token},
         limits=spec.limits,
         isolation=spec.isolation,
         deterministic=spec.deterministic,

@@ -6,10 +6,10 @@ of a target follow each other until one ends it. The run ends when every target 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from manager.state import results
 from manager.state.records import Attempt, Task
 from manager.state.states import AttemptEvent, AttemptState, TaskEvent, next_attempt, next_task
 from manager.work import denials
@@ -174,7 +174,7 @@ def _alone(last: Attempt) -> _End:
 
 def _together(last: Sequence[Attempt]) -> _End:
     """A broadcast has a result per proplet; it completed when it did on each."""
-    result = json.dumps({str(each.target): json.loads(each.result) if each.result else None for each in last})
+    result = results.together({str(each.target): each.result for each in last})
     bad = [each for each in last if each.state is not AttemptState.COMPLETED]
     if not bad:
         return TaskEvent.COMPLETED, result, None, None

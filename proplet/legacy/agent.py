@@ -24,7 +24,7 @@ from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.supply.binaries import Binaries
 from proplet.work.course import Course
-from proplet.work.outcome import Failure, Learned, Outcome, Success, log_outcome
+from proplet.work.outcome import Failure, Large, Learned, Outcome, Success, log_outcome
 from proplet.work.outgoing import Ref
 from proplet.work.starts import checked
 from swashplate import logging
@@ -328,6 +328,8 @@ class LegacyAgent:
             case Success(results):
                 text = results if isinstance(results, str) else json.dumps(results)
                 return Kept(start.id, LegacyResult(task_id=start.id, proplet_id=self._id, results=text).encode())
+            case Large():  # there is nobody to upload it to: the start had no token for that
+                raise AssertionError("a large result")
             case Learned(update, results):
                 learned = self._learned(start, update, results)
                 return Kept(start.id, LegacyResult(task_id=start.id, results=learned).encode(), update)

@@ -6,6 +6,7 @@ from collections import deque
 
 from proplet.sandbox.frames import LOGGED_BYTES, Allowance
 from proplet.work.outcome import LOGGED_CHARACTERS
+from proplet.work.task_logs import LogStream
 from swashplate import logging
 
 log = logging.get("task")
@@ -17,10 +18,11 @@ TAIL_BYTES = 4096
 
 
 class GuestLog:
-    """A guest's stderr, line by line in the proplet's log, and its last lines for an error message."""
+    """A guest's stderr, line by line in the proplet's log, and its last lines for an error message; ``stream`` has it, too."""
 
-    def __init__(self, task_id: str) -> None:
+    def __init__(self, task_id: str, stream: LogStream | None = None) -> None:
         self._task_id = task_id
+        self._stream = stream
         self._partial = b""
         self._allowance = Allowance(LOGGED_BYTES)
         self._tail = b""
@@ -31,13 +33,25 @@ class GuestLog:
     def feed(self, content: bytes) -> None:
         self.received += len(content)
         self._tail = (self._tail + content)[-TAIL_BYTES:]
+        if self._stream is not None:
+            self._stream.feed(content)
         *lines, self._partial = (self._partial + content).split(b"\n")
         for line in lines:
             self._line(line)
         if len(self._partial) > LOGGED_BYTES:  # a daemon may never end its line
-            self.close()
+            self._end_line()
+
+    def wrote(self, count: float) -> None:
+        """The run has ended, and this is how many bytes the guest wrote, of which the worker may not have handed over all."""
+        if self._stream is not None and count > self.received:
+            self._stream.skip(int(count) - self.received)
 
     def close(self) -> None:
+        self._end_line()
+        if self._stream is not None:
+            self._stream.flush()
+
+    def _end_line(self) -> None:
         self._line(self._partial)
         self._partial = b""
 

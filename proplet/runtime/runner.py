@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from pydantic_core import from_json, to_json
 
 from proplet.policy.policy import Policy
 from proplet.policy.terms import RefusedError, Terms, resolved
+from proplet.runtime import results
 from proplet.runtime.guest_log import GuestLog
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.reports import Reporting
@@ -22,16 +20,15 @@ from proplet.supply.binaries import Binaries
 from proplet.supply.fetch import Fetcher, Wanted
 from proplet.supply.inputs import Inputs, together
 from proplet.work.course import Course
-from proplet.work.outcome import Failure, Learned, Outcome, Success
+from proplet.work.outcome import Failure, Large, Learned, Outcome, Success
+from proplet.work.outgoing import Ref
+from proplet.work.result_files import ResultFiles
 from swashplate import logging
 from swashplate.errors import ConfigurationError, InvalidRequestError, SwashplateError, TooLargeError
-from swashplate.messages import Start, Update
+from swashplate.messages import UPLOAD_TOKEN, Start, Update
 
 log = logging.get("task")
 
-MAX_RESULT_BYTES = 192 * 1024
-LAST_BYTES = MAX_RESULT_BYTES // 8
-"""Of a daemon's stdout: as JSON a byte can take six."""
 LARGE_UPDATE_BYTES = 1 << 20
 """A larger update is looked through beside the event loop, and not built."""
 
@@ -49,6 +46,7 @@ class Runner:
         folders: TaskFolders,
         policy: Policy,
         coordinator_url: Callable[[], str],
+        result_files: ResultFiles,
     ) -> None:
         self._proplet_id = proplet_id
         self._binaries = binaries
@@ -58,6 +56,7 @@ class Runner:
         self._folders = folders
         self._policy = policy
         self._coordinator_url = coordinator_url
+        self._result_files = result_files
         self.log_bytes_dropped = 0
         """Of the stderr of guests, for it was more than their limit."""
 
@@ -97,7 +96,7 @@ class Runner:
             raise ConfigurationError(
                 "the task learns, but this proplet knows no coordinator", hint="set COORDINATOR_URL"
             )
-        guest_log, terms = GuestLog(start.id), _with_folders(resolved(start, self._policy))
+        guest_log, terms = GuestLog(start.id, course.log), _with_folders(resolved(start, self._policy))
         reporting = Reporting(terms, guest_log)
         course.report = reporting.report
         if self._binaries.has(start.digest):
@@ -113,7 +112,7 @@ class Runner:
             if len(text) > LARGE_UPDATE_BYTES:
                 return await asyncio.to_thread(self._learned, start, text)
             return self._learned(start, text)
-        return self._finished(start, answer, folder)
+        return await self._finished(start, answer, folder)
 
     async def _binary(self, start: Start) -> Path:
         wanted = Wanted(start.digest, start.size, start.image_url)
@@ -155,6 +154,7 @@ class Runner:
             reporting.begins()
             try:
                 answer = await self._pool.run(job, reporting.log.feed, course)
+                reporting.log.wrote(answer.used.get("log_bytes", 0))
             finally:
                 reporting.log.close()
         reporting.ended(answer)
@@ -167,26 +167,14 @@ class Runner:
             self._binaries.drop(start.digest)
         return answer
 
-    @staticmethod
-    def _finished(start: Start, answer: Answer, folder: TaskFolder) -> Success:
-        """``/out/result.json`` when there is one, else what the function returned, else stdout as it is.
-
-        A daemon may have printed for months: the last of it is its result.
-        """
-        written = folder.result_file(MAX_RESULT_BYTES)
-        results: Any
-        if written is not None:
-            try:
-                results = from_json(written, allow_inf_nan=False)
-            except ValueError as error:
-                raise InvalidRequestError(f"/out/result.json is not JSON: {error}", code="result_invalid") from error
-        elif answer.text is not None:
-            results = answer.text
-        else:
-            limit = LAST_BYTES if start.daemon else MAX_RESULT_BYTES
-            results = folder.stdout(limit, last=start.daemon).decode(errors="replace")
-        _refuse_too_large(results)
-        return Success(results)
+    async def _finished(self, start: Start, answer: Answer, folder: TaskFolder) -> Success | Large:
+        try:
+            return results.small(answer, folder, daemon=start.daemon)
+        except TooLargeError:
+            if UPLOAD_TOKEN not in start.tokens or start.daemon:
+                raise
+        writer = self._result_files.writer(Ref(start.id, start.attempt))
+        return await asyncio.to_thread(results.large, answer, folder, writer)
 
     def _learned(self, start: Start, text: bytes) -> Learned:
         large = len(text) > LARGE_UPDATE_BYTES
@@ -207,14 +195,14 @@ class Runner:
                 text = large_update().based_on(model_uri, text)
             else:
                 text = update.model_copy(update={"base_model_uri": model_uri}).encode()
-        results = {
+        said = {
             "round_id": update.round_id,
             "num_samples": update.num_samples,
             "metrics": update.metrics,
             "update": "accepted",
         }
-        _refuse_too_large(results)
-        return Learned(text, results)
+        results.check_size(said)
+        return Learned(text, said)
 
 
 def large_update() -> ModuleType:
@@ -229,11 +217,6 @@ def _with_folders(terms: Terms) -> Terms:
         if not Path(folder).is_dir():
             raise RefusedError(f"the directory for {path} is not there", code="directory_unavailable", retryable=True)
     return terms
-
-
-def _refuse_too_large(results: Any) -> None:
-    if len(to_json(results)) > MAX_RESULT_BYTES:
-        raise TooLargeError(f"the result is over the limit of {MAX_RESULT_BYTES} bytes", code="result_too_large")
 
 
 def _failed(answer: Answer, guest_log: GuestLog) -> Failure:

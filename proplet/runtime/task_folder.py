@@ -23,6 +23,7 @@ from swashplate.errors import ConfigurationError, SwashplateError, TooLargeError
 log = logging.get("task_folder")
 
 KEPT_CLEAN = 64
+PIECE = 1 << 20
 _removing = threading.Lock()
 """The end of a proplet removes the folder around one that a thread still removes; neither may move what the other lists."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the machine's tmpfs, used through a folder that only we may enter
@@ -173,6 +174,10 @@ class TaskFolder:
         except OSError:  # another file system
             shutil.copyfile(file, target)
 
+    def size_of(self, name: str) -> int:
+        """Bytes of ``/in/{name}``."""
+        return (self.path / "in" / name).stat().st_size
+
     def given(self, name: str) -> str:
         """The text of ``/in/{name}``."""
         return (self.path / "in" / name).read_text("utf-8")
@@ -184,6 +189,14 @@ class TaskFolder:
     def result_file(self, limit: int) -> bytes | None:
         """``/out/result.json``, None when there is none."""
         return _read(self.path / "out" / "result.json", limit)
+
+    def result_pieces(self) -> Iterator[bytes] | None:
+        """``/out/result.json``, however large, a piece at a time; None when there is none."""
+        path = self.path / "out" / "result.json"
+        return _pieces(path) if os.path.lexists(path) else None
+
+    def stdout_pieces(self) -> Iterator[bytes]:
+        return _pieces(self.path / "stdout")
 
     def wipe(self) -> bool:
         """Make it as good as new, when that takes no more than to forget what was printed; False when it takes more.
@@ -222,6 +235,17 @@ def _opened(path: Path) -> Iterator[int | None]:
         yield handle
     finally:
         os.close(handle)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Nothing of a file that is not there."""
+    with _opened(path) as handle:
+        if handle is None:
+            return
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise SwashplateError(f"{path.name} is not a file", code="result_invalid")
+        while piece := os.read(handle, PIECE):
+            yield piece
 
 
 def _read(path: Path, limit: int, *, last: bool = False) -> bytes | None:

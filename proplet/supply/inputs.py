@@ -104,8 +104,8 @@ class Inputs:
                 parents = Wanted(digest, start.parents_size, wasm=False)
                 folder.give(PARENTS, await self._fetcher.fetch(parents, endless=start.timeout_s is None))
             self._binaries.drop_unused(digest)  # no other task has these parents
-        text = folder.given(PARENTS)
-        return {"PARENT_RESULTS": text} if len(text.encode()) <= PARENTS_IN_ENV_BYTES else {}
+        small = folder.size_of(PARENTS) <= PARENTS_IN_ENV_BYTES
+        return {"PARENT_RESULTS": folder.given(PARENTS)} if small else {}
 
     def _dataset_of(self, start: Start) -> str:
         return start.dataset or (self._proplet_id if start.kind == "federated" else "")

@@ -13,15 +13,17 @@ from structlog.contextvars import bound_contextvars
 from proplet.monitoring.counters import Counters
 from proplet.work.course import Course
 from proplet.work.deliveries import Deliveries
-from proplet.work.journal import Journal, PendingUpdate
+from proplet.work.journal import Journal, PendingUpdate, PendingUpload
 from proplet.work.outbox import Outbox
-from proplet.work.outcome import STOPPED, Failure, Learned, Outcome, log_outcome
+from proplet.work.outcome import STOPPED, Failure, Large, Learned, Outcome, log_outcome
 from proplet.work.outgoing import Ref, result_message
 from proplet.work.starts import called
 from proplet.work.states import AttemptState
+from proplet.work.task_logs import TaskLogs
+from proplet.work.uploads import Uploads
 from swashplate import logging
 from swashplate.errors import SwashplateError
-from swashplate.messages import Invoke, Start
+from swashplate.messages import UPLOAD_TOKEN, Invoke, Start
 from swashplate.service import Tasks
 
 log = logging.get("agent")
@@ -75,6 +77,8 @@ class Attempts:
         journal: Journal,
         outbox: Outbox,
         deliveries: Deliveries,
+        uploads: Uploads,
+        logs: TaskLogs,
         guests: Guests,
         counters: Counters,
     ) -> None:
@@ -84,6 +88,8 @@ class Attempts:
         self._journal = journal
         self._outbox = outbox
         self._deliveries = deliveries
+        self._uploads = uploads
+        self._logs = logs
         self._guests = guests
         self._counters = counters
         self._open: dict[Ref, Open] = {}
@@ -109,6 +115,7 @@ class Attempts:
         """Kill what runs. The journal keeps it: the next life reports it."""
         self._closing = True
         await self._background.close()
+        self._logs.close()
 
     # What is here.
 
@@ -187,9 +194,10 @@ class Attempts:
         for ref, each in list(self._open.items()):
             if ref.task_id == task_id and attempt in (0, ref.attempt):
                 self._end(each, STOPPED)
-        for ref in self._deliveries.refs():
-            if ref.task_id == task_id and attempt in (0, ref.attempt) and self._deliveries.give_up(ref, STOPPED):
-                log_outcome(task_id, STOPPED)
+        for brought in (self._deliveries, self._uploads):
+            for ref in brought.refs():
+                if ref.task_id == task_id and attempt in (0, ref.attempt) and brought.give_up(ref, STOPPED):
+                    log_outcome(task_id, STOPPED)
         ref = Ref(task_id, attempt)
         if attempt and ref not in self._open and self._journal.state(ref) is None:
             self._background.start(self._outbox.finish(result_message(ref, self._id, STOPPED)), f"stop {task_id}")
@@ -210,7 +218,8 @@ class Attempts:
 
     def _begin(self, ref: Ref, start: Start, turns: asyncio.Semaphore | None) -> None:
         deadline = None if start.timeout_s is None else asyncio.get_running_loop().time() + start.timeout_s
-        each = self._open[ref] = Open(ref, start, deadline, Course(ref, self.on_stage), turns)
+        course = Course(ref, self.on_stage, log=self._logs.of(ref))
+        each = self._open[ref] = Open(ref, start, deadline, course, turns)
         self._outbox.accept(ref)
         self.on_change()
         each.work = self._background.start(self._pursue(each), "/".join(map(str, ref)))
@@ -237,6 +246,7 @@ class Attempts:
             log.error("attempt could not be recorded", task_id=each.ref.task_id, error=error.sentence)
         finally:
             del self._open[each.ref]
+            self._logs.forget(each.ref)
             if self._newest.get(each.ref.task_id) == each.ref:
                 del self._newest[each.ref.task_id]
             each.course.enter("")
@@ -254,6 +264,12 @@ class Attempts:
             await self._deliveries.deliver(PendingUpdate(each.ref, outcome.update, token, success))
             if each.stopped is not None:  # while that was written
                 self._deliveries.give_up(each.ref, each.stopped)
+        elif isinstance(outcome, Large):
+            success = result_message(each.ref, self._id, outcome, report).payload
+            token = each.start.tokens.get(UPLOAD_TOKEN, "")
+            await self._uploads.bring(PendingUpload(each.ref, outcome.digest, token, success))
+            if each.stopped is not None:  # while that was written
+                self._uploads.give_up(each.ref, each.stopped)
         else:
             await self._outbox.finish(result_message(each.ref, self._id, outcome, report))
         if not each.ref.invocation:

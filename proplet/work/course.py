@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proplet.work.outgoing import Ref
+from proplet.work.task_logs import LogStream
 from swashplate.messages import RunReport
 from swashplate.messages.control import Stage
 
@@ -43,7 +44,8 @@ class Process:
 class Course:
     """``process`` is None before any worker runs the guest; a compilation lies between two. The stage is empty at both ends.
 
-    ``report`` says, once there is something to say, how the run goes.
+    ``report`` says, once there is something to say, how the run goes; ``log`` takes what the guest writes to stderr, when
+    somebody wants it.
     """
 
     ref: Ref
@@ -51,6 +53,7 @@ class Course:
     stage: Stage = ""
     process: Process | None = None
     report: Callable[[], RunReport | None] = _nothing
+    log: LogStream | None = None
 
     def enter(self, stage: Stage) -> None:
         if stage != self.stage:

@@ -27,6 +27,10 @@ CREATE TABLE IF NOT EXISTS pending_update (
     task_id TEXT NOT NULL, attempt INTEGER NOT NULL, body BLOB NOT NULL, token TEXT NOT NULL, success BLOB NOT NULL,
     PRIMARY KEY (task_id, attempt)
 );
+CREATE TABLE IF NOT EXISTS pending_upload (
+    task_id TEXT NOT NULL, attempt INTEGER NOT NULL, digest TEXT NOT NULL, token TEXT NOT NULL, success BLOB NOT NULL,
+    PRIMARY KEY (task_id, attempt)
+);
 """
 ACCEPT = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 RECORD = (
@@ -51,6 +55,16 @@ class PendingUpdate:
 
     ref: Ref
     body: bytes
+    token: str
+    success: bytes
+
+
+@dataclass(frozen=True)
+class PendingUpload:
+    """A large result for the manager, and the message that is true once the manager has it."""
+
+    ref: Ref
+    digest: str
     token: str
     success: bytes
 
@@ -100,15 +114,23 @@ class Journal:
             values = (update.ref.task_id, update.ref.attempt, update.body, update.token, update.success)
             db.execute("INSERT OR REPLACE INTO pending_update VALUES (?, ?, ?, ?, ?)", values)
 
-        await self._step(update.ref, AttemptEvent.UPDATE_KEPT, None, work)
+        await self._step(update.ref, AttemptEvent.CONTENT_KEPT, None, work)
+
+    async def keep_upload(self, upload: PendingUpload) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            values = (upload.ref.task_id, upload.ref.attempt, upload.digest, upload.token, upload.success)
+            db.execute("INSERT OR REPLACE INTO pending_upload VALUES (?, ?, ?, ?, ?)", values)
+
+        await self._step(upload.ref, AttemptEvent.CONTENT_KEPT, None, work)
 
     async def finish(self, message: Outgoing) -> None:
-        """Keep a result; an update that waits for the coordinator is given up or has arrived."""
+        """Keep a result; what waits for the coordinator or the manager is given up or has arrived."""
         pending = self._states.get(message.ref) is AttemptState.DELIVERING
 
         def work(db: sqlite3.Connection) -> None:
             if pending:
                 db.execute("DELETE FROM pending_update WHERE task_id = ? AND attempt = ?", message.ref[:2])
+                db.execute("DELETE FROM pending_upload WHERE task_id = ? AND attempt = ?", message.ref[:2])
 
         await self._step(message.ref, AttemptEvent.RESULT_KEPT, message.payload, work)
 
@@ -144,6 +166,11 @@ class Journal:
         query = "SELECT task_id, attempt, body, token, success FROM pending_update"
         rows = await self._run(lambda db: db.execute(query).fetchall())
         return [PendingUpdate(Ref(task_id, number), *rest) for task_id, number, *rest in rows]
+
+    async def uploads(self) -> list[PendingUpload]:
+        query = "SELECT task_id, attempt, digest, token, success FROM pending_upload"
+        rows = await self._run(lambda db: db.execute(query).fetchall())
+        return [PendingUpload(Ref(task_id, number), *rest) for task_id, number, *rest in rows]
 
     async def _step(self, ref: Ref, event: AttemptEvent, result: bytes | None, work: Work) -> None:
         """Do ``work`` and record the state after ``event``, in one transaction.

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from proplet.work.journal import Journal, PendingUpdate
+from proplet.work.journal import Journal, PendingUpdate, PendingUpload
 from proplet.work.outcome import Failure
 from proplet.work.outgoing import STATUS, Outgoing, Ref, result_message, status_message
 from proplet.work.states import AttemptState
@@ -60,6 +61,8 @@ class Outbox:
         self._settled: list[Ref] = []
         """Those whose result is acknowledged, which is not written yet."""
         self._background = Tasks(log)
+        self.heard_at = -math.inf
+        """When the manager last acknowledged something (the loop's time)."""
         self.on_settled: Callable[[Ref], None] = lambda _ref: None
         """Called when the manager has the result of an attempt."""
         self.on_denial: Callable[[str], None] = lambda _code: None
@@ -152,6 +155,10 @@ class Outbox:
         """Keep what the coordinator is to have, however long the disk refuses it."""
         await self._until_kept(update.ref, lambda: self._journal.keep_update(update))
 
+    async def keep_upload(self, upload: PendingUpload) -> None:
+        """Keep what the manager is to have, however long the disk refuses it."""
+        await self._until_kept(upload.ref, lambda: self._journal.keep_upload(upload))
+
     async def send_again(self, ref: Ref) -> None:
         """Answer a start or an invocation that came again after it has ended."""
         message = await self._journal.result(ref)
@@ -183,6 +190,7 @@ class Outbox:
         self._publish(message, qos=0)
 
     def acknowledged(self, ids: Iterable[str]) -> None:
+        self.heard_at = asyncio.get_running_loop().time()
         settled = [self._waiting.pop(i).message for i in ids if i in self._waiting]
         self._settle([each.ref for each in settled if each.kind != STATUS and each.ref not in self._finishing])
 

@@ -19,6 +19,14 @@ class Success:
 
 
 @dataclass(frozen=True)
+class Large:
+    """A result that is too large for a message: a file of JSON in the proplet's store of results; ``size`` in bytes."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Learned:
     """``update`` is for the coordinator, ``results`` for the manager once the coordinator has it."""
 
@@ -33,7 +41,7 @@ class Failure:
     retryable: bool = False
 
 
-Outcome = Success | Learned | Failure
+Outcome = Success | Large | Learned | Failure
 
 STOPPED = Failure("stopped", "stopped")
 
@@ -45,6 +53,8 @@ def log_outcome(task_id: str, outcome: Outcome) -> None:
             return
         case Learned(update):
             shown = update[: 4 * LOGGED_CHARACTERS].decode(errors="replace")
+        case Large(digest, size):
+            shown = f"{digest}, {size} bytes"
         case Success(results):
             shown = results if isinstance(results, str) else json.dumps(results)
     log.info("Task %s completed successfully. Result: %s", task_id, shown[:LOGGED_CHARACTERS], task_id=task_id)

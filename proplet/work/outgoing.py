@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from proplet.work.outcome import Failure, Learned, Outcome, Success
+from proplet.work.outcome import Failure, Large, Learned, Outcome, Success
 from swashplate.messages import AttemptStatus, InvokeResult, Result, RunReport
 from swashplate.messages.control import Stage
 
@@ -64,11 +64,13 @@ def status_message(
 
 
 def result_message(ref: Ref, proplet_id: str, outcome: Outcome, report: RunReport | None = None) -> Outgoing:
-    """An update that was learned counts as delivered."""
+    """An update that was learned, and a large result, count as delivered."""
     said: dict[str, Any] = {"task_id": ref.task_id, "attempt": ref.attempt, "proplet_id": proplet_id}
     match outcome:
         case Success(results) | Learned(_, results):
             said["results"] = results
+        case Large(digest, size):
+            said |= {"results_digest": digest, "results_size": size}
         case Failure(error, code, retryable):
             said |= {"error": error, "code": code, "retryable": retryable}
     message: Result | InvokeResult

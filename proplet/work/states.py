@@ -11,7 +11,7 @@ class AttemptState(StrEnum):
     ACCEPTED = "accepted"
     """Promised to the manager; queued or running."""
     DELIVERING = "delivering"
-    """Its update is kept and on its way to the coordinator."""
+    """Its update is kept and on its way to the coordinator, or its large result to the manager."""
     FINISHED = "finished"
     """Its result is kept and sent until the manager has it."""
     ACKNOWLEDGED = "acknowledged"
@@ -19,14 +19,14 @@ class AttemptState(StrEnum):
 
 
 class AttemptEvent(StrEnum):
-    UPDATE_KEPT = "update_kept"
+    CONTENT_KEPT = "content_kept"
     RESULT_KEPT = "result_kept"
     RESULT_ACKNOWLEDGED = "result_acknowledged"
 
 
 _S, _E = AttemptState, AttemptEvent
 TRANSITIONS: dict[tuple[AttemptState, AttemptEvent], AttemptState] = {
-    (_S.ACCEPTED, _E.UPDATE_KEPT): _S.DELIVERING,
+    (_S.ACCEPTED, _E.CONTENT_KEPT): _S.DELIVERING,
     (_S.ACCEPTED, _E.RESULT_KEPT): _S.FINISHED,
     (_S.DELIVERING, _E.RESULT_KEPT): _S.FINISHED,
     # A result that the bus cannot carry is replaced by a failed one.

@@ -195,6 +195,18 @@ class Results(_WithState):
     report: Report | None = None
 
 
+class LogPart(Answer):
+    """A piece of what a guest wrote to stderr. ``dropped`` bytes are missing before ``text``; ``ended``: its attempt has."""
+
+    attempt: int = 0
+    proplet_id: str = ""
+    offset: int = 0
+    next_offset: int = 0
+    text: str = ""
+    dropped: int = 0
+    ended: bool = False
+
+
 class Attempt(Answer):
     attempt: int
     run: int = 0
@@ -206,6 +218,7 @@ class Attempt(Answer):
     accepted_at: Time = None
     finish_time: Time = None
     results: Any = None
+    results_omitted: bool = False
     error: str = ""
     code: str = ""
     report: Report | None = None

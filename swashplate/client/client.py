@@ -117,7 +117,7 @@ class Client:
         A daemon or latent task does not end by itself: use ``launch``.
         """
         task = await self.launch(what, inputs, invoke=invoke, key=key, **fields)
-        return await self.tasks.wait(task.id, timeout=wait)
+        return await self.tasks.whole(await self.tasks.wait(task.id, timeout=wait))
 
 
 def is_file(what: str | Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 
 import aiohttp
 
-from swashplate.client.answers import Acknowledged, Attempt, Invocation, Metric, Page, Results, Started, Task
+from swashplate.client.answers import Acknowledged, Attempt, Invocation, LogPart, Metric, Page, Results, Started, Task
 from swashplate.client.transport import Transport, every, path_of, query_of
-from swashplate.client.waiting import LONG_STEP_S, WATCHING_STEP_S, NotEndedError, changes, end_of
-from swashplate.errors import InvalidRequestError
+from swashplate.client.waiting import LONG_STEP_S, PAUSE_MOST_S, WATCHING_STEP_S, NotEndedError, changes, end_of
+from swashplate.errors import InvalidRequestError, UnavailableError
 from swashplate.messages import TaskCreate
 
 PAGE = 100
@@ -133,7 +134,44 @@ class Tasks:
         return await self._transport.post(Acknowledged, path_of("tasks", task_id) + "/stop")
 
     async def results(self, task_id: str) -> Results:
-        return await self._transport.get(Results, path_of("tasks", task_id) + "/results")
+        return await self._transport.get(Results, path_of("tasks", task_id) + "/results", timeout=UPLOAD_S)
+
+    async def whole(self, task: Task) -> Task:
+        """The task with its results, should they have been left out because they are large."""
+        if not task.results_omitted:
+            return task
+        found = await self.results(task.id)
+        return Task.read({**task.document, "results": found.results, "results_omitted": False})
+
+    async def log(self, task_id: str, *, attempt: int = 0, offset: int = 0, wait: float = 0) -> LogPart:
+        """What follows ``offset`` in the log of an attempt, by default the latest."""
+        query = query_of(attempt=attempt, offset=offset, wait=f"{wait:g}" if wait else None)
+        return await self._transport.get(LogPart, path_of("tasks", task_id) + "/logs" + query, timeout=wait + SLACK_S)
+
+    async def logs(
+        self, task_id: str, *, attempt: int = 0, offset: int = 0, follow: bool = True, away_s: float = AWAY_S
+    ) -> AsyncIterator[LogPart]:
+        """What the guest of an attempt, by default the latest, writes to stderr, as it comes and until the attempt has ended;
+        without ``follow`` what there is; from ``offset`` on. A manager that is away for up to ``away_s`` seconds is asked again.
+        """
+        wait, away_since = 0.0, math.inf
+        now = asyncio.get_running_loop().time
+        while True:
+            try:
+                found = await self.log(task_id, attempt=attempt, offset=offset, wait=wait)
+            except UnavailableError:
+                away_since = min(away_since, now())
+                if now() - away_since > away_s:
+                    raise
+                await asyncio.sleep(PAUSE_MOST_S)
+                continue
+            away_since = math.inf
+            attempt = attempt or found.attempt
+            if found.next_offset > offset:
+                yield found
+            elif found.ended or not follow:
+                return
+            offset, wait = found.next_offset, LONG_STEP_S if follow else 0.0
 
     async def attempts(self, task_id: str) -> Page[Attempt]:
         """Every attempt of every run, oldest first."""

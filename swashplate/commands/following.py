@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from swashplate.commands import output, reports
@@ -19,6 +19,8 @@ SILENT_S = 4.0
 """How long a quiet command waits before it says what for."""
 
 Say = Callable[[str], None]
+REST_S = 3.0
+"""How long the last of a log may take when the task has ended."""
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def line_of(task: Task) -> str:
 
 
 async def follow(client: Client, task: Task, *, quiet: bool = False) -> Task:
-    """The task when it has ended, or when it stands; over restarts of the manager.
+    """The task when it has ended, or when it stands; over restarts of the manager. What its guest writes to stderr is shown.
 
     Even a ``quiet`` one tells once why it waits, when that lasts: nobody may ever take it.
     """
@@ -68,17 +70,25 @@ async def follow(client: Client, task: Task, *, quiet: bool = False) -> Task:
         say(line_of(task))
         if task.settled:
             return task
-        explaining = asyncio.create_task(_explain(client, task.id)) if quiet else None
+        beside = asyncio.create_task(_explain(client, task.id) if quiet else _show_stderr(client, task))
         now = task
         try:
             async for now in client.tasks.watch(task.id):
                 say(line_of(now))
                 if now.settled:
                     break
+            if now.ended and not quiet:
+                await asyncio.wait([beside], timeout=REST_S)
         finally:
-            if explaining is not None:
-                explaining.cancel()
+            beside.cancel()
     return now
+
+
+async def _show_stderr(client: Client, task: Task) -> None:
+    from swashplate.commands import task_logs
+
+    with suppress(SwashplateError):  # that it cannot be shown is no reason to fail; an older manager has none
+        await task_logs.follow(client, task, task_logs.writer(sys.stderr))
 
 
 async def _explain(client: Client, task_id: str) -> None:

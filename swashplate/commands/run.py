@@ -51,7 +51,9 @@ def run(
     quiet: Annotated[
         bool,
         typer.Option(
-            "--quiet", "-q", help="Do not tell on stderr how it stands; only, once, why it waits when that lasts."
+            "--quiet",
+            "-q",
+            help="Neither tell how it stands nor show its stderr; only, once, why it waits when that lasts.",
         ),
     ] = False,
     manager: ManagerUrl = "",
@@ -60,7 +62,8 @@ def run(
 ) -> None:
     """Run a WASM file or image: create a task, start it, follow it, and print its result.
 
-    The result alone is on stdout. A daemon or a latent task is followed until it runs or is ready.
+    The result alone is on stdout; what it writes to stderr is on stderr as it comes. A daemon or a latent task is followed
+    until it runs or is ready.
     """
     from swashplate.commands import following
 
@@ -76,7 +79,7 @@ def run(
         started.append(task)
         if not wait:
             return task, None
-        task = await following.follow(client, task, quiet=quiet)
+        task = await client.tasks.whole(await following.follow(client, task, quiet=quiet))
         failed = task.ended and not task.succeeded
         return task, (await client.tasks.results(task.id)).report if failed else None
 

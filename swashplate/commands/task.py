@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swashplate.commands import naming, output, reports, task_definition, task_outcome, values
+from swashplate.commands import naming, output, reports, task_definition, task_logs, task_outcome, values
 from swashplate.commands.arguments import Offset, TaskId
 from swashplate.commands.connection import AsJson, ManagerUrl, speak
 from swashplate.commands.groups import Group
@@ -45,7 +45,10 @@ app.command(
 app.command("results", epilog=output.example("swashplate task results 3f2a --wait"))(task_outcome.results)
 app.command("attempts", epilog=output.example("swashplate task attempts 3f2a"))(task_outcome.attempts)
 app.command("metrics", epilog=output.example("swashplate task metrics 3f2a"))(task_outcome.metrics)
-app.command("logs", epilog=output.example("swashplate task logs 3f2a --follow"))(task_outcome.logs)
+app.command(
+    "logs",
+    epilog=output.example("swashplate task logs 3f2a --follow", "swashplate task logs 3f2a --attempt 2 --tail 20"),
+)(task_logs.logs)
 
 
 @app.command("list", epilog=output.example("swashplate task list --status failed --metadata site=north"))
@@ -129,7 +132,10 @@ def _fields(task: Task) -> list[tuple[str, Any]]:
         ("status", output.coloured(task.status + (f" ({task.stage})" if task.stage and not task.ended else ""))),
         ("waiting", "" if task.ended else task.waiting),
         ("error", task.error + (f" [{task.code}]" if task.code else "")),
-        ("results", output.brief(task.results)),
+        (
+            "results",
+            "large; swashplate task results shows them" if task.results_omitted else output.brief(task.results),
+        ),
         ("image", task.image_url),
         ("digest", task.digest),
         ("inputs", task.inputs),

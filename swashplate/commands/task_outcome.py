@@ -1,18 +1,17 @@
-"""What came of a task: ``swashplate task invoke``, ``results``, ``attempts``, ``metrics`` and ``logs``."""
+"""What came of a task: ``swashplate task invoke``, ``results``, ``attempts`` and ``metrics``."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from swashplate.commands import naming, output, reports, values
 from swashplate.commands.arguments import Limit, Offset, TaskId
-from swashplate.commands.connection import STACK_FOLDER, AsJson, ManagerUrl, speak
+from swashplate.commands.connection import AsJson, ManagerUrl, speak
 
 if TYPE_CHECKING:
-    from swashplate.client import Attempt, Client, Invocation, Metric, Page, Results, Task
+    from swashplate.client import Attempt, Client, Invocation, Metric, Page, Results
 
 
 def invoke(
@@ -105,7 +104,7 @@ def attempts(task: TaskId, manager: ManagerUrl = "", as_json: AsJson = False) ->
             output.short(each.proplet_id),
             output.at(each.offered_at),
             output.took(each.accepted_at or each.created_at, each.finish_time),
-            each.error or output.brief(each.results),
+            each.error or ("large" if each.results_omitted else output.brief(each.results)),
         )
         for each in page.items
     ]
@@ -143,23 +142,3 @@ def sample(measured: dict[str, Any]) -> tuple[str, str, str, str]:
         bytes_of("disk_read_bytes"),
         bytes_of("disk_write_bytes"),
     )
-
-
-def logs(
-    task: TaskId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with the lines to come.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="The proplets' own lines about it, too.")] = False,
-    state_dir: Annotated[Path, typer.Option(help="The folder of the local stack.")] = STACK_FOLDER,
-    manager: ManagerUrl = "",
-) -> None:
-    """Print what a task's guest wrote to stderr, out of the logs of a stack on this machine.
-
-    The proplets of other machines keep their own logs.
-    """
-    from swashplate.commands import local_logs
-
-    async def work(client: Client) -> Task:
-        return await client.tasks.get(await naming.task(client, task))
-
-    found = speak(manager, work)
-    local_logs.show(state_dir / "logs", found.id, follow=follow, everything=everything)

@@ -4,6 +4,8 @@ from swashplate.messages.base import Digest, Message, digest_hex
 from swashplate.messages.control import (
     MAX_QUEUE,
     MAX_SLOTS,
+    UPLOAD_TOKEN,
+    UPLOAD_TOKEN_HEADER,
     Ack,
     Alive,
     Announce,
@@ -45,6 +47,8 @@ __all__ = [
     "MAX_QUEUE",
     "MAX_SLOTS",
     "PROPLET_IDS_HINT",
+    "UPLOAD_TOKEN",
+    "UPLOAD_TOKEN_HEADER",
     "Ack",
     "Alive",
     "Announce",

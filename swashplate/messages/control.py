@@ -93,6 +93,11 @@ class Alive(Message):
     free_slots: int = 0
 
 
+UPLOAD_TOKEN = "results"  # noqa: S105  # the name of a token
+"""In a start's tokens: it proves the upload of a result that is too large for a message."""
+UPLOAD_TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
+
+
 class Start(RunTerms):
     """A lease on one attempt of one task. ``tokens`` prove later messages about this attempt; they never reach the guest.
 
@@ -212,16 +217,17 @@ class TaskMetrics(Message):
 
 
 class TaskLog(Message):
-    """QoS 0. A part of an attempt's stderr: ``offset`` bytes of it came before, ``dropped`` of them were never sent.
+    """QoS 0. A part of an attempt's stderr: ``size`` bytes of it, which ``offset`` bytes came before.
 
-    Bytes that are no UTF-8 are replaced; ``offset`` and ``dropped`` count those that the guest wrote.
+    ``offset`` and ``size`` count what the guest wrote. In ``text`` bytes that are no UTF-8 are replaced. What no part holds
+    was over the rate that is sent, or was lost on the way; the last part, then without text, says how far it goes.
     """
 
     task_id: str
     attempt: AttemptNumber
     proplet_id: Identifier
-    offset: int = Field(ge=0)
-    dropped: int = Field(default=0, ge=0)
+    offset: int = Field(ge=0, lt=2**63)
+    size: int = Field(ge=0, lt=2**31)
     text: str
 
 

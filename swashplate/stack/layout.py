@@ -218,6 +218,7 @@ class Layout:
             "DATA_STORE_URL": urls["data-store"],
             "MODEL_REGISTRY_URL": urls["model-registry"],
             "COORDINATOR_URL": urls["coordinator"],
+            "MANAGER_URL": urls["manager"],
         }
         return Child(
             name=name,

@@ -81,6 +81,7 @@ def test_the_manager(tmp_path, examples):
             "POST /fl/experiments",
             "POST /fl/update_cbor",
             "GET /blobs/{digest}",
+            "PUT /blobs/{digest}",
             UPLOAD,
             START,
         }

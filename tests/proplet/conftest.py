@@ -165,8 +165,9 @@ class FakeManager(Heard):
 class FakeProxy(Heard):
     """Answers requests for the binaries in ``blobs``; loses and alters chunks as told."""
 
-    def __init__(self, broker: MemoryBroker) -> None:
+    def __init__(self, broker: MemoryBroker, names: Topics = NAMES) -> None:
         super().__init__()
+        self._names = names
         self.bus = MemoryBus(broker, client_id="proxy")
         self.blobs: dict[str, bytes] = {}
         self.errors: dict[str, tuple[str, str]] = {}
@@ -178,7 +179,7 @@ class FakeProxy(Heard):
         self.silent = False
 
     async def open(self) -> None:
-        await self.bus.subscribe(NAMES.every_blob_request, self._asked)
+        await self.bus.subscribe(self._names.every_blob_request, self._asked)
 
     def put(self, content: bytes) -> str:
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
@@ -186,7 +187,7 @@ class FakeProxy(Heard):
         return digest
 
     async def send_chunk(self, digest: str, index: int | str, content: bytes) -> None:
-        topic = f"{NAMES.base}/registry/blobs/{digest_hex(digest)}/{index}"
+        topic = f"{self._names.base}/registry/blobs/{digest_hex(digest)}/{index}"
         await self.bus.publish(topic, content, qos=0)
 
     async def _asked(self, message: Received) -> None:
@@ -195,7 +196,7 @@ class FakeProxy(Heard):
         await self.tell()
         if self.silent:
             return
-        reply = NAMES.blob_reply(last_level(message.topic))
+        reply = self._names.blob_reply(last_level(message.topic))
         known = {"request_id": request.request_id, "digest": request.digest}
         if request.digest not in self.blobs:
             error, code = self.errors.get(request.digest, ("no such image", "image_not_found"))

@@ -140,3 +140,69 @@ def test_the_largest_stack_that_can_be_allowed_is_one_that_the_runtime_gives(san
     assert isinstance(Configuration(stack=MOST_STACK).engine(), wasmtime.Engine)
     deep = '(module (func $f (export "_start") (call $f)))'
     assert sandbox.run(deep, limits={"stack": MOST_STACK}).code == "stack_overflow"
+
+
+ERRORS = [
+    "unknown",
+    "access-denied",
+    "not-supported",
+    "invalid-argument",
+    "out-of-memory",
+    "timeout",
+    "concurrency-conflict",
+    "not-in-progress",
+    "would-block",
+    "invalid-state",
+    "new-socket-limit",
+    "address-not-bindable",
+    "address-in-use",
+    "remote-unreachable",
+    "connection-refused",
+    "connection-reset",
+    "connection-aborted",
+    "datagram-too-large",
+    "name-unresolvable",
+    "temporary-resolver-failure",
+    "permanent-resolver-failure",
+]
+"""Of wasi:sockets; the last is what it answers where no name may be looked up."""
+RESOLVES = f"""(component
+  (import "wasi:sockets/network@0.2.0" (instance $n
+    (export "network" (type (sub resource)))
+    (type $e (enum {" ".join(f'"{name}"' for name in ERRORS)})) (export "error-code" (type (eq $e)))))
+  (alias export $n "network" (type $network))
+  (alias export $n "error-code" (type $ec))
+  (import "wasi:sockets/instance-network@0.2.0" (instance $in
+    (alias outer 1 $network (type $nw)) (export "network" (type $nw2 (eq $nw)))
+    (type $own (own $nw2)) (export "instance-network" (func (result $own)))))
+  (import "wasi:sockets/ip-name-lookup@0.2.0" (instance $dns
+    (alias outer 1 $network (type $nw)) (export "network" (type $nw2 (eq $nw)))
+    (alias outer 1 $ec (type $ee)) (export "error-code" (type $ec2 (eq $ee)))
+    (export "resolve-address-stream" (type $ras (sub resource)))
+    (type $b (borrow $nw2)) (type $o (own $ras)) (type $r (result $o (error $ec2)))
+    (export "resolve-addresses" (func (param "network" $b) (param "name" string) (result $r)))))
+  (core module $mem (memory (export "memory") 1) (data (i32.const 64) "localhost"))
+  (core instance $mi (instantiate $mem))
+  (alias export $in "instance-network" (func $inf))
+  (alias export $dns "resolve-addresses" (func $resf))
+  (core func $inl (canon lower (func $inf)))
+  (alias core export $mi "memory" (core memory $mm)) (core func $rl (canon lower (func $resf) (memory $mm)))
+  (core module $m
+    (import "h" "net" (func $net (result i32)))
+    (import "h" "resolve" (func $res (param i32 i32 i32 i32)))
+    (import "h" "memory" (memory 1))
+    (func (export "run") (result i32)
+       (call $res (call $net) (i32.const 64) (i32.const 9) (i32.const 128))
+       (if (i32.eqz (i32.load8_u (i32.const 128))) (then (return (i32.const 0))))
+       (if (i32.ne (i32.load8_u (i32.const 132)) (i32.const 20)) (then (unreachable)))
+       (i32.const 1)))
+  (core instance $i (instantiate $m (with "h" (instance (export "net" (func $inl)) (export "resolve" (func $rl)) (export "memory" (memory $mm))))))
+  (alias core export $i "run" (core func $cr)) (func $run (result (result)) (canon lift (core func $cr)))
+  (instance $ri (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $ri)))"""
+
+
+def test_a_component_looks_up_no_name(sandbox):
+    """It succeeds when it may, and is unreachable for any other reason not to."""
+    ran = sandbox.run(RESOLVES)
+    assert (ran.code, ran.answer.error) == ("guest_exit", "process exited with status 1")

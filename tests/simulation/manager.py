@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections import deque
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from manager.app import Manager
+from manager.attempt_files import AttemptFiles
 from manager.settings import ManagerSettings
 from manager.work.load import requirements_of
 from swashplate.client import HttpClient
@@ -43,7 +45,8 @@ class ManagerLife:
         bare = FaultyBus(world.broker, client_id="manager-bare")
         async with VirtualDatabase(world.disks["manager"], pace=world.pace, source=world.chance) as database:
             # A client of HTTP that is never used: only the façade of learning has one.
-            made = Manager(settings(), bus, bare, database, None, HttpClient(), clock=time.time)
+            files = AttemptFiles(Path("/nonexistent"))
+            made = Manager(settings(), bus, bare, database, None, HttpClient(), files, b"", clock=time.time)
             self._watch_order(made)
             await made.open()
             async with bus, bare:

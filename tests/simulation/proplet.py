@@ -16,6 +16,9 @@ from proplet.work.deliveries import Deliveries
 from proplet.work.journal import Journal
 from proplet.work.outbox import Outbox
 from proplet.work.outgoing import Ref
+from proplet.work.result_files import ResultFiles
+from proplet.work.task_logs import TaskLogs
+from proplet.work.uploads import Uploads
 from swashplate.client import HttpClient
 from swashplate.messages import Start
 from swashplate.testing import FaultyBus, Process
@@ -68,12 +71,22 @@ class PropletLife:
             site = Site(chosen, http, list)
             self.outbox = Outbox(journal, bus, names, self.id)
             deliveries = Deliveries(journal, self.outbox, self.id, http, site.coordinator_url)
+            uploads = Uploads(journal, self.outbox, self.id, http, ResultFiles(Path("/nonexistent")), site.manager_url)
             counters = Counters()
             guests = ScriptedGuests(self.id, self.slots, world.record)
             self.attempts = Reluctant(
-                self.id, self.slots, chosen.queue, journal, self.outbox, deliveries, guests, counters
+                self.id,
+                self.slots,
+                chosen.queue,
+                journal,
+                self.outbox,
+                deliveries,
+                uploads,
+                TaskLogs(bus, names, self.id),
+                guests,
+                counters,
             )
-            agent = Agent(chosen, bus, names, instance, site, self.attempts, self.outbox, deliveries, counters)
+            agent = Agent(chosen, bus, names, instance, site, self.attempts, self.outbox, deliveries, uploads, counters)
             await agent.open()
             async with bus:
                 self.up = True
