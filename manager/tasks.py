@@ -304,7 +304,11 @@ class TaskService:
         task = await self._ledger.fetch(task_id)
         self._ledger.check()
         if not task.state.active:
-            raise ConflictError(f"task {task_id} is {task.state.name.lower()}, not running", code="task_not_active")
+            raise ConflictError(
+                f"task {task_id} is {task.state.name.lower()}, not running",
+                code="task_not_active",
+                hint=f'PUT /tasks/{task_id} with "schedule": "" ends its schedule' if task.spec.schedule else None,
+            )
         self._attempts.stop(task)
         await self._ledger.durable(task_id)
 

@@ -287,7 +287,8 @@ class Attempts:
             async with asyncio.timeout_at(each.deadline):
                 return await self._performed(each)
         except TimeoutError:
-            return Failure(f"timed out after {each.start.timeout_s:g} s", "timeout")
+            # What was left of the task's time when it was placed here: rarely a round number.
+            return Failure(f"timed out after {each.start.timeout_s or 0:.1f} s", "timeout")
         except asyncio.CancelledError:
             this = asyncio.current_task()
             if each.stopped is None or this is None or self._closing:

@@ -142,7 +142,9 @@ async def test_an_update_arms_it_again_and_clearing_disarms_it(world):
         assert (status, shown["next_run"], "schedule" in shown) == (200, NEVER, False)
         assert "is_recurring" not in shown
         await proplet.result(start, "1")
-        await made(world, name="other")
+        other, _ = await made(world, name="other")
+        status, body = await world.call("POST", f"{other}/stop")
+        assert (status, body["hint"]) == (409, f'PUT {other} with "schedule": "" ends its schedule')
         assert (await proplet.started()).name == "other", "its own minute has passed unused"
 
 

@@ -195,7 +195,7 @@ async def test_an_unknown_stop_changes_nothing(world, proplet, guests):
 
 
 async def test_the_timeout_kills_an_endless_loop(world, proplet, guests):
-    result = await world.manager.outcome(world.start(guests["loops"], timeout_s=0.7))
+    result = await world.manager.outcome(world.start(guests["loops"], timeout_s=0.6987))
     assert (result.error, result.code, result.retryable) == ("timed out after 0.7 s", "timeout", False)
     assert (await world.manager.outcome(world.start(guests["prints"]("next")))).results == "next"
 
