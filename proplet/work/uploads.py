@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from urllib.parse import urlencode
 
-import aiohttp
-
 from proplet.work.journal import Journal, PendingUpload
 from proplet.work.outbox import Outbox
 from proplet.work.outcome import Failure
@@ -24,8 +22,8 @@ log = logging.get("outbox")
 AGAIN_S, AGAIN_MOST_S = 0.2, 5.0
 AWAY_S = 15.0
 """A manager that has answered on the bus for so long, and never at its URL, will not."""
-TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_connect=5, sock_read=60)
-"""Seconds. The whole may take its time: the lease of the attempt bounds it."""
+CONNECT_S, READ_S = 5, 60
+"""The whole may take its time: the lease of the attempt bounds it."""
 NO_URL = "set MANAGER_ADVERTISED_URL at the manager, or MANAGER_URL at the proplet, to what reaches the manager's HTTP"
 
 
@@ -127,6 +125,8 @@ class Uploads:
 
     async def _put(self, upload: PendingUpload) -> None:
         """Raises what the manager's refusal means, and ``UnavailableError`` when it does not answer."""
+        import aiohttp  # noqa: PLC0415  # see HttpClient
+
         base, ref = self._manager_url(), upload.ref
         if base is None:
             raise UnavailableError("no manager has announced itself")
@@ -137,8 +137,9 @@ class Uploads:
         headers = {UPLOAD_TOKEN_HEADER: upload.token, "Content-Type": "application/json"}
         try:
             with self._files.path(ref, upload.digest).open("rb") as content:
+                timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_connect=CONNECT_S, sock_read=READ_S)
                 request = self._http.open(
-                    "PUT", f"{url}?{query}", data=content, headers=headers, timeout=TIMEOUT, allow_redirects=False
+                    "PUT", f"{url}?{query}", data=content, headers=headers, timeout=timeout, allow_redirects=False
                 )
                 async with request as response:
                     if response.status >= 300:
