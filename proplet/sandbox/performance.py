@@ -6,6 +6,7 @@ import dataclasses
 import resource
 
 from proplet.sandbox import digests, guest
+from proplet.sandbox.bounds import ENDLESS, soft_limit
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import Answer, Job, Limits
 from proplet.sandbox.module_cache import ModuleCache
@@ -38,13 +39,12 @@ def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
             output_digest = digests.of_output(job, answer.text, answer.error, answer.code)
             answer = dataclasses.replace(answer, inputs_digest=inputs_digest, output_digest=output_digest)
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        soft_limit(resource.RLIMIT_FSIZE, ENDLESS)
         watch.end()
     return answer
 
 
 def _bound(limits: Limits) -> None:
     """No file grows beyond the output: a guest that tries is told EFBIG. What fails for want of memory is told too."""
-    bytes_of_data = limits.memory + BEYOND_MEMORY_LIMIT
-    resource.setrlimit(resource.RLIMIT_DATA, (bytes_of_data, resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output + 1, resource.RLIM_INFINITY))
+    soft_limit(resource.RLIMIT_DATA, limits.memory + BEYOND_MEMORY_LIMIT)
+    soft_limit(resource.RLIMIT_FSIZE, limits.output + 1)

@@ -19,8 +19,8 @@ from tests.proplet.conftest import prints
 MANY = 20 << 20
 
 
-def prints_many(count: int, *, byte: int = 0x61) -> str:
-    """A command that prints ``byte`` so often, a megabyte at a time."""
+def prints_many(count: int, *, byte: int = 0x61, then: str = "") -> str:
+    """A command that prints ``byte`` so often, a megabyte at a time, and then does ``then``."""
     return f"""(module
       (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
       (memory (export "memory") 18)
@@ -33,8 +33,13 @@ def prints_many(count: int, *, byte: int = 0x61) -> str:
             (select (local.get $left) (i32.const 1048576) (i32.lt_u (local.get $left) (i32.const 1048576))))
           (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))
           (local.set $left (i32.sub (local.get $left) (i32.load (i32.const 16))))
-          (br_if $again (i32.gt_s (local.get $left) (i32.const 0))))))"""
+          (br_if $again (i32.gt_s (local.get $left) (i32.const 0))))
+        {then}))"""
 
+
+A_WHILE = """(local.set $left (i32.const 2000000000))
+  (loop $on (br_if $on (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))"""
+"""The best part of a second."""
 
 SUM = """(module
   (import "wasi_snapshot_preview1" "path_open"
@@ -110,7 +115,7 @@ async def test_a_child_gets_the_large_result_of_its_parent(both, client):
 async def test_the_manager_may_be_away_and_either_may_be_restarted_meanwhile(both, client):
     async with both.proplet():
         async with both.manager():
-            task = await both.launch(client, prints_many(1_000_000))
+            task = await both.launch(client, prints_many(1_000_000, then=A_WHILE))
             while (await client.tasks.get(task.id)).status != "running":
                 await asyncio.sleep(0.005)
         async with both.manager():
