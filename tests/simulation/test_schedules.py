@@ -50,11 +50,11 @@ def test_another_seed_does_something_else():
 
 
 def effects_before_the_commit(monkeypatch):
-    monkeypatch.setattr(Ledger, "then", lambda _self, effect: effect())
+    monkeypatch.setattr(Ledger, "then", lambda _self, effect, **_about: effect())
 
 
 def answers_before_the_commit(monkeypatch):
-    async def at_once(_self) -> None:
+    async def at_once(_self, *_about: str) -> None:
         return
 
     monkeypatch.setattr(Ledger, "durable", at_once)
