@@ -212,10 +212,10 @@ class Attempts:
         log.info("asked again", task_id=ref.task_id, attempt=ref.attempt)
         if state in {AttemptState.FINISHED, AttemptState.ACKNOWLEDGED}:
             self._background.start(self._outbox.send_again(ref), "send again")
+        elif known is not None and known.ready:
+            self._outbox.ready(ref)
         elif state is not None:
             self._outbox.say_accepted(ref)
-            if known is not None and known.ready:
-                self._outbox.ready(ref)
         return True
 
     def _begin(self, ref: Ref, start: Start, turns: asyncio.Semaphore | None) -> None:

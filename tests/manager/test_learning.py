@@ -229,9 +229,10 @@ async def test_launched_and_skipped_participants_are_logged_as_the_guide_says(wo
 async def test_tokens_of_a_task_are_never_shown(world):
     async with world.manager(), world.proplet("p1") as p1:
         task = await world.launch(tokens={"update": "very secret"})
-        assert (await p1.started()).tokens == {"update": "very secret"}
+        tokens = (await p1.started()).tokens
+        assert tokens["update"] == "very secret"
         _, shown = await world.call("GET", f"/tasks/{task['id']}")
-        assert "very secret" not in json.dumps([task, shown])
+        assert not any(token in json.dumps([task, shown]) for token in tokens.values())
 
 
 async def test_an_end_is_told_however_long_the_broker_was_away(world, coordinator, monkeypatch):
