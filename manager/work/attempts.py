@@ -40,6 +40,9 @@ TOLD_AGAIN_S = 600.0
 STOP_S = 1.5
 """How long a proplet may take to say that it has stopped an attempt, before that is taken for granted."""
 
+LOOK_AGAIN_S = 1.0
+"""While something waits, a report that changes nothing makes us look whether it still must, at most so often."""
+
 
 class Observer(Protocol):
     """Somebody who follows tasks without taking part."""
@@ -109,6 +112,7 @@ class Attempts:
         self._proplets.on_change(self._changed)
         self._offers.on_taken = self._taken
         self._offers.on_impossible = self._impossible
+        self._look_again_at = 0.0
         self._dispatch.on_offered = self._leases.begin
         self._dispatch.on_impossible = self._impossible
         self._leases.on_over = self.give_up
@@ -265,7 +269,8 @@ class Attempts:
 
     async def _reported(self, proplet_id: str, said: Alive) -> None:
         self._leases.heard(self._proplets.get(proplet_id), said)
-        if self._load.reported(proplet_id):
+        if self._load.reported(proplet_id) or (self._dispatch.waiting and self._clock() >= self._look_again_at):
+            self._look_again_at = self._clock() + LOOK_AGAIN_S
             self._dispatch.place()
 
     async def _said_status(self, message: Received) -> None:
