@@ -197,12 +197,12 @@ class Proplets:
         await self._remembered.delete(proplet_id)
 
     async def heard(self, proplet: Proplet) -> None:
-        """It has just reported that it lives."""
-        now = self._clock()
-        proplet.last_seen = now
+        """It has just reported that it lives. Who looked while it was overdue believes it gone, and is told."""
+        now, was_alive = self._clock(), self.alive(proplet)
+        proplet.last_seen, proplet.offline = now, False
         proplet.history.append(now)
-        if proplet.offline:
-            proplet.offline = False
+        if not was_alive:
+            self._alive.add(proplet.id)
             await self._tell_changed(proplet.id)
 
     async def lost(self, proplet: Proplet) -> None:

@@ -278,6 +278,8 @@ class Invocations:
         self._enqueue(after)
         self._refused(invocation, answer)
         self._place(invocation.task_id)
+        if invocation.proplet_id is not None:
+            self.on_idle(invocation.proplet_id)
 
     def _refused(self, invocation: Invocation, answer: Answer) -> None:
         if answer.began or answer.code not in calls.NEVER_RAN or invocation.deployment is None:

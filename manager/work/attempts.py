@@ -40,9 +40,6 @@ TOLD_AGAIN_S = 600.0
 STOP_S = 1.5
 """How long a proplet may take to say that it has stopped an attempt, before that is taken for granted."""
 
-LOOK_AGAIN_S = 1.0
-"""While something waits, a report that changes nothing makes us look whether it still must, at most so often."""
-
 
 class Observer(Protocol):
     """Somebody who follows tasks without taking part."""
@@ -112,7 +109,6 @@ class Attempts:
         self._proplets.on_change(self._changed)
         self._offers.on_taken = self._taken
         self._offers.on_impossible = self._impossible
-        self._look_again_at = 0.0
         self._dispatch.on_offered = self._leases.begin
         self._dispatch.on_impossible = self._impossible
         self._leases.on_over = self.give_up
@@ -269,8 +265,7 @@ class Attempts:
 
     async def _reported(self, proplet_id: str, said: Alive) -> None:
         self._leases.heard(self._proplets.get(proplet_id), said)
-        if self._load.reported(proplet_id) or (self._dispatch.waiting and self._clock() >= self._look_again_at):
-            self._look_again_at = self._clock() + LOOK_AGAIN_S
+        if self._load.reported(proplet_id):
             self._dispatch.place()
 
     async def _said_status(self, message: Received) -> None:
@@ -328,7 +323,13 @@ class Attempts:
         self._ledger.put(task, attempt)
         if ready:
             self._load.idle(attempt)
-            self._ledger.then(lambda: self.on_ready(task, attempt), about=task.id)
+            self._ledger.then(lambda: self._ready(key), about=task.id)
+
+    def _ready(self, key: AttemptKey) -> None:
+        """That it is ready is durable now; it may have ended while the disk took its time."""
+        task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
+        if task is not None and attempt is not None and attempt.state is AttemptState.READY:
+            self.on_ready(task, attempt)
 
     def _taken(self, proplet_id: str, key: AttemptKey) -> None:
         """The start is with a proplet that says no more than how it ends."""

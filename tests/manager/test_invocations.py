@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from manager.latent import invocation_archive, invocations, invoke_sender
+from manager.state.records import AttemptKey
 from swashplate.messages import InvokeRequest, InvokeResult
 
 
@@ -458,3 +459,33 @@ async def test_a_repetition_is_another_call_to_the_proplet_that_ran_it_before(wo
         await p1.acknowledged(await p1.invoke_result(second, "42"))
         shown = await ended(world, path)
         assert (shown["status"], shown["results"]) == ("completed", "42")
+
+
+async def test_the_last_call_that_ends_lets_go_of_the_slot_for_whatever_waits(world):
+    """At once: the reports of an idle proplet change nothing, and need not come."""
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await latent(world)
+        await p1.deployed()
+        path = await submit(world, task)
+        invoke = await p1.invoked()
+        other = await world.launch()
+        await world.until(lambda shown: "no free slot" in shown.get("waiting", ""), f"/tasks/{other['id']}")
+        await p1.acknowledged(await p1.invoke_result(invoke, "1"))
+        assert (await ended(world, path))["status"] == "completed"
+        assert (await p1.started()).id == other["id"]
+
+
+async def test_a_deployment_that_ended_before_it_was_written_is_not_called(world):
+    async with world.manager() as manager, world.proplet("p1") as p1:
+        task = await latent(world, retries=1)
+        first = await p1.started()
+        with world.broken("attempts", "result"):
+            await p1.status(first, "ready")
+            said = await p1.result(first, error="it broke", code="worker_died", retryable=True)
+            async with asyncio.timeout(10):
+                while not manager.ledger.attempt(AttemptKey(task["id"], 1)).state.ended:
+                    await asyncio.sleep(0.005)
+        await p1.acknowledged(said)
+        await submit(world, task)
+        again = await p1.deployed()
+        assert (again.attempt, (await p1.invoked()).attempt) == (2, 2)

@@ -8,8 +8,12 @@ from contextlib import closing
 import pytest
 from structlog.testing import capture_logs
 
-from manager.fleet.proplet import HISTORY
-from swashplate.messages import Alive, Capabilities, PropletCreate, Start
+from manager.fleet.proplet import HISTORY, Proplet
+from manager.fleet.proplets import Proplets
+from manager.state.tables import SCHEMA
+from swashplate.bus import MemoryBroker, MemoryBus
+from swashplate.database import Database, sqlite_url
+from swashplate.messages import Alive, Announce, Capabilities, PropletCreate, Start
 from tests.manager.conftest import DIGEST, NAMES
 
 
@@ -327,3 +331,24 @@ async def test_what_a_proplet_says_again_and_again_is_logged_once_a_minute(world
             for _ in range(30):
                 await p1.acknowledged(await p1.status(start, "accepted"))
         assert [each["proplet_id"] for each in logs if each["event"].startswith("accepted what")] == ["p1"]
+
+
+async def test_who_looked_while_a_report_was_overdue_is_told_when_it_comes(tmp_path):
+    """Between two looks of the manager's own a proplet may be gone and back."""
+    now = 1000.0
+    async with (
+        Database(sqlite_url(tmp_path / "manager.db"), SCHEMA) as database,
+        MemoryBus(MemoryBroker(), client_id="manager") as bus,
+    ):
+        known = Proplets(bus, database, NAMES, Announce(heartbeat_s=5), clock=lambda: now)
+        await known.register(Proplet("p1", last_seen=now, offline=False))
+        told: list[bool] = []
+
+        async def look(proplet_id: str) -> None:
+            told.append(known.alive(known.get(proplet_id)))
+
+        known.on_change(look)
+        now += 15.1
+        await known.heard(known.get("p1"))
+        await known.heard(known.get("p1"))
+    assert told == [True]

@@ -102,6 +102,7 @@ class World:
         self.clients = Clients(self)
         self.lost: set[str] = set()
         self._ambushes: list[dict[str, Any]] = []
+        self._strikes: list[asyncio.TimerHandle] = []
         self.faults: list[str] = []
         """What must never happen and did."""
         self.context = copy_context()
@@ -119,7 +120,7 @@ class World:
         for ambush in [each for each in self._ambushes if each["event"] == event]:
             self._ambushes.remove(ambush)
             how = (ambush["who"], ambush["down_s"], ambush["told_s"])
-            self.loop.call_later(ambush["after_s"], self.crash, *how, context=self.context)
+            self._strikes.append(self.loop.call_later(ambush["after_s"], self.crash, *how, context=self.context))
 
     def _overheard(self, client_id: str, topic: str, payload: bytes) -> None:
         kind = topic.rpartition("/")[2]
@@ -264,6 +265,8 @@ class World:
         await asyncio.sleep(1.1 + self.plan.quiet_at)
         self.broker.faults = Faults()
         self._ambushes.clear()
+        for strike in self._strikes:
+            strike.cancel()
         self.tell("* no more trouble")
         while self.clients.busy:  # what they still ask for must not come after the following
             await asyncio.sleep(0.5)
