@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import resource
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from proplet.sandbox.frames import Answer
@@ -41,17 +39,12 @@ class Bounds:
     cache_bytes: int = 1024 * MIB
 
     def impose(self) -> None:
-        """On this process, for good. The kernel ends it when it computes too long, the compiler when it gets no memory.
-
-        Should the machine itself run out of memory, then this process goes first.
-        """
+        """On this process, for good. The kernel ends it when it computes too long, the compiler when it gets no memory."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         cpu = int(used.ru_utime + used.ru_stime) + self.cpu_s
         soft_limit(resource.RLIMIT_CPU, cpu)  # the signal for it ends the process
         soft_limit(resource.RLIMIT_DATA, self.data_bytes)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("1000")
 
     def ended(self, number: int) -> Answer:
         """The answer in the name of a compile that the signal ``number`` ended."""

@@ -60,6 +60,14 @@ def prepare() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
+def _first_victim() -> None:
+    """Should the machine run out of memory, this process goes before the agent and everybody else."""
+    with contextlib.suppress(OSError):
+        handle = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(handle, b"1000")
+        os.close(handle)
+
+
 def become(kind: Kind, parent: int, connection: int, modules: ModuleCache) -> NoReturn:
     """Be the child: nothing is left of its parent but what is imported, and of descriptors ``connection`` and stderr."""
     status = 1
@@ -69,6 +77,7 @@ def become(kind: Kind, parent: int, connection: int, modules: ModuleCache) -> No
             os.setsid()
             os.dup2(connection, CONNECTION)
             os.closerange(CONNECTION + 1, os.sysconf("SC_OPEN_MAX"))
+            _first_victim()
             _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
             limit = MOST_DESCRIPTORS if most == resource.RLIM_INFINITY else min(MOST_DESCRIPTORS, most)
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -118,6 +127,9 @@ class Zygote:
             raise ConnectionResetError
         if kind == FAREWELL:
             return False
+        if not handles:  # the kernel drops them when we have too many already
+            self._tell({"failed": "too many open files"})
+            return True
         [connection] = handles
         parent = os.getpid()
         try:

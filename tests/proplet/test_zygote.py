@@ -143,6 +143,7 @@ async def test_a_child_has_nothing_but_its_connection(tmp_path):
             status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
             opened = {entry.name: str(entry.readlink()) for entry in (process / "fd").iterdir()}
             limits = (process / "limits").read_text()
+            victim = (process / "oom_score_adj").read_text()
             session = os.getsid(worker)
     assert {name: opened.pop(name) for name in ("0", "1")} == {"0": "/dev/null", "1": "/dev/null"}
     del opened["2"]
@@ -152,6 +153,7 @@ async def test_a_child_has_nothing_but_its_connection(tmp_path):
     assert status["NoNewPrivs"].strip() == "1"
     assert status["SigBlk"].strip("0 ") == ""
     assert session == worker
+    assert int(victim) == 1000
     assert ["Max", "core", "file", "size", "0", "0", "bytes"] in [line.split() for line in limits.splitlines()]
 
 
