@@ -26,41 +26,33 @@ TASKS_OMITTED = (
 Status = Literal["pending", "running", "completed", "failed"]
 
 
-class WorkflowView(Message):
+class _GroupView(Message):
+    name: str
+    state: int = Field(description="`status` as a number: 0 pending, 2 running, 3 completed, 4 failed.")
+    status: Status
+    start_time: str = Time
+    finish_time: str = Time
+    created_at: str = Time
+    updated_at: str = Time
+    tasks: list[TaskView] = Field(description="In the order in which they were given.")
+    tasks_total: int = Field(ge=0, description="How many there are.")
+    tasks_ended: int = Field(ge=0, description="How many of them have ended.")
+    tasks_omitted: bool = Field(default=False, description=TASKS_OMITTED)
+
+
+class WorkflowView(_GroupView):
     """A workflow. It runs until all its tasks have ended; a failure that a task with ``run_if: failure`` has dealt with does
     not make it fail.
     """
 
     workflow_id: str
-    name: str
-    state: int = Field(description="`status` as a number: 0 pending, 2 running, 3 completed, 4 failed.")
-    status: Status
-    start_time: str = Time
-    finish_time: str = Time
-    created_at: str = Time
-    updated_at: str = Time
-    tasks: list[TaskView] = Field(description="In the order in which they were given.")
-    tasks_total: int = Field(ge=0, description="How many there are.")
-    tasks_ended: int = Field(ge=0, description="How many of them have ended.")
-    tasks_omitted: bool = Field(default=False, description=TASKS_OMITTED)
 
 
-class JobView(Message):
+class JobView(_GroupView):
     """A job. Its first failure stops what runs and skips the rest; it has failed when all of it has ended."""
 
     job_id: str
-    name: str
     execution_mode: Literal["parallel", "sequential", "configurable"]
-    state: int = Field(description="`status` as a number: 0 pending, 2 running, 3 completed, 4 failed.")
-    status: Status
-    start_time: str = Time
-    finish_time: str = Time
-    created_at: str = Time
-    updated_at: str = Time
-    tasks: list[TaskView] = Field(description="In the order in which they were given.")
-    tasks_total: int = Field(ge=0, description="How many there are.")
-    tasks_ended: int = Field(ge=0, description="How many of them have ended.")
-    tasks_omitted: bool = Field(default=False, description=TASKS_OMITTED)
 
 
 class WorkflowPage(Message):

@@ -14,7 +14,7 @@ from proplet.sandbox.output import measured
 from proplet.sandbox.watch import Watch, check_time
 
 BEYOND_MEMORY_LIMIT = 1 << 30
-"""Bytes of private memory for Python, the compiler and the tables, above the guest's own limit."""
+"""Bytes of private memory for Python, the runtime and its tables, above the guest's own limit."""
 OF_THE_MACHINE = {"deadline", "cpu_limit"}
 """What depends on how fast it is; such an end has no digest."""
 

@@ -48,6 +48,19 @@ def refused_by_the_disk(world, kind: str):
         database.executescript("DROP TRIGGER full")
 
 
+def state_on_disk(world, task_id: str) -> str | None:
+    with closing(sqlite3.connect(world.tmp_path / "state" / "journal.db")) as database:
+        row = database.execute("SELECT state FROM entry WHERE task_id = ?", (task_id,)).fetchone()
+    return row and row[0]
+
+
+async def until_acknowledged(world, task_id: str):
+    """Until the next life of the proplet will know that the manager has the result."""
+    async with asyncio.timeout(PATIENCE):
+        while state_on_disk(world, task_id) != "acknowledged":
+            await asyncio.sleep(0.01)
+
+
 def learning(world, guests, text: str | None = None, *, guest: str | None = None, **fields):
     world.site.datasets.put("proplet-1", [{"x": [1.0], "y": 1}])
     fields = {"kind": "federated", "env": ROUND, "tokens": {"update": "secret"}, **fields}
@@ -62,7 +75,7 @@ async def test_a_result_is_sent_again_with_the_same_id_until_it_is_acknowledged(
         await world.manager.until(lambda: len(world.manager.results) >= 3)
         assert len({r.id for r in world.manager.results}) == 1
         await world.manager.acknowledge(world.manager.results[0].id)
-        await world.manager.until(lambda: world.manager.alives[-1].running == [])
+        await until_acknowledged(world, start.id)
 
 
 async def test_an_acceptance_is_sent_again_until_it_is_acknowledged_or_has_a_result(world, quick, proplet, guests):
@@ -87,7 +100,7 @@ async def test_a_result_survives_a_restart_of_the_proplet(world, guests):
         assert await world.manager.result(before.task_id) == before
         world.manager.acknowledges = True
         await world.manager.acknowledge(before.id)
-        await world.manager.until(lambda: world.manager.alives[-1].running == [])
+        await until_acknowledged(world, before.task_id)
     world.manager.results.clear()
     async with world.proplet():
         await world.manager.outcome(world.start(guests["prints"]("later")))
@@ -110,11 +123,12 @@ async def test_an_attempt_that_a_restart_interrupted_is_reported_once(world, gue
         start = world.start(guests["loops"])
         await world.manager.start(start)
         await logged.until("looping")
+        await world.manager.status(start.id)
     assert world.manager.results == []
     async with world.proplet():
         result = await world.manager.result(start.id)
         assert (result.code, result.retryable) == ("proplet_restarted", True)
-        await world.manager.until(lambda: world.manager.alives[-1].running == [])
+        await until_acknowledged(world, start.id)
     async with world.proplet():
         again = await world.manager.outcome(world.start(guests["prints"]("ok")))
     assert [r.id for r in world.manager.results] == [result.id, again.id]
@@ -241,12 +255,6 @@ async def test_a_result_outlasts_a_disk_that_refuses_for_a_while(world, quick, p
     assert (await world.manager.result(start.id)).results == "kept"
 
 
-def state_on_disk(world, task_id: str) -> str | None:
-    with closing(sqlite3.connect(world.tmp_path / "state" / "journal.db")) as database:
-        row = database.execute("SELECT state FROM entry WHERE task_id = ?", (task_id,)).fetchone()
-    return row and row[0]
-
-
 async def test_a_result_of_which_nobody_was_told_does_not_wait_for_the_disk(
     world, monkeypatch, quick, proplet, guests, logged
 ):
@@ -256,9 +264,7 @@ async def test_a_result_of_which_nobody_was_told_does_not_wait_for_the_disk(
         assert (await world.manager.outcome(start)).results == "kept"
         await logged.until("not kept, trying again")
         assert state_on_disk(world, start.id) is None
-    async with asyncio.timeout(PATIENCE):
-        while state_on_disk(world, start.id) != "acknowledged":
-            await asyncio.sleep(0.01)
+    await until_acknowledged(world, start.id)
     assert len(world.manager.results) == 1
 
 
@@ -447,7 +453,7 @@ async def test_a_result_that_is_too_large_to_be_kept_for_ever_is_answered_for_to
     start = world.start(guests["prints"]("x" * 9000))
     async with world.proplet():
         assert len((await world.manager.outcome(start)).results) == 9000
-        await world.manager.until(lambda: world.manager.alives[-1].running == [])
+        await until_acknowledged(world, start.id)
     world.manager.results.clear()
     async with world.proplet():
         again = await world.manager.outcome(start)
