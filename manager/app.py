@@ -113,7 +113,7 @@ class Manager:
         work.followers.join(learning, self.archive)
         deployments = Deployments(self.proplets, self.load, clock)
         calls = InvokeSender(bus, self.ledger, self.proplets, dialect_of)
-        called_before = InvocationArchive(database, self.ledger)
+        called_before = InvocationArchive(database, self.ledger, files)
         self.invocations = Invocations(
             bus,
             names,
@@ -124,6 +124,7 @@ class Manager:
             called_before,
             work.acks,
             self.dispatch.waiting_for,
+            self.large.stored,
             clock=clock,
         )
         self.drains = Drains(self.ledger, self.proplets, self.load, self.attempts, deployments, dialect_of)
@@ -155,7 +156,7 @@ class Manager:
             LargeResultApi(self.large),
             LogApi(logs),
             GroupApi(self.groups, api.shown),
-            InvocationApi(self.invocations, called_before),
+            InvocationApi(self.invocations, called_before, self.large),
             PropletApi(self.proplets, self.load, self.drains, histories),
         )
         self.routes = [route for api in (*apis, learning) for route in api.routes()]
