@@ -19,7 +19,7 @@ from swashplate.files import write_whole
 from swashplate.folders import is_held, state_folder
 from swashplate.stack import control
 from swashplate.stack.description import STATE_FILE
-from swashplate.stack.environment import read_env
+from swashplate.stack.environment import read_env, settings_of, unheeded
 from swashplate.stack.layout import Layout
 from swashplate.stack.readiness import Readiness
 from swashplate.stack.services import ALL_PORTS, HOST, Options, broker_program
@@ -37,11 +37,14 @@ class Running:
     proplets: dict[str, str]
     """Proplet name → client id."""
     logs: Path
+    policies: dict[str, str] = field(default_factory=dict)
+    """Proplet name → its policy file, empty when it has none."""
     children: list[Child] = field(default_factory=list)
 
     def follow(self, plan: Plan) -> None:
         self.options, self.urls = plan.options, plan.layout.urls
         self.broker, self.proplets = plan.layout.broker, plan.layout.proplets
+        self.policies = plan.layout.policies
 
     def described(self) -> dict[str, Any]:
         return {
@@ -51,6 +54,7 @@ class Running:
             "broker": self.broker,
             "urls": self.urls,
             "proplets": self.proplets,
+            "policies": self.policies,
             "logs": str(self.logs),
         }
 
@@ -127,6 +131,7 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
                 async with transitions.one_at_a_time:
                     notify("provisioning credentials")
                     plan = await prepare(options)
+                    _tell_of_shell(plan, notify)
                     await _start(plan, supervisor, notify)
                     transitions.begin(plan)
                     written(plan)
@@ -135,6 +140,17 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
             (state / STATE_FILE).unlink(missing_ok=True)
             notify("stopping")
             await supervisor.close()
+
+
+def _tell_of_shell(plan: Plan, notify: Callable[[str], None]) -> None:
+    """Which settings of this shell the stack has, and which it has not."""
+    shell = settings_of(os.environ)
+    ignored = unheeded(shell, (child.env for child in plan.children))
+    taken = sorted(name for name in shell if name not in ignored)
+    if taken:
+        notify(f"from this shell, whatever {plan.options.env_file} says: {', '.join(taken)}")
+    if ignored:
+        notify(f"not from this shell: {', '.join(ignored)}; up decides, or {plan.options.env_file}")
 
 
 async def _start(plan: Plan, supervisor: Supervisor, notify: Callable[[str], None]) -> None:
