@@ -25,6 +25,7 @@ from swashplate import logging
 from swashplate.errors import SwashplateError
 from swashplate.messages import UPLOAD_TOKEN, Invoke, Start
 from swashplate.service import Tasks
+from swashplate.words import counted
 
 log = logging.get("agent")
 
@@ -172,7 +173,7 @@ class Attempts:
             self._outbox.deny(ref, error.code, error.sentence)
             return
         if len(self._open) >= self._slots + self._queue and (busy := self._busy()) >= self._slots + self._queue:
-            self._outbox.deny(ref, "no_slot", f"{busy} tasks run or wait already")
+            self._outbox.deny(ref, "no_slot", f"{counted(busy, 'task')} here already, running or waiting")
             return
         self._newest[ref.task_id] = ref
         turns = asyncio.Semaphore(start.concurrency or self._slots) if start.latent else None

@@ -25,6 +25,7 @@ from swashplate.stack.readiness import Readiness
 from swashplate.stack.services import ALL_PORTS, HOST, Options, broker_program
 from swashplate.stack.supervisor import Child, Supervisor, ending
 from swashplate.stack.transitions import Plan, Transitions
+from swashplate.words import counted
 
 
 @dataclass
@@ -162,7 +163,7 @@ async def _start(plan: Plan, supervisor: Supervisor, notify: Callable[[str], Non
                 await supervisor.start(child)
                 await ready.wait(child)
         services = sum(child.name not in {"broker", *plan.layout.proplets} for child in plan.children)
-        notify(f"starting {services} services and {plan.options.proplets} proplets")
+        notify(f"starting {counted(services, 'service')} and {counted(plan.options.proplets, 'proplet')}")
         for child in plan.children:
             await supervisor.start(child)
         for child in plan.children:
