@@ -91,6 +91,7 @@ class Agent:
 
     async def open(self) -> None:
         """Report what an earlier life left behind and declare the subscriptions; call before the bus connects."""
+        await self._uploads.open()
         await self._attempts.report_lost()
         self._bus.on_connect(self._connected)
         expecting = self._site.expect_manager(self._first_connect, self._topics.announce)
@@ -104,7 +105,6 @@ class Agent:
         await self._bus.subscribe(self._topics.to_proplet(self._id, "ack"), self._acknowledged)
         await self._outbox.open()
         await self._deliveries.open()
-        await self._uploads.open()
         self._background.start(self._report(), "report")
 
     async def close(self) -> None:
