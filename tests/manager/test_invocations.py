@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from manager.latent import invocation_archive, invocations, invoke_sender
-from manager.state.records import AttemptKey
+from manager.state.records import AttemptKey, CallKey
+from manager.state.states import InvocationState
+from swashplate.errors import ConflictError
 from swashplate.messages import Granted, InvokeRequest, InvokeResult, RunReport
 
 
@@ -114,6 +116,20 @@ async def test_a_call_whose_large_result_was_never_uploaded_has_failed(world):
         await p1.acknowledged(await p1.invoke_result(invoke, results_digest=digest, results_size=300_000))
         status, body = await waiting
         assert (status, body["code"]) == (502, "result_missing")
+
+
+async def test_who_lost_a_call_may_not_upload_its_result_any_more(world):
+    async with world.manager() as manager, world.proplet("p1") as p1:
+        task = await latent(world, retries=1)
+        start = await p1.deployed()
+        await submit(world, task)
+        invoke = await p1.invoked()
+        key, token = CallKey(task["id"], 1, invoke.invocation_id), invoke.tokens["results"]
+        manager.large.check(key, "p1", token)
+        await p1.acknowledged(await p1.result(start, error="gone", code="proplet_restarted", retryable=True))
+        assert manager.ledger.invocation(invoke.invocation_id).state is InvocationState.QUEUED
+        with pytest.raises(ConflictError):
+            manager.large.check(key, "p1", token)
 
 
 async def test_a_call_for_later_can_be_looked_at_and_waited_for(world):

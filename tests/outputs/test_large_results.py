@@ -7,6 +7,8 @@ import base64
 import hashlib
 import json
 import os
+import sqlite3
+from contextlib import closing
 
 import wasmtime
 
@@ -222,6 +224,8 @@ async def test_a_call_outlasts_restarts_of_both_between_its_result_and_the_uploa
         found = await client.tasks.wait_invocation(task.id, called.invocation_id, timeout=30)
         assert (found.status, found.results) == ("completed", "a" * 1_000_000)
         assert dict(manager.invocations.ended) == {"completed": 1}
+        with closing(sqlite3.connect(both.folder / "manager" / "manager.db")) as database:
+            assert database.execute("SELECT id, turn FROM invocations").fetchall() == [(called.invocation_id, 1)]
         again = await client.tasks.invoke(task.id)  # the next deployment is there
         assert again.results == found.results
         assert [each.code for each in (await client.tasks.attempts(task.id)).items] == ["proplet_restarted", ""]
