@@ -217,7 +217,8 @@ async def test_a_call_outlasts_restarts_of_both_between_its_result_and_the_uploa
         called = await client.tasks.submit(task.id, timeout=60)
 
         async def has_result() -> bool:
-            return bool([path for path in (both.folder / "p1" / "results").rglob("*") if len(path.name) == 64])
+            with closing(sqlite3.connect(both.folder / "p1" / "journal.db")) as journal:
+                return bool(journal.execute("SELECT 1 FROM pending_result").fetchone())
 
         await both.until(has_result)
     async with both.manager() as manager, both.proplet():
