@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 
-from proplet.policy.policy import Policy
+from proplet.policy.current import CurrentPolicy
 from proplet.policy.terms import RefusedError, Terms, resolved
 from proplet.runtime import results
 from proplet.runtime.guest_log import GuestLog
@@ -47,7 +47,7 @@ class Runner:
         inputs: Inputs,
         pool: WorkerPool,
         folders: TaskFolders,
-        policy: Policy,
+        policy: CurrentPolicy,
         coordinator_url: Callable[[], str],
         result_files: ResultFiles,
     ) -> None:
@@ -65,7 +65,7 @@ class Runner:
 
     def check(self, start: Start) -> None:
         """Raises ``RefusedError`` for what the policy does not allow."""
-        resolved(start, self._policy)
+        resolved(start, self._policy.now)
 
     async def perform(self, start: Start, course: Course) -> Outcome:
         """Never raises for what a task can cause; cancelled, it leaves neither a guest nor a file behind."""
@@ -85,7 +85,7 @@ class Runner:
         """
         log.info("Deploying task %s", start.id, task_id=start.id, attempt=start.attempt)
         course.enter("fetching")
-        terms = resolved(start, self._policy)
+        terms = resolved(start, self._policy.now)
         with self._binaries.in_use(start.digest):
             with self._folders.lent() as folder:
                 job = self._job(start, terms, folder, await self._binary(start), {}, precompile=True)
@@ -99,7 +99,7 @@ class Runner:
             raise ConfigurationError(
                 "the task learns, but this proplet knows no coordinator", hint="set COORDINATOR_URL"
             )
-        terms = _with_folders(resolved(start, self._policy))
+        terms = _with_folders(resolved(start, self._policy.now))
         guest_log = GuestLog(start.id, terms.limits.log, course.log)
         reporting = Reporting(terms, guest_log)
         course.report = reporting.report

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from proplet.sandbox import claim, compile_worker, worker
-from proplet.sandbox.engine import Configuration
+from proplet.sandbox.engine import USUAL
 from proplet.sandbox.module_cache import ModuleCache
 
 Kind = Callable[[socket.socket, ModuleCache], None]
@@ -176,9 +176,8 @@ def main() -> None:
     number, folder, tasks = sys.argv[1:]
     prepare()
     modules = ModuleCache(Path(folder))
-    usual = Configuration()
-    modules.linker(usual)  # its engine handles the signals that are a guest's traps
-    _ = usual.key  # remembered
+    modules.linker(USUAL)  # its engine handles the signals that are a guest's traps
+    _ = USUAL.key  # remembered
     gc.collect()
     gc.freeze()  # the pages of what is never collected stay shared
     with socket.socket(fileno=int(number)) as agent:

@@ -79,7 +79,7 @@ class AttemptRef(Message):
     attempt: AttemptNumber
 
 
-Stage = Literal["", "fetching", "waiting", "running", "ready"]
+Stage = Literal["", "fetching", "waiting", "compiling", "running", "ready"]
 """What a proplet does with an accepted attempt: ``waiting`` is for a slot, ``ready`` is a latent task that can be invoked."""
 
 
