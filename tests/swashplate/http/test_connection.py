@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from swashplate.http import HttpService, Patience, Route, answer, read_text
+from swashplate.http import HttpService, Patience, Route, answer, read_json
 from tests.support.ports import free_port
 
 SHORT = Patience(header=0.3, body=0.3, idle=0.6)
 
 
 async def length(request: web.Request) -> web.Response:
-    return answer({"length": len(await read_text(request))})
+    return answer({"length": len(await read_json(request))})
 
 
 @asynccontextmanager
