@@ -23,7 +23,7 @@ from swashplate.access import Access
 from swashplate.errors import InvalidRequestError, SwashplateError, UnauthorizedError, UnavailableError
 from swashplate.http import docs_page, openapi
 from swashplate.http.bodies import BODY_LIMIT, LIMIT, over_limit
-from swashplate.http.connection import Patience, Runner
+from swashplate.http.connection import Patience, Runner, expected
 from swashplate.http.routes import Handler, Route, answer, refusal
 
 log = logging.get("http")
@@ -118,7 +118,7 @@ class HttpService:
         for route in routes:
             methods = ["GET", "HEAD"] if route.method == "GET" and route.path not in heads else [route.method]
             for method in methods:
-                added = self.app.router.add_route(method, route.path, route.handler)
+                added = self.app.router.add_route(method, route.path, route.handler, expect_handler=expected)
                 if route.open:
                     self._open.add(added)
                 if route.limit:
