@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proplet.agent import Agent, new_instance, offline_will
+from proplet.container import memory_limit
 from proplet.legacy.agent import LegacyAgent
 from proplet.legacy.fetch import LegacyFetcher
 from proplet.legacy.results import Shelf
 from proplet.monitoring.counters import Counters
 from proplet.monitoring.monitor import Monitor
 from proplet.policy.file import load
+from proplet.policy.policy import Policy
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.runner import Runner
 from proplet.runtime.task_folder import TaskFolders, choose_root
@@ -48,6 +50,9 @@ log = logging.get("proplet")
 
 DESCRIPTORS, DESCRIPTORS_PER_SLOT = 1024, 8
 """Each slot has a process, a connection to it, and what is being read and written for it."""
+
+AGENT_BYTES, WORKER_BYTES = 64 << 20, 16 << 20
+"""Of memory: the agent with the zygote, and a worker beside its guest."""
 
 BusFactory = Callable[[str, Will], Bus]
 """``(MQTT client id, last will)`` → the bus, not yet entered."""
@@ -98,16 +103,7 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         http = await stack.enter_async_context(HttpClient())
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
         modules = state / "modules"
-        bounds = Bounds(
-            memory=int(policy.ceilings["memory_bytes"]),
-            table_elements=int(policy.ceilings["table_elements"]),
-            cpu_s=math.ceil(settings.compile_cpu),
-            data_bytes=settings.compile_memory,
-            cache_bytes=settings.module_cache_bytes,
-        )
-        pool = await stack.enter_async_context(
-            WorkerPool(settings.slots, modules, state / "empty", folders.root, bounds, settings.compile_wall)
-        )
+        pool = await stack.enter_async_context(_pool(settings, policy, state, folders))
         binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
@@ -144,7 +140,10 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         attempts.on_stage = progress.changed
         outbox.on_denial = counters.denied
         stack.callback(progress.close)
-        agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, uploads, counters)
+        confinement = await _ready(pool, settings.slots, int(policy.ceilings["memory_bytes"]))
+        agent = Agent(
+            settings, bus, topics, instance, site, attempts, outbox, deliveries, uploads, counters, confinement
+        )
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
         agent.on_announce = legacy.retire
@@ -165,6 +164,44 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         stack.push_async_callback(agent.close)
         log.info("proplet started", proplet_id=proplet_id, slots=settings.slots, tasks_below=str(folders.root))
         yield Proplet(agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, modules)
+
+
+def _pool(settings: PropletSettings, policy: Policy, state: Path, folders: TaskFolders) -> WorkerPool:
+    bounds = Bounds(
+        memory=int(policy.ceilings["memory_bytes"]),
+        table_elements=int(policy.ceilings["table_elements"]),
+        cpu_s=math.ceil(settings.compile_cpu),
+        data_bytes=settings.compile_memory,
+        cache_bytes=settings.module_cache_bytes,
+    )
+    granted = {directory.path: directory.write for directory in policy.directories.values()}
+    modules, empty = state / "modules", state / "empty"
+    pool = WorkerPool(settings.slots, modules, empty, folders.root, bounds, settings.compile_wall, granted)
+    folders.on_remade = pool.renew
+    return pool
+
+
+async def _ready(pool: WorkerPool, slots: int, memory: int) -> list[str]:
+    """What confines guests, as ``WorkerPool.ready``; and say once what the machine lacks. ``memory`` is the most that a task
+    may have, in bytes.
+    """
+    confinement = await pool.ready()
+    if missing := {"seccomp", "landlock"}.difference(confinement):
+        log.warning(
+            "the kernel does not confine the processes of guests; the runtime alone stands between them and this machine",
+            missing=sorted(missing),
+        )
+    there, wanted = memory_limit(), AGENT_BYTES + slots * (memory + WORKER_BYTES)
+    if there is not None and there < wanted:
+        log.warning(
+            "tasks may use more memory than the container has; the kernel then ends a guest, or the proplet",
+            bytes=there,
+            wanted=wanted,
+            slots=slots,
+            memory_of_a_task=memory,
+            hint="give the container more memory, or lower PROPLET_SLOTS or PROPLET_MEMORY_LIMIT",
+        )
+    return confinement
 
 
 def _monitor(
