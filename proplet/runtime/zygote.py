@@ -67,7 +67,8 @@ class _Life:
     ) -> None:
         self.children: dict[int, Child] = {}
         self.worked = False
-        self.confinement: list[str] = []
+        self.confinement: list[str] | None = None
+        """None until it has begun."""
         self._ended = False
         self._on_end = on_end
         self._asked: Kind = "worker"
@@ -104,7 +105,10 @@ class _Life:
 
     def _hear(self) -> None:
         try:
-            said, handles, _, _ = socket.recv_fds(self._socket, REPLY_BYTES, 1)
+            try:
+                said, handles, _, _ = socket.recv_fds(self._socket, REPLY_BYTES, 1)
+            except ConnectionResetError:  # it ended with our question unread; its last words are still there
+                said, handles, _, _ = socket.recv_fds(self._socket, REPLY_BYTES, 1)
         except BlockingIOError:
             return
         except OSError:
@@ -127,6 +131,8 @@ class _Life:
             self._answer.set_result(child)
         elif self._answer is not None:
             self._answer.set_exception(OSError(message["failed"]))
+            if self.confinement is None:  # it could not begin
+                self.end()
 
     def end(self) -> None:
         """It has ended, or must; its children end with it."""
@@ -181,7 +187,7 @@ class Zygote:
     @property
     def confinement(self) -> list[str]:
         """What of the kernel holds its children, by name. Known once it has forked."""
-        return self._life.confinement if self._life is not None else []
+        return (self._life.confinement if self._life is not None else None) or []
 
     def processes(self) -> dict[int, str]:
         """The ids of the zygote and of its children, and what each is."""
