@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import wasmtime
 
-from proplet.sandbox import entry, failures, instance
+from proplet.sandbox import entry, failures, instance, pooling
 from proplet.sandbox.components import Call
-from proplet.sandbox.engine import Configuration
+from proplet.sandbox.engine import USUAL, Configuration
 from proplet.sandbox.entry import COMMAND, INITIALIZE, TYPE_UNSUPPORTED, Exited, GuestError
 from proplet.sandbox.failures import Grown, Growth
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job, Limits
@@ -15,7 +15,7 @@ from proplet.sandbox.preview1 import linking
 
 CORE_INSTANCES, COMPONENT_INSTANCES = 1, 64
 MEMORY = "memory"
-CORE_TABLES, COMPONENT_TABLES = 8, 64
+COMPONENT_TABLES = 64
 
 
 def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
@@ -26,7 +26,7 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     guest: Guest | None = None
     text, failure, grown = None, None, Grown()
     try:
-        loaded = modules.load(job.digest, Configuration(job.limits.fuel > 0, job.deterministic, job.limits.stack))
+        loaded = modules.load(job.digest, _configuration(job))
         if job.precompile:
             _check_entry(job, loaded)
         else:
@@ -48,6 +48,13 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     if guest is not None and guest.refused:
         failure = failures.refused(failure, guest.refused)
     return Answer(error=failure.sentence, code=failure.code, reusable=failure.reusable, used=used)
+
+
+def _configuration(job: Job) -> Configuration:
+    limits = job.limits
+    asked = Configuration(limits.fuel > 0, job.deterministic, limits.stack)
+    fits = limits.memory <= pooling.MEMORY and limits.table_elements <= pooling.ELEMENTS
+    return USUAL if fits and asked == USUAL._replace(pooled=False) and not linking.replaces(job) else asked
 
 
 def _failure(ended: Exception, limits: Limits, grown: Grown) -> GuestError | None:
@@ -111,7 +118,7 @@ class Guest:
             memory_size=job.limits.memory,
             table_elements=job.limits.table_elements,
             instances=(linking.INSTANCES if own else CORE_INSTANCES) if core else COMPONENT_INSTANCES,
-            tables=CORE_TABLES if core else COMPONENT_TABLES,
+            tables=pooling.TABLES if core else COMPONENT_TABLES,
             memories=linking.INSTANCES if own else 1,
         )
         if job.limits.fuel:

@@ -85,7 +85,7 @@ class ModuleCache:
             if stored is None:
                 raise NotCompiled(digest)
             try:
-                loaded = self._ready(stored, self.linker(configuration))
+                loaded = self._ready(stored, configuration)
             except wasmtime.WasmtimeError as error:  # the runtime itself was replaced under the same version
                 self._folder.drop(digest, configuration.key)
                 raise NotCompiled(digest) from error
@@ -105,12 +105,15 @@ class ModuleCache:
         self._linkers.move_to_end(configuration)
         return linker
 
-    def _ready(self, stored: Stored, linker: wasmtime.Linker) -> Loaded:
-        engine, exports = linker.engine, stored.contents.exports
+    def _ready(self, stored: Stored, configuration: Configuration) -> Loaded:
+        exports = stored.contents.exports
         if stored.contents.component:
+            engine = self.linker(configuration._replace(pooled=False)).engine
             wasi = component.Linker(engine)
             wasi.add_wasip2()
             return LoadedComponent(engine, wasi, _mapped(component.Component, engine, stored), exports)
+        linker = self.linker(configuration)
+        engine = linker.engine
         module = _mapped(wasmtime.Module, engine, stored)
         try:
             prepared = linker.instantiate_pre(module)

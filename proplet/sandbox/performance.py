@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import resource
 
-from proplet.sandbox import digests, guest
+from proplet.sandbox import digests, guest, pooling
 from proplet.sandbox.bounds import ENDLESS, soft_limit
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import Answer, Job, Limits
@@ -14,7 +14,7 @@ from proplet.sandbox.output import measured
 from proplet.sandbox.watch import Watch, check_time
 
 BEYOND_MEMORY_LIMIT = 1 << 30
-"""Bytes of private memory for Python, the runtime and its tables, above the guest's own limit."""
+"""Bytes of private memory for Python, the runtime and its tables, above the guest's own limit, and above what the one before may have left: see ``pooling``."""
 OF_THE_MACHINE = {"deadline", "cpu_limit"}
 """What depends on how fast it is; such an end has no digest."""
 
@@ -46,5 +46,5 @@ def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
 
 def _bound(limits: Limits) -> None:
     """No file grows beyond the output: a guest that tries is told EFBIG. What fails for want of memory is told too."""
-    soft_limit(resource.RLIMIT_DATA, limits.memory + BEYOND_MEMORY_LIMIT)
+    soft_limit(resource.RLIMIT_DATA, max(limits.memory, pooling.MEMORY) + BEYOND_MEMORY_LIMIT)
     soft_limit(resource.RLIMIT_FSIZE, limits.output + 1)

@@ -1,9 +1,8 @@
-"""``python -m proplet.sandbox.zygote SOCKET MODULES TASKS GRANTED``: the process from which those that run guests are forked.
+"""``python -m proplet.sandbox.zygote SOCKET MODULES TASKS``: the process from which those that run guests are forked.
 
 It has imported what they need and made an engine, which has no thread, and nothing else: no store, no random number, so
 that nothing of one child can be known in another. Over SOCKET, of type SEQPACKET, the agent asks for a child of a kind and hands over the
-child's end of a socket; the answer carries a pidfd, and the child's exit status follows when it has ended. GRANTED is a JSON
-object: of each further folder that guests may be let into, whether they may write there. The agent's end,
+child's end of a socket; the answer carries a pidfd, and the child's exit status follows when it has ended. The agent's end,
 however it comes, is the end of that socket: the children are killed and, unless the agent said farewell, the folder of
 running tasks, TASKS, is removed.
 """
@@ -25,8 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from proplet.sandbox import claim, compile_worker, confinement, landlock, worker
-from proplet.sandbox.engine import Configuration
+from proplet.sandbox import claim, compile_worker, worker
+from proplet.sandbox.engine import USUAL
 from proplet.sandbox.module_cache import ModuleCache
 
 Kind = Callable[[socket.socket, ModuleCache], None]
@@ -69,25 +68,19 @@ def _first_victim() -> None:
         os.close(handle)
 
 
-def become(kind: Kind, parent: int, connection: int, modules: ModuleCache, files: int | None) -> NoReturn:
-    """Be the child: nothing is left of its parent but what is imported, and of descriptors ``connection`` and stderr.
-
-    ``files`` is the ``landlock.ruleset`` for it, if it has one.
-    """
+def become(kind: Kind, parent: int, connection: int, modules: ModuleCache) -> NoReturn:
+    """Be the child: nothing is left of its parent but what is imported, and of descriptors ``connection`` and stderr."""
     status = 1
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:  # else it ended before it could take us along
             os.setsid()
-            _first_victim()
-            if files is not None:
-                landlock.restrict(files)
             os.dup2(connection, CONNECTION)
             os.closerange(CONNECTION + 1, os.sysconf("SC_OPEN_MAX"))
+            _first_victim()
             _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
             limit = MOST_DESCRIPTORS if most == resource.RLIM_INFINITY else min(MOST_DESCRIPTORS, most)
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-            confinement.confine()
             kind(socket.socket(fileno=CONNECTION), modules)
             status = 0
     except BaseException:  # noqa: BLE001  # a child that returned would be a second zygote
@@ -97,12 +90,11 @@ def become(kind: Kind, parent: int, connection: int, modules: ModuleCache, files
 
 
 class Zygote:
-    def __init__(self, agent: socket.socket, modules: ModuleCache, tasks: Path, granted: dict[str, bool]) -> None:
+    def __init__(self, agent: socket.socket, modules: ModuleCache, tasks: Path) -> None:
         self._agent = agent
         self._parent = os.pidfd_open(os.getppid())
         self._modules = modules
         self._tasks = tasks
-        self._files = worker.files(modules.folder, tasks, granted) if landlock.version() else None
         self._children: dict[int, int] = {}
         """The id of each child by its pidfd."""
         self._ready = select.poll()
@@ -111,8 +103,6 @@ class Zygote:
     def serve(self) -> None:
         """Returns when the agent is gone, and with it everything of it."""
         farewell = False
-        held = {"seccomp": confinement.offered(), "landlock": self._files is not None}
-        self._tell({"confinement": [name for name, offered in held.items() if offered]})
         try:
             while not farewell:
                 for handle, _ in self._ready.poll():
@@ -149,8 +139,7 @@ class Zygote:
             os.close(connection)
             return True
         if child == 0:
-            serve = KINDS[kind.decode()]
-            become(serve, parent, connection, self._modules, self._files if serve is worker.serve else None)
+            become(KINDS[kind.decode()], parent, connection, self._modules)
         os.close(connection)
         pidfd = os.pidfd_open(child)
         self._children[pidfd] = child
@@ -184,16 +173,15 @@ class Zygote:
 
 
 def main() -> None:
-    number, folder, tasks, granted = sys.argv[1:]
+    number, folder, tasks = sys.argv[1:]
     prepare()
     modules = ModuleCache(Path(folder))
-    usual = Configuration()
-    modules.linker(usual)  # its engine handles the signals that are a guest's traps
-    _ = usual.key  # remembered
+    modules.linker(USUAL)  # its engine handles the signals that are a guest's traps
+    _ = USUAL.key  # remembered
     gc.collect()
     gc.freeze()  # the pages of what is never collected stay shared
     with socket.socket(fileno=int(number)) as agent:
-        Zygote(agent, modules, Path(tasks), json.loads(granted)).serve()
+        Zygote(agent, modules, Path(tasks)).serve()
 
 
 if __name__ == "__main__":
