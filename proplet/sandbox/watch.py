@@ -6,6 +6,7 @@ A run of a few milliseconds costs no thread switch: the thread looks at its cloc
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import select
 import socket
@@ -123,7 +124,8 @@ class Watch:
                 if self._run is not None:  # it began before the event was cleared
                     self._awake.set()
         except Exception:  # noqa: BLE001
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # stderr may be a file, and larger than one of the guest's may be
+                traceback.print_exc()
             os._exit(1)
 
     def _stay(self) -> None:
