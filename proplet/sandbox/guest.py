@@ -178,7 +178,7 @@ class Guest:
             self.refused = functions.refused
             made = functions.linker.instantiate(store, module.module)
         else:
-            made = module.prepared.instantiate(store)
+            made = instance.instantiate(store, module.prepared)
         if MEMORY in module.exports:
             self._memory = instance.memory(store, made, MEMORY)
         if self._memory is not None:
