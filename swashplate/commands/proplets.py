@@ -10,6 +10,7 @@ from swashplate.commands import naming, output
 from swashplate.commands.arguments import Limit, Offset, PropletId
 from swashplate.commands.connection import AsJson, ManagerUrl, speak
 from swashplate.commands.groups import Group
+from swashplate.words import counted
 
 if TYPE_CHECKING:
     from swashplate.client import Client, Metric, Page, Proplet
@@ -119,7 +120,7 @@ def _change(proplet: str, do: str, manager: str, *, as_json: bool, said: str) ->
     if as_json:
         output.emit(found.document)
     else:
-        busy = f"; tasks that are still there: {found.task_count}" if found.task_count and do != "uncordon" else ""
+        busy = f"; it still has {counted(found.task_count, 'task')}" if found.task_count and do != "uncordon" else ""
         output.note(f"proplet {found.id} {said}{busy}")
 
 

@@ -153,7 +153,11 @@ async def test_without_a_queue_a_second_start_is_denied_at_once(world, guests):
         await world.manager.start(running)
         await world.manager.start(refused)
         status = await world.manager.status(refused.id)
-        assert (status.status, status.code, status.reason) == ("denied", "no_slot", "1 tasks run or wait already")
+        assert (status.status, status.code, status.reason) == (
+            "denied",
+            "no_slot",
+            "1 task here already, running or waiting",
+        )
         assert not any(each.task_id == running.id for each in world.manager.results)
 
 

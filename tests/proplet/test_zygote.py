@@ -207,7 +207,7 @@ async def test_a_compilation_has_a_deadline_too(tmp_path):
 async def test_a_compilation_ends_with_the_last_who_waits_for_it(tmp_path):
     async with standing(tmp_path, slots=2) as guests:
         runs = [asyncio.ensure_future(guests.run(guests.job(BOMB))) for _ in range(2)]
-        await until(lambda: guests.stages.count("waiting") == 2)
+        await until(lambda: guests.stages.count("compiling") == 2)
         await until(lambda: "compiler" in guests.pool.every_process().values())
         [compiler] = [pid for pid, kind in guests.pool.every_process().items() if kind == "compiler"]
         with watched([compiler]) as all_ended:
