@@ -77,9 +77,9 @@ class Watch:
         _thread.start_new_thread(self._serve, ())  # a Thread would wait for its start: too long for a short run
 
     @property
-    def stderr(self) -> str:
-        """The path of the file that a guest's stderr goes to."""
-        return f"/proc/self/fd/{self._write_end}"
+    def stderr(self) -> int:
+        """The descriptor that a guest's stderr goes to."""
+        return self._write_end
 
     def begin(self, job: Job) -> Run:
         self._run = self._last = run = Run(job)
