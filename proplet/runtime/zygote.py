@@ -25,6 +25,8 @@ REPLY_BYTES = 4096
 READY_S = 60.0
 """How long a zygote may take to start and fork on a busy small machine."""
 END_S = 2.0
+ENVIRONMENT = {"LD_BIND_NOW": "1", "MALLOC_ARENA_MAX": "1"}
+"""What would be found out in every child anew is found out once, and no thread of theirs has a heap of its own."""
 
 
 class Child:
@@ -71,12 +73,23 @@ class _Life:
         self._answer: asyncio.Future[Child] | None = None
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package_root = str(Path(__file__).resolve().parents[2])
-        enter = "import sys; sys.path.insert(0, sys.argv.pop(1)); from proplet.sandbox import zygote; zygote.main()"
+        enter = (
+            "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from proplet.sandbox import zygote; zygote.main()"
+        )
         folders = str(modules.resolve()), str(tasks.resolve())
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", enter, package_root, str(theirs.fileno()), *folders],
-                env={},
+                [
+                    sys.executable,
+                    "-P",
+                    "-S",
+                    "-c",
+                    enter,
+                    ":".join([package_root, *sys.path]),
+                    str(theirs.fileno()),
+                    *folders,
+                ],
+                env=ENVIRONMENT,
                 cwd=empty,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 from proplet.sandbox import claim, compile_worker, worker
 from proplet.sandbox.engine import USUAL
 from proplet.sandbox.module_cache import ModuleCache
+from proplet.sandbox.rehearsal import rehearse
 
 Kind = Callable[[socket.socket, ModuleCache], None]
 KINDS: dict[str, Kind] = {"worker": worker.serve, "compiler": compile_worker.serve}
@@ -178,6 +179,7 @@ def main() -> None:
     modules = ModuleCache(Path(folder))
     modules.linker(USUAL)  # its engine handles the signals that are a guest's traps
     _ = USUAL.key  # remembered
+    rehearse(modules)
     gc.collect()
     gc.freeze()  # the pages of what is never collected stay shared
     with socket.socket(fileno=int(number)) as agent:
