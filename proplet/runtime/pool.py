@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from proplet.runtime.compilations import Compilations
+from proplet.runtime.templates import Templates
 from proplet.runtime.worker import OnStderr, Worker, WorkerDiedError
 from proplet.runtime.zygote import Zygote
 from proplet.sandbox.bounds import Bounds
@@ -47,6 +48,7 @@ class WorkerPool:
         self.slot = asyncio.Semaphore(slots)
         """Entered, in turn, around ``run``."""
         self._zygote = Zygote(modules, empty, tasks, on_death=self._lose)
+        self._templates = Templates(self._zygote)
         self.compilations = Compilations(self._zygote, bounds, compile_wall_s)
         self._idle: list[Worker] = []
         """Those that have run nothing yet come first."""
@@ -71,6 +73,7 @@ class WorkerPool:
         for worker in self._all:
             worker.kill()
         await self._background.close()
+        await self._templates.close()
         await self._zygote.close()
         self._all.clear()
 
@@ -79,8 +82,8 @@ class WorkerPool:
         return [worker.pid for worker in self._all]
 
     def every_process(self) -> dict[int, str]:
-        """Also those of the zygote and of the compilers: which is what."""
-        return self._zygote.processes()
+        """Also those of the zygote, of the templates and of the compilers: which is what."""
+        return self._zygote.processes() | self._templates.processes()
 
     @property
     def warm(self) -> int:
@@ -109,7 +112,8 @@ class WorkerPool:
         return replace(await self._run(job, on_stderr, course), compiled=compiled.compiled)
 
     async def _run(self, job: Job, on_stderr: OnStderr, course: Course) -> Answer:
-        worker = await self._take(job)
+        alone = job.isolation == "fork"
+        worker = await (self._take_own(job) if alone else self._take(job))
         process = course.process = Process(worker.pid, asyncio.get_running_loop().time(), worker.spent)
         course.enter("running")
         spent = True
@@ -119,7 +123,6 @@ class WorkerPool:
             process.after = worker.spent
             if answer.code != NOT_COMPILED:
                 worker.runs, worker.digest = worker.runs + 1, job.digest
-            alone = job.isolation == "fork" and worker.runs > 0
             spent = alone or not answer.reusable or worker.runs >= RUNS_PER_WORKER
             return answer
         except WorkerDiedError as died:
@@ -132,23 +135,29 @@ class WorkerPool:
                 self.recycled += worker.runs > 0
                 worker.kill()
                 self._all.discard(worker)
-                self._prepare()
+                if not alone:
+                    self._prepare()
             elif worker.runs:
                 self._idle.append(worker)
             else:
                 self._idle.insert(0, worker)
+
+    async def _take_own(self, job: Job) -> Worker:
+        worker = await self._templates.start(job)
+        self.forked += 1
+        self._all.add(worker)
+        return worker
 
     async def _take(self, job: Job) -> Worker:
         worker = self._pick(job)
         if worker is None and self._spares:
             await asyncio.wait(self._spares, return_when=asyncio.FIRST_COMPLETED)
             worker = self._pick(job)
-        alone = job.isolation == "fork"
-        instead = (worker is None or not worker.runs) and not alone and self._make_room(starting=worker is None)
+        instead = (worker is None or not worker.runs) and self._make_room(starting=worker is None)
         if worker is None:
             worker = await self._start()
         if all(idle.runs for idle in self._idle):
-            self._prepare(beyond=alone or instead)  # for whoever comes while this one is busy, or is spent
+            self._prepare(beyond=instead)  # for whoever comes while this one is busy, or is spent
         return worker
 
     def _pick(self, job: Job) -> Worker | None:
@@ -157,7 +166,7 @@ class WorkerPool:
             self._idle.remove(worker)
             self._all.discard(worker)
         for worker in reversed(self._idle):
-            if not worker.runs or (job.isolation != "fork" and worker.digest == job.digest):
+            if not worker.runs or worker.digest == job.digest:
                 self._idle.remove(worker)
                 return worker
         return None
