@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from proplet.capabilities import capabilities, described
 from proplet.monitoring.counters import Counters
+from proplet.policy.current import CurrentPolicy
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.work.attempts import Attempts
@@ -55,6 +56,7 @@ class Agent:
         topics: Topics,
         instance: str,
         site: Site,
+        policy: CurrentPolicy,
         attempts: Attempts,
         outbox: Outbox,
         deliveries: Deliveries,
@@ -68,6 +70,7 @@ class Agent:
         self._topics = topics
         self._instance = instance
         self._site = site
+        self._policy = policy
         self._attempts = attempts
         self._outbox = outbox
         self._deliveries = deliveries
@@ -88,6 +91,7 @@ class Agent:
 
     async def open(self) -> None:
         """Report what an earlier life left behind and declare the subscriptions; call before the bus connects."""
+        await self._uploads.open()
         await self._attempts.report_lost()
         self._bus.on_connect(self._connected)
         expecting = self._site.expect_manager(self._first_connect, self._topics.announce)
@@ -101,7 +105,6 @@ class Agent:
         await self._bus.subscribe(self._topics.to_proplet(self._id, "ack"), self._acknowledged)
         await self._outbox.open()
         await self._deliveries.open()
-        await self._uploads.open()
         self._background.start(self._report(), "report")
 
     async def close(self) -> None:
@@ -198,7 +201,7 @@ class Agent:
             proplet_id=self._id,
             instance=self._instance,
             namespace=self._settings.namespace,
-            metadata=described(self._settings.name),
+            metadata=described(self._settings.name) | self._policy.described(),
             capabilities=capabilities(
                 slots=self._settings.slots,
                 queue=self._settings.queue,
@@ -208,6 +211,11 @@ class Agent:
             ),
         )
         await self._bus.publish(self._topics.proplet(self._id, "create"), create.encode(), timeout=10)
+
+    def describe_again(self) -> None:
+        """What the manager was told of this proplet has changed."""
+        if self._bus.connected:
+            self._background.start(self._create(), "describe")
 
     async def _learn_datasets(self) -> None:
         if await self._site.learn_datasets() and self._bus.connected:

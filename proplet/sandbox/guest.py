@@ -8,7 +8,7 @@ from proplet.sandbox import entry, failures, instance, pooling
 from proplet.sandbox.components import Call
 from proplet.sandbox.engine import USUAL, Configuration
 from proplet.sandbox.entry import COMMAND, INITIALIZE, TYPE_UNSUPPORTED, Exited, GuestError
-from proplet.sandbox.failures import Memory
+from proplet.sandbox.failures import Grown, Growth
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job, Limits
 from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled, Signature
 from proplet.sandbox.preview1 import linking
@@ -21,10 +21,10 @@ COMPONENT_TABLES = 64
 def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     """Run ``job``; the guest's stderr goes to the file ``stderr``. Never raises for what a guest does.
 
-    Of ``Answer.used`` only the memory and the fuel are filled in.
+    Of ``Answer.used`` only the memory, the fuel and, of a run that failed, the table are filled in.
     """
     guest: Guest | None = None
-    text, failure = None, None
+    text, failure, grown = None, None, Grown()
     try:
         loaded = modules.load(job.digest, configuration(job))
         if job.precompile:
@@ -35,11 +35,14 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     except NotCompiled:
         return Answer(error="the compiled module is not there", code=NOT_COMPILED)
     except (GuestError, Exited, wasmtime.Trap, wasmtime.WasmtimeError, MemoryError) as ended:
-        failure = _failure(ended, job.limits, guest.memory() if guest else None)
+        grown = guest.grown() if guest else grown
+        failure = _failure(ended, job.limits, grown)
     used: dict[str, float] = {}
     if guest is not None:
         used = guest.used()
         guest.close()
+    if failure is not None and grown.table is not None:
+        used["table_elements"] = grown.table.after
     if failure is None:
         return Answer(text=text, used=used)
     if guest is not None and guest.refused:
@@ -55,14 +58,14 @@ def configuration(job: Job) -> Configuration:
     return USUAL if fits and asked == USUAL._replace(pooled=False) and not linking.replaces(job) else asked
 
 
-def _failure(ended: Exception, limits: Limits, memory: Memory | None) -> GuestError | None:
+def _failure(ended: Exception, limits: Limits, grown: Grown) -> GuestError | None:
     """None for an exit with status 0."""
     if isinstance(ended, GuestError):
         return ended
     if isinstance(ended, Exited | wasmtime.ExitTrap):
         status = ended.status if isinstance(ended, Exited) else ended.code
-        return failures.exited(status, limits, memory) if status else None
-    return failures.failed(ended, limits, memory)
+        return failures.exited(status, limits, grown) if status else None
+    return failures.failed(ended, limits, grown)
 
 
 def _check_entry(job: Job, loaded: Loaded) -> None:
@@ -108,6 +111,7 @@ class Guest:
         self._loaded = loaded
         self._memory: wasmtime.Memory | None = None
         self._before = 0
+        self._made: wasmtime.Instance | None = None
         self._store = wasmtime.Store(loaded.engine)
         own = isinstance(loaded, CoreModule) and linking.replaces(job)
         core = isinstance(loaded, CoreModule)
@@ -129,11 +133,17 @@ class Guest:
             return self._run_core(self._loaded)
         return self._run_component(self._loaded)
 
-    def memory(self) -> Memory | None:
-        """None for a guest that shows no memory."""
-        if self._memory is None:
-            return None
-        return Memory(self._before, self._memory.data_len(self._store))
+    def grown(self) -> Grown:
+        """As far as it exports its memory and its tables. It asks for every export: only for a run that failed."""
+        memory = None
+        if self._memory is not None:
+            memory = Growth(self._before, self._memory.data_len(self._store))
+        tables = []
+        if self._made is not None:
+            exports = [name for name, function in self._loaded.exports.items() if not function]
+            found = instance.tables(self._store, self._made, exports)
+            tables = [Growth(each.type(self._store).limits.min, each.size(self._store)) for each in found]
+        return Grown(memory, max(tables, key=lambda table: table.after, default=None))
 
     def used(self) -> dict[str, float]:
         used: dict[str, float] = {}
@@ -147,7 +157,7 @@ class Guest:
         """Give its memory and its open files back, whoever still holds this: an exception that wasmtime's Python raised is
         held in one of its own frames, and would keep them until the garbage is collected.
         """
-        self._memory = None
+        self._memory = self._made = None
         self._store.close()
 
     def _wasi(self, stderr: str) -> wasmtime.WasiConfig:
@@ -180,6 +190,7 @@ class Guest:
             made = functions.linker.instantiate(store, module.module)
         else:
             made = module.prepared.instantiate(store)
+        self._made = made
         if MEMORY in module.exports:
             self._memory = instance.memory(store, made, MEMORY)
         if self._memory is not None:
@@ -217,7 +228,7 @@ class Guest:
         except wasmtime.ExitTrap:
             raise
         except wasmtime.WasmtimeError as error:
-            failure = failures.failed(error, self.limits, None)
+            failure = failures.failed(error, self.limits, Grown())
             code = "guest_link" if failure.code == failures.OTHER else failure.code
             sentence = f"the component cannot be instantiated: {failure.sentence}"
             raise GuestError(sentence, code, reusable=False) from error

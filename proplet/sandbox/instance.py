@@ -13,6 +13,7 @@ from wasmtime import _ffi as ffi
 from wasmtime._func import enter_wasm
 
 FUNCTION, MEMORY = ffi.WASMTIME_EXTERN_FUNC.value, ffi.WASMTIME_EXTERN_MEMORY.value
+TABLE = ffi.WASMTIME_EXTERN_TABLE.value
 
 
 def function(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> wasmtime.Func:
@@ -29,6 +30,12 @@ def memory(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> was
     if found.kind != MEMORY:  # type: ignore[comparison-overlap]
         return None
     return wasmtime.Memory._from_raw(found.of.memory)
+
+
+def tables(store: wasmtime.Store, instance: wasmtime.Instance, names: list[str]) -> list[wasmtime.Table]:
+    """Those exports of ``names`` that are tables."""
+    found = [_found(store, instance, name) for name in names]
+    return [wasmtime.Table._from_raw(each.of.table) for each in found if each.kind == TABLE]  # type: ignore[comparison-overlap]
 
 
 def _found(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> ffi.wasmtime_extern_t:

@@ -137,7 +137,9 @@ class Stop(Message):
 
 
 class Invoke(Message):
-    """Call a latent task that is ready: ``inputs`` replace the task's unless empty, ``env`` is merged over it."""
+    """Call a latent task that is ready: ``inputs`` replace the task's unless empty, ``env`` is merged over it. ``tokens`` as in
+    a ``Start``.
+    """
 
     invocation_id: str = Field(min_length=1, max_length=64)
     task_id: str
@@ -146,6 +148,7 @@ class Invoke(Message):
     inputs: list[str] = []
     env: dict[str, str] = {}
     timeout_s: float = Field(gt=0, le=300)
+    tokens: dict[str, str] = {}
 
 
 class AttemptStatus(Message):
@@ -182,7 +185,7 @@ class Result(Message):
 
 
 class InvokeResult(Message):
-    """How one invocation ended; kept and sent again until it is acknowledged, like a ``Result``."""
+    """How one invocation ended; kept and sent again until it is acknowledged, like a ``Result``, with the same fields."""
 
     id: str
     invocation_id: str
@@ -193,6 +196,9 @@ class InvokeResult(Message):
     error: Reason | None = None
     code: Code = ""
     retryable: bool = False
+    results_digest: Digest | None = None
+    results_size: int = Field(default=0, ge=0)
+    report: RunReport | None = None
 
 
 class PropletMetrics(Message):

@@ -19,6 +19,7 @@ from swashplate.errors import NotFoundError, SwashplateError, UnavailableError
 from swashplate.stack import lifecycle
 from swashplate.stack.description import described
 from swashplate.stack.log_files import Follower
+from swashplate.stack.rotation import RotatedLog
 from swashplate.stack.services import Options
 
 LOG = "up.log"
@@ -70,7 +71,7 @@ def detach(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     except OSError as error:
         raise SwashplateError(f"cannot write the log in {options.state_dir}: {error.strerror}") from error
     said = Follower(log)
-    said.history(0)
+    said.skip()
     with os.fdopen(handle, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "swashplate.stack.daemon", json.dumps(asdict(options), default=str)],
@@ -102,12 +103,17 @@ def main(text: str) -> int:
     """Run the stack that the options, as JSON, describe."""
     values = json.loads(text)
     options = Options(**{**values, **{name: Path(values[name]) for name in ("state_dir", "env_file")}})
+    log = RotatedLog(options.state_dir / "logs" / LOG)
+
+    def note(text: str) -> None:
+        log.write(text.encode() + b"\n")
+
     try:
-        asyncio.run(keep_up(options, tell, lambda _: tell("ready")))
+        asyncio.run(keep_up(options, note, lambda _: note("ready")))
     except SwashplateError as error:
-        tell(f"error: {error.sentence}")
+        note(f"error: {error.sentence}")
         if error.hint:
-            tell(f"hint: {error.hint}")
+            note(f"hint: {error.hint}")
         return 1
     return 0
 

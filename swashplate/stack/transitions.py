@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from swashplate.errors import ConfigurationError, ConflictError, InvalidRequestE
 from swashplate.stack.control import Request, Say
 from swashplate.stack.layout import Layout
 from swashplate.stack.readiness import READY_WITHIN_S, Readiness
+from swashplate.stack.rotation import put_aside
 from swashplate.stack.services import Options, chosen
 from swashplate.stack.supervisor import Child, Supervisor
 
@@ -74,7 +74,10 @@ class Transitions:
         return [running.get(child.name, child) for child in plan.children if child.name in named]
 
     def _states(self, children: Sequence[Child]) -> dict[str, Any]:
-        return {"services": {child.name: self._supervisor.state(child) for child in children}}
+        return {
+            "services": {child.name: self._supervisor.state(child) for child in children},
+            "pids": {child.name: child.pid for child in children if child.pid is not None},
+        }
 
     async def _stop(self, children: Sequence[Child], say: Say) -> None:
         async def stop(child: Child) -> None:
@@ -120,8 +123,7 @@ class Transitions:
             if child.name in down or child.name not in {kept.name for kept in self._supervisor.children}
         ]
         for child in recreated:  # what a reader greps for is said by the one that runs, as with a new container
-            with contextlib.suppress(FileNotFoundError):
-                child.log_file.replace(child.log_file.with_suffix(".log.1"))
+            put_aside(child.log_file)
         self._plan = new
         self._changed(new)
         for child in removed:

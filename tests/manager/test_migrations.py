@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from manager.repetitions import fingerprint
 from manager.state import store
 from manager.state.catalogue import Filter, find
 from manager.state.ledger import Ledger
 from manager.state.records import AttemptKey
 from manager.state.states import AttemptState, TaskState
 from manager.state.tables import SCHEMA, proplets, samples, tasks
-from manager.tasks import fingerprint
 from swashplate.database import Database
 from tests.support import schemas
 

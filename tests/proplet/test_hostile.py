@@ -122,7 +122,7 @@ ATTACKS = [
     Attack("100 memories", example("memories"), "memory_limit", "has 100 memories, one is allowed"),
     Attack("64-bit memory", example("memory64"), "guest_invalid", "memory64 must be enabled"),
     Attack("table", example("table"), "table_limit", "4294967280 elements, over the limit of 100000"),
-    Attack("growing table", example("table-growth"), "trap:unreachable", "unreachable"),
+    Attack("growing table", example("table-growth"), "table_limit", "to 90001 of the 100000 elements allowed"),
     Attack("flood of stdout", example("stdout"), "output_limit", "over the limit of 1048576", limited(output_bytes=MIB)),
     Attack("flood of stderr", example("stderr"), "deadline", "0.4 s are allowed", SOON),
     Attack("flood of files", example("files"), "file_limit", "over the limit of 50 files", limited(output_files=50)),

@@ -119,6 +119,26 @@ def test_a_table_stops_growing_at_the_limit(sandbox):
     assert sandbox.run(guest, name="grow", inputs=["1000"], limits=limits).answer.text == "-1"
 
 
+def grows_a_table(by: int, then: str, export: str = '(export "t")') -> str:
+    grown = f"(table.grow $t (ref.null func) (i32.const {by}))"
+    return f"""(module (table $t {export} 8 funcref) (func (export "_start")
+      (loop $again (br_if $again (i32.ne {grown} (i32.const -1)))) {then}))"""
+
+
+@pytest.mark.parametrize("then", ["unreachable", "(drop (table.get $t (i32.const 1000)))"])
+def test_a_guest_that_ends_for_want_of_a_larger_table_is_over_the_limit_of_tables(sandbox, then):
+    ran = sandbox.run(grows_a_table(100, then), limits={"table_elements": 1000})
+    assert (ran.code, ran.used["table_elements"]) == ("table_limit", 908)
+    assert "its table had grown to 908 of the 1000 elements allowed" in ran.answer.error
+
+
+def test_a_table_that_did_not_grow_or_is_not_shown_is_not_to_blame(sandbox):
+    for guest in (grows_a_table(1000, "unreachable"), grows_a_table(100, "unreachable", export="")):
+        assert sandbox.run(guest, limits={"table_elements": 1000}).code == "trap:unreachable"
+    coping = sandbox.run(grows_a_table(100, ""), limits={"table_elements": 1000})
+    assert (coping.answer.error, "table_elements" in coping.used) == ("", False)
+
+
 def test_endless_recursion_ends_at_the_limit_of_the_stack(sandbox):
     ran = sandbox.run('(module (func $f (export "_start") (call $f)))', limits={"stack": 65536})
     assert ran.code == "stack_overflow"

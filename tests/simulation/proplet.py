@@ -96,7 +96,7 @@ class PropletLife:
         """What it has not finished, None when there is nothing; daemons and latent tasks need not finish."""
         if not self.up:
             return "it is not up"
-        finite = [ref for ref, each in self.attempts._open.items() if not each.start.daemon and not each.start.latent]
+        finite = [each.ref for each in self.attempts._open if not each.start.daemon and not each.start.latent]
         if finite:
             return f"it runs {finite}"
         if self.outbox._waiting:
