@@ -17,8 +17,6 @@ from swashplate.errors import UnavailableError
 log = logging.get("runtime")
 
 END_S = 2.0
-ENVIRONMENT = {"LD_BIND_NOW": "1", "MALLOC_ARENA_MAX": "1"}
-"""What would be found out in every child anew is found out once, and no thread of theirs has a heap of its own."""
 
 
 class _Life:
@@ -43,7 +41,7 @@ class _Life:
                     str(theirs.fileno()),
                     *folders,
                 ],
-                env=ENVIRONMENT,
+                env={},
                 cwd=empty,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -33,6 +33,11 @@ GUEST = bytes.fromhex(
 CONTENTS = Contents(component=False, exports={"memory": False, "_start": True})
 
 
+class _Unwatched(Watch):
+    def wake(self) -> None:
+        """A thread would be one too many: there is no run but our own."""
+
+
 def rehearse(modules: ModuleCache) -> None:
     """Nothing of it is left in ``modules`` or on disk. Raises ``RuntimeError`` when even this guest cannot be run."""
     folder = Path(f"rehearsal-{os.getpid()}").absolute()
@@ -75,7 +80,7 @@ def _run_all(connection: socket.socket, modules: ModuleCache) -> None:
 
     def run() -> None:
         try:
-            with contextlib.closing(Watch(connection)) as watch:
+            with contextlib.closing(_Unwatched(connection)) as watch:
                 worker.run_all(connection, modules, watch)
         finally:
             ended.release()

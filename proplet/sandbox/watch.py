@@ -61,10 +61,7 @@ def check_time(limits: Limits, wall_s: float, cpu_s: float) -> None:
 
 
 class Watch:
-    """Beside the runs of one process; it ends the process when a run is over a limit, after telling the agent.
-
-    It has a thread from ``start`` on.
-    """
+    """Beside the runs of one process; it ends the process when a run is over a limit, after telling the agent."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -76,13 +73,10 @@ class Watch:
         self._next_measure = 0.0
         self._asleep = _thread.allocate_lock()  # the module threading would cost every fork a hundred pages
         self._asleep.acquire()
-
-    def start(self) -> None:
-        """From now on; without it nothing is watched."""
-        _thread.start_new_thread(self._serve, ())  # a Thread would wait for its start: too long for a short run
+        self._began = False
 
     def close(self) -> None:
-        """Of one that was never started."""
+        """Only of one that has watched nothing."""
         os.close(self._pipe)
         os.close(self._write_end)
 
@@ -93,9 +87,16 @@ class Watch:
 
     def begin(self, job: Job) -> Run:
         self._run = self._last = run = Run(job)
-        if self._asleep.locked():
-            self._asleep.release()
+        self.wake()
         return run
+
+    def wake(self) -> None:
+        """Have the thread look after the run that begins."""
+        if not self._began:
+            self._began = True
+            _thread.start_new_thread(self._serve, ())
+        elif self._asleep.locked():
+            self._asleep.release()
 
     def end(self) -> None:
         self._run = None
@@ -128,8 +129,9 @@ class Watch:
     def _serve(self) -> None:
         """Nothing runs unwatched: the process ends with this thread."""
         try:
-            while self._asleep.acquire():
+            while True:
                 self._stay()
+                self._asleep.acquire()
         except Exception:  # noqa: BLE001
             traceback.print_exc()
             os._exit(1)

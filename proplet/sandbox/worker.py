@@ -16,13 +16,11 @@ STORAGE_BLOCK = 512
 
 def serve(connection: socket.socket, modules: ModuleCache) -> None:
     """Returns when the agent is gone, or after the one guest that wants a process of its own."""
-    watch = Watch(connection)
-    watch.start()
-    run_all(connection, modules, watch)
+    run_all(connection, modules, Watch(connection))
 
 
 def run_all(connection: socket.socket, modules: ModuleCache, watch: Watch) -> None:
-    """As ``serve``, with whatever watches."""
+    """As ``serve``."""
     for asked in messages(connection):
         job = Job.of(asked)
         answer = perform(job, modules, watch)
