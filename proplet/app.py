@@ -147,9 +147,19 @@ async def running(
         attempts.on_stage = progress.changed
         outbox.on_denial = counters.denied
         stack.callback(progress.close)
-        confinement = await _ready(pool, settings.slots, int(policy.now.ceilings["memory_bytes"]))
         agent = Agent(
-            settings, bus, topics, instance, site, policy, attempts, outbox, deliveries, uploads, counters, confinement
+            settings,
+            bus,
+            topics,
+            instance,
+            site,
+            policy,
+            attempts,
+            outbox,
+            deliveries,
+            uploads,
+            counters,
+            await _ready(pool, settings.slots, int(policy.now.ceilings["memory_bytes"])),
         )
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
@@ -186,15 +196,18 @@ async def _current_policy(settings: PropletSettings, read_again: asyncio.Event) 
         await following.close()
 
 
-def _pool(settings: PropletSettings, policy: Policy, state: Path, folders: TaskFolders) -> WorkerPool:
-    bounds = Bounds(
+def _bounds(settings: PropletSettings, policy: Policy) -> Bounds:
+    return Bounds(
         memory=int(policy.ceilings["memory_bytes"]),
         table_elements=int(policy.ceilings["table_elements"]),
         cpu_s=math.ceil(settings.compile_cpu),
         data_bytes=settings.compile_memory,
         cache_bytes=settings.module_cache_bytes,
     )
-    modules, empty = state / "modules", state / "empty"
+
+
+def _pool(settings: PropletSettings, policy: Policy, state: Path, folders: TaskFolders) -> WorkerPool:
+    modules, empty, bounds = state / "modules", state / "empty", _bounds(settings, policy)
     pool = WorkerPool(settings.slots, modules, empty, folders.root, bounds, settings.compile_wall)
     folders.on_remade = pool.renew
     return pool

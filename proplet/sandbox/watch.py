@@ -9,7 +9,6 @@ import _thread
 import os
 import select
 import socket
-import threading
 import time
 import traceback
 
@@ -62,18 +61,30 @@ def check_time(limits: Limits, wall_s: float, cpu_s: float) -> None:
 
 
 class Watch:
-    """Beside the runs of one process; it ends the process when a run is over a limit, after telling the agent."""
+    """Beside the runs of one process; it ends the process when a run is over a limit, after telling the agent.
+
+    It has a thread from ``start`` on.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._pipe, self._write_end = os.pipe()
         os.set_blocking(self._pipe, False)
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._run: Run | None = None
         self._last: Run | None = None
         self._next_measure = 0.0
-        self._awake = threading.Event()
+        self._asleep = _thread.allocate_lock()  # the module threading would cost every fork a hundred pages
+        self._asleep.acquire()
+
+    def start(self) -> None:
+        """From now on; without it nothing is watched."""
         _thread.start_new_thread(self._serve, ())  # a Thread would wait for its start: too long for a short run
+
+    def close(self) -> None:
+        """Of one that was never started."""
+        os.close(self._pipe)
+        os.close(self._write_end)
 
     @property
     def stderr(self) -> str:
@@ -82,8 +93,8 @@ class Watch:
 
     def begin(self, job: Job) -> Run:
         self._run = self._last = run = Run(job)
-        if not self._awake.is_set():
-            self._awake.set()
+        if self._asleep.locked():
+            self._asleep.release()
         return run
 
     def end(self) -> None:
@@ -117,11 +128,8 @@ class Watch:
     def _serve(self) -> None:
         """Nothing runs unwatched: the process ends with this thread."""
         try:
-            while self._awake.wait():
+            while self._asleep.acquire():
                 self._stay()
-                self._awake.clear()
-                if self._run is not None:  # it began before the event was cleared
-                    self._awake.set()
         except Exception:  # noqa: BLE001
             traceback.print_exc()
             os._exit(1)
