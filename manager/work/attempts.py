@@ -217,10 +217,14 @@ class Attempts:
             self._ledger.then(lambda: self._ready(key), about=task.id)
 
     def _ready(self, key: AttemptKey) -> None:
-        """That it is ready is durable now; it may have ended while the disk took its time."""
+        """That it is ready is durable now; it may have ended while the disk took its time.
+
+        Its slot is for the calls that waited for it, and for whatever else waits when they need it not.
+        """
         task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
         if task is not None and attempt is not None and attempt.state is AttemptState.READY:
             self.on_ready(task, attempt)
+            self._dispatch.place()
 
     def _taken(self, proplet_id: str, key: AttemptKey) -> None:
         """The start is with a proplet that says no more than how it ends."""

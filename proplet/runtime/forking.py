@@ -63,6 +63,8 @@ class Forking:
     def __init__(self, connection: socket.socket, on_end: Callable[[], None]) -> None:
         self.children: dict[int, Child] = {}
         self.worked = False
+        self.confinement: list[str] = []
+        """What of the kernel holds the children, by name: told as it begins."""
         self.ended = False
         self._on_end = on_end
         self._turn = asyncio.Lock()
@@ -89,7 +91,10 @@ class Forking:
 
     def _hear(self) -> None:
         try:
-            said, handles, _, _ = socket.recv_fds(self._socket, REPLY_BYTES, 1)
+            try:
+                said, handles, _, _ = socket.recv_fds(self._socket, REPLY_BYTES, 1)
+            except ConnectionResetError:  # it ended with our question unread; its last words are still there
+                said, handles, _, _ = socket.recv_fds(self._socket, REPLY_BYTES, 1)
         except BlockingIOError:
             return
         except OSError:
@@ -98,7 +103,13 @@ class Forking:
             self.end()
             return
         message: dict[str, Any] = json.loads(said)
-        if "ended" in message:
+        if "confinement" in message:
+            self.confinement = message["confinement"]
+        elif "broken" in message:  # it cannot begin
+            if self._answer is not None:
+                self._answer.set_exception(OSError(message["broken"]))
+            self.end()
+        elif "ended" in message:
             if (ended := self.children.pop(message["ended"], None)) is not None:
                 ended.status.set_result(message["status"])
         elif self._answer is not None and "forked" in message:

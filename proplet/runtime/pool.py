@@ -18,7 +18,7 @@ from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
 from proplet.sandbox.module_folder import ModuleFolder, UnsafeFolderError
 from proplet.work.course import Course, Process
 from swashplate import logging
-from swashplate.errors import ConfigurationError
+from swashplate.errors import ConfigurationError, SwashplateError
 from swashplate.service import Tasks
 
 log = logging.get("runtime")
@@ -68,6 +68,27 @@ class WorkerPool:
         for _ in range(min(self._slots, os.cpu_count() or 1)):
             self._prepare()
         return self
+
+    async def ready(self) -> list[str]:
+        """Returns when a guest can run, with the names of what confines it. Raises ``ConfigurationError`` when none can."""
+        started = await asyncio.gather(*self._spares, return_exceptions=True)
+        if not self._all:
+            reasons = [error.sentence for error in started if isinstance(error, SwashplateError)]
+            raise ConfigurationError(
+                f"no guest can run on this machine: {'; '.join(reasons[:1]) or 'its processes do not start'}",
+                hint="reinstall wasmtime, in the version that this program names, for this machine and this Python",
+            )
+        return self._zygote.confinement
+
+    def renew(self) -> None:
+        """The folder of the tasks is another: those that have run may touch only what is in the one before."""
+        for worker in self._all:
+            worker.stale = worker.runs > 0 or worker not in self._idle
+        for worker in [idle for idle in self._idle if idle.stale]:
+            self._idle.remove(worker)
+            worker.kill()
+            self._all.discard(worker)
+        self._prepare()
 
     async def __aexit__(self, *exc: object) -> None:
         for worker in self._all:
@@ -119,11 +140,12 @@ class WorkerPool:
         spent = True
         self.running += 1
         try:
+            worker.directories = job.directories
             answer = await worker.ask(job, on_stderr)
             process.after = worker.spent
             if answer.code != NOT_COMPILED:
                 worker.runs, worker.digest = worker.runs + 1, job.digest
-            spent = alone or not answer.reusable or worker.runs >= RUNS_PER_WORKER
+            spent = alone or worker.stale or not answer.reusable or worker.runs >= RUNS_PER_WORKER
             return answer
         except WorkerDiedError as died:
             if died.ending == -signal.SIGABRT:  # what the runtime does when it gets no more memory
@@ -161,12 +183,12 @@ class WorkerPool:
         return worker
 
     def _pick(self, job: Job) -> Worker | None:
-        """One that has run this binary, else one that has run nothing."""
+        """One that has run this binary, else one that has run nothing; and that may touch what this job may."""
         for worker in [each for each in self._idle if each.gone]:
             self._idle.remove(worker)
             self._all.discard(worker)
         for worker in reversed(self._idle):
-            if not worker.runs or worker.digest == job.digest:
+            if (not worker.runs or worker.digest == job.digest) and worker.directories in (None, job.directories):
                 self._idle.remove(worker)
                 return worker
         return None

@@ -90,6 +90,9 @@ class Worker:
         """When it last answered: it uses nothing while it waits."""
         self.digest = ""
         """The binary that it ran."""
+        self.directories: list[tuple[str, str, bool]] | None = None
+        """Those of the job that it was asked first: it may touch no others."""
+        self.stale = False
 
     @classmethod
     async def start(cls, forker: Forker, kind: Kind) -> Self:

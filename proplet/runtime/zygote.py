@@ -25,9 +25,7 @@ class _Life:
     def __init__(self, modules: Path, empty: Path, tasks: Path, on_end: Callable[[_Life], None]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package_root = str(Path(__file__).resolve().parents[2])
-        enter = (
-            "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from proplet.sandbox import zygote; zygote.main()"
-        )
+        enter = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from proplet.sandbox import birth; birth.main()"
         folders = str(modules.resolve()), str(tasks.resolve())
         with theirs:
             self._process = subprocess.Popen(
@@ -74,6 +72,11 @@ class Zygote:
         self._life: _Life | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._closing = False
+
+    @property
+    def confinement(self) -> list[str]:
+        """What of the kernel holds its children, by name. Known once it has forked."""
+        return self._life.forking.confinement if self._life is not None else []
 
     def processes(self) -> dict[int, str]:
         """The ids of the zygote and of its children, and what each is."""

@@ -18,7 +18,7 @@ import wasmtime
 
 from proplet.sandbox import pooling, tree, worker
 from proplet.sandbox.engine import USUAL
-from proplet.sandbox.frames import Answer, Incoming, Job, Limits, decoded, packed_message
+from proplet.sandbox.frames import Answer, Incoming, Job, Limits, decoded, messages, packed_message
 from proplet.sandbox.module_cache import ModuleCache
 from proplet.sandbox.module_folder import Contents
 from proplet.sandbox.watch import Watch
@@ -81,7 +81,7 @@ def _run_all(connection: socket.socket, modules: ModuleCache) -> None:
     def run() -> None:
         try:
             with contextlib.closing(_Unwatched(connection)) as watch:
-                worker.run_all(connection, modules, watch)
+                worker.run_all(messages(connection), modules, watch)
         finally:
             ended.release()
 

@@ -53,10 +53,10 @@ class Run:
 def check_time(limits: Limits, wall_s: float, cpu_s: float) -> None:
     """Raises ``GuestError``."""
     if limits.wall_s and wall_s > limits.wall_s:
-        raise GuestError(f"the run took {wall_s:.3f} s, {limits.wall_s:g} s are allowed", "deadline", reusable=False)
+        raise GuestError(f"the run took {wall_s:.3f} s, {limits.wall_s:g} s is allowed", "deadline", reusable=False)
     if limits.cpu_s and cpu_s > limits.cpu_s:
         raise GuestError(
-            f"the run took {cpu_s:.3f} s of processor time, {limits.cpu_s:g} s are allowed", "cpu_limit", reusable=False
+            f"the run took {cpu_s:.3f} s of processor time, {limits.cpu_s:g} s is allowed", "cpu_limit", reusable=False
         )
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from proplet.sandbox import claim, compile_worker, worker
+from proplet.sandbox import claim, compile_worker, confinement, landlock, worker
 from proplet.sandbox.engine import USUAL
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import Incoming, Job, decoded
@@ -101,6 +101,8 @@ def become(kind: Kind, parent: int, connection: int, modules: ModuleCache, kept:
             if kept is None:
                 _first_victim()
                 _limit_descriptors()
+            if kind is not template:  # which forks
+                confinement.confine()
             kind(socket.socket(fileno=CONNECTION), modules)
             status = 0
     except BaseException:  # noqa: BLE001  # a child that returned would be a second zygote
@@ -251,7 +253,9 @@ def main() -> None:
     gc.freeze()  # the pages of what is never collected stay shared
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     parent = os.pidfd_open(os.getppid())
+    confined = {"seccomp": confinement.offered(), "landlock": landlock.version() > 0}
     with socket.socket(fileno=int(number)) as agent:
+        agent.send(json.dumps({"confinement": [name for name, offered in confined.items() if offered]}).encode())
         if not Forks(agent, modules, KINDS).serve():
             _remove_tasks(parent, Path(tasks))
 

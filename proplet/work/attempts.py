@@ -24,6 +24,7 @@ from swashplate import logging
 from swashplate.errors import SwashplateError
 from swashplate.messages import Invoke, Start
 from swashplate.service import Tasks
+from swashplate.words import counted
 
 log = logging.get("agent")
 
@@ -146,7 +147,7 @@ class Attempts:
             return
         most = self._slots + self._queue
         if len(self._open) >= most and (busy := self._open.busy) >= most:
-            self._outbox.deny(ref, "no_slot", f"{busy} tasks run or wait already")
+            self._outbox.deny(ref, "no_slot", f"{counted(busy, 'task')} here already, running or waiting")
             return
         turns = asyncio.Semaphore(start.concurrency or self._slots) if start.latent else None
         self._begin(ref, start, turns)

@@ -14,6 +14,7 @@ import typer
 from swashplate.commands import naming, output
 from swashplate.commands.arguments import TaskId
 from swashplate.commands.connection import ManagerUrl, speak
+from swashplate.words import counted
 
 if TYPE_CHECKING:
     from swashplate.client import Attempt, Client, LogPart, Task
@@ -33,7 +34,7 @@ class Lines:
     def feed(self, part: LogPart) -> None:
         if part.dropped:
             self.end()
-            self._write(f"{self._prefix}[{part.dropped} bytes are missing]")
+            self._write(f"{self._prefix}[{counted(part.dropped, 'byte')} missing here]")
         *lines, self._partial = (self._partial + part.text).split("\n")
         for line in lines:
             self._write(self._prefix + line)

@@ -475,6 +475,16 @@ async def test_the_last_call_that_ends_lets_go_of_the_slot_for_whatever_waits(wo
         assert (await p1.started()).id == other["id"]
 
 
+async def test_a_deployment_that_is_ready_lets_go_of_the_slot_for_whatever_waits(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        await latent(world)
+        start = await p1.started()
+        other = await world.launch()
+        await world.until(lambda shown: "no free slot" in shown.get("waiting", ""), f"/tasks/{other['id']}")
+        await p1.acknowledged(await p1.status(start, "ready"))
+        assert (await p1.started()).id == other["id"]
+
+
 async def test_a_deployment_that_ended_before_it_was_written_is_not_called(world):
     async with world.manager() as manager, world.proplet("p1") as p1:
         task = await latent(world, retries=1)

@@ -19,8 +19,10 @@ import pytest
 
 from proplet.runtime.worker import WorkerDiedError
 from proplet.runtime.zygote import Zygote
+from proplet.sandbox import confinement as seccomp
+from proplet.sandbox import landlock
 from proplet.sandbox.bounds import Bounds
-from swashplate.errors import UnavailableError
+from swashplate.errors import ConfigurationError, UnavailableError
 from tests.proplet.conftest import LOOPS, prints
 from tests.support import binaries
 from tests.support.pool import standing
@@ -158,6 +160,7 @@ async def test_a_child_has_nothing_but_its_connection(tmp_path, isolation):
             limits = (process / "limits").read_text()
             victim = (process / "oom_score_adj").read_text()
             session = os.getsid(worker)
+            confinement = await guests.pool.ready()
             for run in (beside, running):
                 run.cancel()
             await asyncio.wait([beside, running])
@@ -167,6 +170,9 @@ async def test_a_child_has_nothing_but_its_connection(tmp_path, isolation):
     allowed = ("pipe:", "anon_inode:", str(tmp_path / "modules"))
     assert [target for target in opened.values() if not target.startswith((*allowed, job.folder))] == []
     assert status["NoNewPrivs"].strip() == "1"
+    assert status["Seccomp"].strip() == ("2" if "seccomp" in confinement else "0")
+    offered = {"seccomp": seccomp.offered(), "landlock": landlock.version()}
+    assert confinement == [name for name, there in offered.items() if there]
     assert status["SigBlk"].strip("0 ") == ""
     assert session == worker
     assert int(victim) == 1000
@@ -289,7 +295,7 @@ async def test_a_compilation_has_a_deadline_too(tmp_path):
 async def test_a_compilation_ends_with_the_last_who_waits_for_it(tmp_path):
     async with standing(tmp_path, slots=2) as guests:
         runs = [asyncio.ensure_future(guests.run(guests.job(BOMB))) for _ in range(2)]
-        await until(lambda: guests.stages.count("waiting") == 2)
+        await until(lambda: guests.stages.count("compiling") == 2)
         await until(lambda: "compiler" in guests.pool.every_process().values())
         [compiler] = [pid for pid, kind in guests.pool.every_process().items() if kind == "compiler"]
         with watched([compiler]) as all_ended:
@@ -322,6 +328,22 @@ async def test_a_compile_process_that_fails_by_itself_says_nothing_of_the_binary
         (tmp_path / "modules").unlink()
         (tmp_path / "elsewhere").rename(tmp_path / "modules")
         assert await guests.printed(prints("x")) == b"x"
+
+
+async def test_a_pool_that_can_run_nothing_says_why(tmp_path, monkeypatch):
+    """As where wasmtime is not installed, or its library not for this machine."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without what is installed
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    async with standing(tmp_path) as guests:
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(
+                ConfigurationError, match=r"no guest can run .*: ModuleNotFoundError: No module named 'wasmtime'"
+            ):
+                await guests.pool.ready()
+        monkeypatch.undo()
+        assert await guests.printed(prints("installed")) == b"installed"
 
 
 async def test_a_task_whose_folder_vanished_is_not_to_blame(tmp_path):

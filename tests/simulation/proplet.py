@@ -9,6 +9,8 @@ from pathlib import Path
 
 from proplet.agent import Agent, new_instance, offline_will
 from proplet.monitoring.counters import Counters
+from proplet.policy.current import CurrentPolicy
+from proplet.policy.file import load
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.work.attempts import Attempts
@@ -86,7 +88,10 @@ class PropletLife:
                 guests,
                 counters,
             )
-            agent = Agent(chosen, bus, names, instance, site, self.attempts, self.outbox, deliveries, uploads, counters)
+            policy = CurrentPolicy(None, lambda: load(None, chosen.limits(), chosen.isolation, {}))
+            agent = Agent(
+                chosen, bus, names, instance, site, policy, self.attempts, self.outbox, deliveries, uploads, counters
+            )
             await agent.open()
             async with bus:
                 self.up = True
