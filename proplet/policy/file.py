@@ -86,7 +86,8 @@ def _sentence(error: ValidationError) -> ConfigurationError:
     """The first wrong field and the reason; the entries of a list are counted from one."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
-    reason = str(first["msg"]).removeprefix("Value error, ")
+    unknown = first["type"] == "extra_forbidden"
+    reason = "there is no such field" if unknown else str(first["msg"]).removeprefix("Value error, ")
     return ConfigurationError(f"field {where}: {reason}" if where else reason)
 
 

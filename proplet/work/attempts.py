@@ -24,6 +24,7 @@ from swashplate import logging
 from swashplate.errors import SwashplateError
 from swashplate.messages import Invoke, Start
 from swashplate.service import Tasks
+from swashplate.words import counted
 
 log = logging.get("agent")
 
@@ -116,6 +117,10 @@ class Attempts:
         each = self._open.get(ref)
         return None if each is None else each.start
 
+    def log_again(self) -> None:
+        """To a manager that is new: what guests wrote to stderr last."""
+        self._logs.again()
+
     def told(self) -> Iterable[Ref]:
         """Those without a result that the manager has been told about."""
         return [*self._lost, *(each.ref for each in self._open if self._journal.state(each.ref) is not None)]
@@ -148,7 +153,7 @@ class Attempts:
             return
         most = self._slots + self._queue
         if len(self._open) >= most and (busy := self._open.busy) >= most:
-            self._outbox.deny(ref, "no_slot", f"{busy} tasks run or wait already")
+            self._outbox.deny(ref, "no_slot", f"{counted(busy, 'task')} here already, running or waiting")
             return
         turns = asyncio.Semaphore(start.concurrency or self._slots) if start.latent else None
         if start.latent:

@@ -93,7 +93,7 @@ class Register:
     @property
     def queued(self) -> int:
         """How many wait for their inputs, for a compilation or for a slot."""
-        return sum(1 for each in self._open.values() if each.course.stage in {"", "fetching", "waiting"})
+        return sum(1 for each in self._open.values() if each.course.stage in {"", "fetching", "waiting", "compiling"})
 
     @property
     def invocations(self) -> int:

@@ -112,11 +112,11 @@ def limited(**limits: float) -> dict[str, Any]:
 
 SOON = limited(wall_s=0.4)
 ATTACKS = [
-    Attack("loop", example("loop"), "deadline", "0.4 s are allowed", SOON),
-    Attack("loop of its processor time", example("loop"), "cpu_limit", "0.2 s are allowed", limited(cpu_s=0.2)),
-    Attack("loop in the start function", example("start-loop"), "deadline", "0.4 s are allowed", SOON),
+    Attack("loop", example("loop"), "deadline", "0.4 s is allowed", SOON),
+    Attack("loop of its processor time", example("loop"), "cpu_limit", "0.2 s is allowed", limited(cpu_s=0.2)),
+    Attack("loop in the start function", example("start-loop"), "deadline", "0.4 s is allowed", SOON),
     Attack("loop in a process of its own", example("loop"), "deadline", "0.4 s", {**SOON, "isolation": "fork"}),
-    Attack("sleep", example("sleep"), "deadline", "0.4 s are allowed", SOON),
+    Attack("sleep", example("sleep"), "deadline", "0.4 s is allowed", SOON),
     Attack("recursion", example("recursion"), "stack_overflow", "524288 bytes of stack are allowed"),
     Attack("memory", example("memory"), "memory_limit", "of the 67108864 bytes", limited(memory_bytes=64 * MIB)),
     Attack("100 memories", example("memories"), "memory_limit", "has 100 memories, one is allowed"),
@@ -124,7 +124,7 @@ ATTACKS = [
     Attack("table", example("table"), "table_limit", "4294967280 elements, over the limit of 100000"),
     Attack("growing table", example("table-growth"), "table_limit", "to 90001 of the 100000 elements allowed"),
     Attack("flood of stdout", example("stdout"), "output_limit", "over the limit of 1048576", limited(output_bytes=MIB)),
-    Attack("flood of stderr", example("stderr"), "deadline", "0.4 s are allowed", SOON),
+    Attack("flood of stderr", example("stderr"), "deadline", "0.4 s is allowed", SOON),
     Attack("flood of files", example("files"), "file_limit", "over the limit of 50 files", limited(output_files=50)),
     Attack("compile bomb", lambda: bomb(3000, 100), "compile_limit", "more than 2 s of processor time"),
     Attack("deep blocks", lambda: blocks(100_000), "", ""),

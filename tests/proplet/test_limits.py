@@ -169,14 +169,14 @@ def test_fuel_is_counted_when_it_is_given_and_ends_with_it(sandbox):
 def test_a_run_ends_at_its_deadline(sandbox, guest):
     ran = sandbox.run(guest, limits={"wall_s": 0.1})
     assert (ran.code, ran.answer.reusable) == ("deadline", False)
-    assert "0.1 s are allowed" in ran.answer.error
+    assert "0.1 s is allowed" in ran.answer.error
     assert 0.1 < ran.used["wall_s"] < 2
 
 
 def test_processor_time_has_a_limit_of_its_own(sandbox):
     ran = sandbox.run(SPIN, limits={"cpu_s": 0.1})
     assert ran.code == "cpu_limit"
-    assert "0.1 s are allowed" in ran.answer.error
+    assert "0.1 s is allowed" in ran.answer.error
     assert 0.1 < ran.used["cpu_s"] < 0.2
     asleep = sandbox.run(SLEEP, limits={"cpu_s": 0.1, "wall_s": 0.3})
     assert asleep.code == "deadline"

@@ -235,7 +235,7 @@ def test_the_example_is_a_policy():
         ("[ceilings]\nfiles = 1.5", "field ceilings: files: 1.5 is not a whole number"),
         ("[ceilings]\ncpu = true", "field ceilings: cpu: True is not an amount"),
         ("[ceilings]\ncpu = 'nan'", "field ceilings: cpu: 'nan' is not a duration"),
-        ("isolation = 'warm'", "field isolation: Extra inputs are not permitted"),
+        ("isolation = 'warm'", "field isolation: there is no such field"),
         ("[default", "is not TOML"),
     ],
 )
