@@ -6,6 +6,7 @@ A run of a few milliseconds costs no thread switch: the thread looks at its cloc
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import select
 import socket
@@ -81,9 +82,9 @@ class Watch:
         os.close(self._write_end)
 
     @property
-    def stderr(self) -> str:
-        """The path of the file that a guest's stderr goes to."""
-        return f"/proc/self/fd/{self._write_end}"
+    def stderr(self) -> int:
+        """The descriptor that a guest's stderr goes to."""
+        return self._write_end
 
     def begin(self, job: Job) -> Run:
         self._run = self._last = run = Run(job)
@@ -133,7 +134,8 @@ class Watch:
                 self._stay()
                 self._asleep.acquire()
         except Exception:  # noqa: BLE001
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # stderr may be a file, and larger than one of the guest's may be
+                traceback.print_exc()
             os._exit(1)
 
     def _stay(self) -> None:
