@@ -126,7 +126,7 @@ class WorkerPool:
             self.hits += 1
             return answer
         self.misses += 1
-        course.enter("waiting")
+        course.enter("compiling")
         compiled = await self.compilations.compiled(job)
         if compiled.error:
             return compiled
