@@ -15,7 +15,7 @@ from manager.state import results
 from manager.state.records import AttemptKey
 from swashplate.errors import TooLargeError
 from swashplate.http import Route, Text, Whole
-from swashplate.messages import UPLOAD_TOKEN_HEADER
+from swashplate.messages import TOKEN_HEADER
 
 DIGEST = Text(
     name="digest", text="Of what is uploaded.", place="path", longest=71, pattern="sha256:[0-9a-f]{64}", required=True
@@ -23,7 +23,7 @@ DIGEST = Text(
 TASK = Id(name="task_id", text="The task whose result it is.", required=True, shortest=1)
 ATTEMPT = Whole(name="attempt", text="Its attempt.", required=True, low=1, high=(1 << 31) - 1)
 PROPLET = Text(name="proplet_id", text="The proplet that has the attempt.", required=True, shortest=1, longest=256)
-TOKEN = Text(name=UPLOAD_TOKEN_HEADER, text="The token that the attempt was started with.", place="header")
+TOKEN = Text(name=TOKEN_HEADER, text="The token that the attempt was started with.", place="header")
 
 
 class LargeResultApi:
