@@ -38,14 +38,9 @@ from manager.state.ledger import Ledger
 from manager.task_archive import TaskArchive
 from manager.task_logs import TaskLogs
 from manager.tasks import TaskService
-from manager.work.acks import Acks
-from manager.work.attempts import TOLD_AGAIN_S, Attempts
+from manager.work.attempts import TOLD_AGAIN_S
 from manager.work.dialects import Dialect, OwnTopics
-from manager.work.dispatch import Dispatch
-from manager.work.images import Images
-from manager.work.leases import Leases
-from manager.work.load import Load
-from manager.work.offers import Offers
+from manager.work.wiring import Work
 from swashplate import __version__, logging
 from swashplate.blobs import BlobStore
 from swashplate.bus import Bus
@@ -85,7 +80,6 @@ class Manager:
         self._clock = clock
         self.ledger = Ledger(database)
         self.proplets = Proplets(bus, database, names, announce, clock)
-        images = Images(bus, names, timeout=settings.image_timeout)
         self._files = files
         self.large = LargeResults(files, self.ledger, secret, settings.result_limit)
         self._results = results = ParentResults(self.ledger, blobs, self.large)
@@ -95,27 +89,20 @@ class Manager:
         def dialect_of(proplet_id: str) -> Dialect:
             return shared if self.proplets.is_legacy(proplet_id) else own
 
-        self.load = Load(self.proplets, clock)
-        offers = Offers(bus, self.ledger, dialect_of)
-        self.dispatch = Dispatch(self.ledger, images, self.load, offers, strategy=settings.placement, clock=clock)
-        self.leases = Leases(
-            bus, database, self.ledger, self.proplets, self.load, silence_s=settings.lease, clock=clock
-        )
-        acks = Acks(bus, names, self.ledger)
-        self.attempts = Attempts(
+        work = Work(
             bus,
             names,
+            database,
             self.ledger,
             self.proplets,
-            self.load,
-            self.dispatch,
-            offers,
-            self.leases,
             dialect_of,
-            acks,
             self.large.stored,
+            image_timeout_s=settings.image_timeout,
+            silence_s=settings.lease,
+            strategy=settings.placement,
             clock=clock,
         )
+        self.load, self.dispatch, self.leases, self.attempts = work.load, work.dispatch, work.leases, work.attempts
         learning = Learning(bus, bare_bus, client, names, settings.coordinator_url, self.ledger)
         self.attempts.consequences.append(learning.owe)
         self._binaries = Binaries(database, self.ledger, blobs)
@@ -123,10 +110,10 @@ class Manager:
             database, self.ledger, self.proplets, self.load, self.attempts, self._binaries, clock=clock
         )
         self.archive = TaskArchive(database, self.ledger)
-        self.attempts.observers += [learning, self.archive]
+        work.followers.join(learning, self.archive)
         deployments = Deployments(self.proplets, self.load, clock)
         calls = InvokeSender(bus, self.ledger, self.proplets, dialect_of)
-        called_before = InvocationArchive(database, self.ledger)
+        called_before = InvocationArchive(database, self.ledger, files)
         self.invocations = Invocations(
             bus,
             names,
@@ -135,8 +122,9 @@ class Manager:
             deployments,
             calls,
             called_before,
-            acks,
+            work.acks,
             self.dispatch.waiting_for,
+            self.large.stored,
             clock=clock,
         )
         self.drains = Drains(self.ledger, self.proplets, self.load, self.attempts, deployments, dialect_of)
@@ -144,7 +132,7 @@ class Manager:
         self.attempts.on_ready = self.invocations.ready
         logs = TaskLogs(bus, names, self.ledger, self.proplets, self.archive, files, settings.log_bytes)
         self.attempts.on_gone += [self.invocations.gone, logs.gone]
-        self.invocations.on_idle = self._has_room
+        self.invocations.on_idle = self.drains.go_on
         legacy = LegacyProplets(
             bus,
             names,
@@ -168,21 +156,20 @@ class Manager:
             LargeResultApi(self.large),
             LogApi(logs),
             GroupApi(self.groups, api.shown),
-            InvocationApi(self.invocations, called_before),
+            InvocationApi(self.invocations, called_before, self.large),
             PropletApi(self.proplets, self.load, self.drains, histories),
         )
         self.routes = [route for api in (*apis, learning) for route in api.routes()]
         self.metrics = ManagerMetrics(
             self.ledger, self.proplets, self.load, self.dispatch, self.attempts, self.invocations
         )
-        called = (self.attempts, self.invocations, calls, self.drains)
         self._opened = (
             self.ledger,
             self.proplets,
-            images,
-            offers,
-            *called,
-            self.leases,
+            *work.opened,
+            self.invocations,
+            calls,
+            self.drains,
             histories,
             logs,
             learning,
@@ -192,10 +179,7 @@ class Manager:
         self._closed = (
             self.scheduler,
             legacy,
-            self.leases,
-            offers,
-            self.dispatch,
-            self.attempts,
+            *work.closed,
             self.invocations,
             calls,
             called_before,
@@ -216,11 +200,6 @@ class Manager:
         self.drains.recover()
         self.progress.recover()
         self.scheduler.recover()
-
-    def _has_room(self, proplet_id: str) -> None:
-        """One call less runs there. Whoever is in the midst of a change finishes it before others are placed."""
-        self.drains.go_on(proplet_id)
-        asyncio.get_running_loop().call_soon(self.dispatch.place)
 
     async def collect(self) -> None:
         """Remove files that nobody needs; call when it is open and before anybody can upload one."""

@@ -109,7 +109,7 @@ class Salvage:
             )
             self._ledger.put(failed)
             self._progress.reconsider(failed)
-            self._attempts.ended_unstarted(failed)
+            self._attempts.followers.ended(failed)
 
     def _attempt(self, fault: Fault, attempt: Attempt) -> None:
         if not attempt.state.ended:
@@ -119,7 +119,7 @@ class Salvage:
         self._ledger.put(attempt.changed(state=AttemptState.FAILED, result=None, error=fault.reason, code=NOT_STORABLE))
         task = self._ledger.task(attempt.task_id)
         if task is not None and task.state.ended:
-            self._attempts.ended_unstarted(task)
+            self._attempts.followers.ended(task)
 
 
 def _given_up(fault: Fault) -> bool:

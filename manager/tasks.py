@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 import time
 import uuid
@@ -13,21 +11,18 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from manager import specs
-from manager.binaries import Binaries, decoded
+from manager.binaries import Binaries
 from manager.fleet.proplets import Proplets
-from manager.state import states, store
+from manager.repetitions import Repetitions, fingerprint
+from manager.state import states
 from manager.state.ledger import Ledger
 from manager.state.records import Task, spec_text
 from manager.state.states import TaskEvent, TaskState
 from manager.work.attempts import Attempts
 from manager.work.load import Load
-from swashplate.blobs import BlobWriter, sha256_digest
+from swashplate.blobs import BlobWriter
 from swashplate.database import Database
-from swashplate.errors import (
-    ConflictError,
-    SwashplateError,
-    from_validation,
-)
+from swashplate.errors import ConflictError, SwashplateError, from_validation
 from swashplate.messages import TaskCreate
 
 CHANGEABLE = frozenset(TaskCreate.model_fields) - {"start", "tokens", "kind", "depends_on", "workflow_id", "job_id"}
@@ -39,12 +34,6 @@ CHANGEABLE_WHILE_ACTIVE = frozenset(
 
 _ORDER = frozenset({"daemon", "latent", "run_if"})
 """What other tasks of a job or a workflow may depend on."""
-
-
-def fingerprint(spec: TaskCreate) -> bytes:
-    """What makes two requests under one idempotency key the same: everything but how long to wait."""
-    text = spec.model_dump_json(exclude={"timeout_s"}, exclude_defaults=True)
-    return hashlib.sha256(text.encode()).digest()
 
 
 class Members(Protocol):
@@ -71,14 +60,13 @@ class TaskService:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._database = database
         self._ledger = ledger
         self._proplets = proplets
         self._load = load
         self._attempts = attempts
         self._binaries = binaries
         self._clock = clock
-        self._making: dict[str, asyncio.Future[None]] = {}
+        self._repetitions = Repetitions(database, ledger)
         self.on_specified: Callable[[Task], Task] = lambda task: task
         """Called with a task whose spec is new or has changed, before it is put."""
         self.on_erased: list[Callable[[Task], Any]] = []
@@ -94,20 +82,9 @@ class TaskService:
         specs.group_kind(spec)
         if key is None:
             return await self._create(spec, None), True
-        while key in self._making:
-            await asyncio.wait([self._making[key]])
-        making: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._making[key] = making
-        try:
-            if any(task.idempotency_key == key for task in self._ledger.unwritten_tasks()):
-                await self._ledger.durable()
-            known = await self._database.run(lambda db: store.task_by_key(db, key))
-            if known is not None:
-                return self._same(known, spec), False
-            return await self._create(spec, key), True
-        finally:
-            del self._making[key]
-            making.set_result(None)
+        async with self._repetitions.of(key):
+            known = await self._repetitions.known(key, spec)
+            return (known, False) if known is not None else (await self._create(spec, key), True)
 
     async def _create(self, spec: TaskCreate, key: str | None) -> Task:
         self._ledger.check()
@@ -128,8 +105,7 @@ class TaskService:
             try:
                 targets = self.targets(task)
             except SwashplateError as error:
-                for observer in self._attempts.observers:
-                    observer.task_refused(spec, error)
+                self._attempts.followers.refused(spec, error)
                 raise
             task = self._attempts.begin(task, targets)
         else:
@@ -169,18 +145,6 @@ class TaskService:
         self._binaries.release(files)
         if not made:
             await self._binaries.remove_unused(files)
-
-    @staticmethod
-    def _same(known: Task, spec: TaskCreate) -> Task:
-        if spec.file:
-            spec = spec.model_copy(update={"file": sha256_digest(decoded(spec.file))})
-        if known.fingerprint != fingerprint(spec):
-            raise ConflictError(
-                f"idempotency key {known.idempotency_key!r} was used for another request",
-                code="idempotency_conflict",
-                hint=f"it made task {known.id}",
-            )
-        return known
 
     async def update(self, task_id: str, changes: Mapping[str, Any]) -> Task:
         """Change what is named, and nothing else. Fields that cannot be changed are ignored, as the existing API does."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from swashplate.errors import InvalidRequestError
 from swashplate.references import is_digest
+from swashplate.words import counted
 
 MAX_MANIFEST_BYTES = 4 << 20
 
@@ -80,7 +81,7 @@ def entry_of(index: dict[str, Any], image: str) -> str:
     if len(chosen) != 1:
         raise _invalid(
             image,
-            f"it is an index of {len(entries)} images, {len(wasm)} of them for WASM",
+            f"it is an index of {counted(len(entries), 'image')}, {len(wasm) or 'none'} of them for WASM",
             "name the digest of one image",
         )
     digest = chosen[0].get("digest")

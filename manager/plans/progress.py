@@ -153,7 +153,7 @@ class Progress:
             state=next_task(task.state, event), error=reason, code=code, updated_at=now, finished_at=now
         )
         self._ledger.put(ended)
-        self._attempts.ended_unstarted(ended)
+        self._attempts.followers.ended(ended)
         return ended
 
     def _end_of(self, group: Group) -> None:

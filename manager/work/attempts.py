@@ -1,4 +1,4 @@
-"""The life of an attempt after it was begun: accepted, ended once, replaced or not; and the stops.
+"""The life of an attempt after it was begun: accepted, ended once, replaced or not, stopped.
 
 The only room that changes attempts that proplets have. The rest follows: the ledger remembers, the load and the lease are
 settled, and whoever follows tasks is told when it is durable.
@@ -7,92 +7,61 @@ settled, and whoever follows tasks is told when it is durable.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from manager.fleet.complaints import Complaints
 from manager.fleet.proplets import Proplets
-from manager.large_results import Stored
 from manager.state import states
 from manager.state.ledger import Ledger
 from manager.state.records import Attempt, AttemptKey, Task
 from manager.state.states import AttemptEvent, AttemptState, TaskEvent
-from manager.work import denials, reports, runs
-from manager.work.acks import Acks
-from manager.work.dialects import Dialect
+from manager.work import runs
 from manager.work.dispatch import Dispatch
+from manager.work.followers import Followers
 from manager.work.leases import Leases
 from manager.work.load import Load
 from manager.work.offers import Offers
 from manager.work.runs import Outcome
-from swashplate import logging, topics
-from swashplate.bus import Bus, BusError, Received
+from manager.work.stops import STOP_S, Stops, stopped
+from swashplate import logging
 from swashplate.errors import SwashplateError
-from swashplate.messages import Alive, AttemptStatus, Result, TaskCreate
-from swashplate.service import Tasks
+from swashplate.messages import Alive
 
 log = logging.get("attempts")
 
 TOLD_AGAIN_S = 600.0
-STOP_S = 1.5
-"""How long a proplet may take to say that it has stopped an attempt, before that is taken for granted."""
-
-
-class Observer(Protocol):
-    """Somebody who follows tasks without taking part."""
-
-    def task_refused(self, spec: TaskCreate, error: SwashplateError) -> None: ...
-
-    def task_started(self, task: Task) -> None: ...
-
-    def task_ended(self, task: Task) -> None:
-        """It is durable. Perhaps more than once: those that ended shortly before a restart are told of again."""
-
-
-def stopped(reason: str = "stopped") -> Outcome:
-    return Outcome(AttemptEvent.INTERRUPTED, None, reason, "stopped")
 
 
 class Attempts:
     def __init__(
         self,
-        bus: Bus,
-        names: topics.Topics,
         ledger: Ledger,
         proplets: Proplets,
         load: Load,
         dispatch: Dispatch,
         offers: Offers,
         leases: Leases,
-        dialect_of: Callable[[str], Dialect],
-        acks: Acks,
-        stored: Stored,
+        stops: Stops,
+        followers: Followers,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._bus = bus
-        self._topics = names
         self._ledger = ledger
         self._proplets = proplets
         self._load = load
         self._dispatch = dispatch
         self._offers = offers
         self._leases = leases
-        self._dialect_of = dialect_of
-        self._acks = acks
-        self._stored = stored
+        self._stops = stops
+        self.followers = followers
         self._clock = clock
         self._complaints = Complaints()
-        self._work = Tasks(log)
-        self._stops: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._stages: dict[AttemptKey, str] = {}
-        self._ending: dict[str, asyncio.Future[None]] = {}
         self.ended: Counter[str] = Counter()
         """How many ended, by state."""
-        self.observers: list[Observer] = []
         self.consequences: list[Callable[[Task], Any]] = []
         """Called when a task has ended, with what follows from it to be put before that is written."""
         self.on_ready: Callable[[Task, Attempt], Any] = lambda _task, _attempt: None
@@ -100,10 +69,7 @@ class Attempts:
         """Called when an attempt has ended, whatever becomes of its task."""
 
     async def open(self) -> None:
-        """Declare the subscriptions; call before the bus connects."""
-        await self._bus.subscribe(self._topics.every_proplet("status"), self._said_status)
-        await self._bus.subscribe(self._topics.every_proplet("results"), self._said_result)
-        self._bus.on_connect(self._stops_again)
+        """Hear of all that concerns attempts; call before the bus connects."""
         self._proplets.on_join(self._joined)
         self._proplets.on_report(self._reported)
         self._proplets.on_change(self._changed)
@@ -113,12 +79,11 @@ class Attempts:
         self._dispatch.on_impossible = self._impossible
         self._leases.on_over = self.give_up
         self._leases.on_unknown = self._offers.begin
-        self._leases.on_unwanted = self._unwanted
+        self._leases.on_unwanted = self._stops.tell_unwanted
+        self._stops.on_over = self.finish
 
-    def accepted_by(self, proplet_id: str) -> list[AttemptKey]:
-        """What this proplet has accepted and not ended."""
-        found = [self._ledger.attempt(key) for key in self._load.held_by(proplet_id)]
-        return [attempt.key for attempt in found if attempt is not None and attempt.state.held]
+    async def close(self) -> None:
+        self._complaints.close()
 
     def recover(self, ended: Sequence[Task]) -> None:
         """Take up every attempt that had not ended when the process did; ``ended`` are tasks that ended shortly before."""
@@ -136,29 +101,25 @@ class Attempts:
                 self._load.idle(attempt)
                 self.on_ready(task, attempt)
             if attempt.stop_at is not None:
-                self._stop_at_proplet(attempt)
+                self._stops.begin(attempt)
             elif attempt.state is AttemptState.OFFERED:
                 self._offers.begin(attempt.key)
         self._dispatch.place()
         for task in ended:
-            self._tell_ended(task)
+            self.followers.ended(task)
 
     async def interrupt_everything(self) -> None:
         """Stop whatever is active, and wait until each has ended; the proplets have ``STOP_S`` to say so."""
         for task in self._ledger.active_tasks():
             if not task.stopping:
                 self.stop(task)
-        everything = asyncio.gather(*(self._ends(task.id) for task in self._ledger.active_tasks()))
+        everything = asyncio.gather(*(self.followers.end_of(task.id) for task in self._ledger.active_tasks()))
         await asyncio.wait([everything], timeout=2 * STOP_S)
 
-    def _ends(self, task_id: str) -> asyncio.Future[None]:
-        return self._ending.setdefault(task_id, asyncio.get_running_loop().create_future())
-
-    async def close(self) -> None:
-        for timer in self._stops.values():
-            timer.cancel()
-        self._complaints.close()
-        await self._work.close()
+    def accepted_by(self, proplet_id: str) -> list[AttemptKey]:
+        """What this proplet has accepted and not ended."""
+        found = [self._ledger.attempt(key) for key in self._load.held_by(proplet_id)]
+        return [attempt.key for attempt in found if attempt is not None and attempt.state.held]
 
     def stage(self, key: AttemptKey) -> str:
         """What its proplet last said that it does with it."""
@@ -175,13 +136,8 @@ class Attempts:
         for attempt in attempts:
             self._dispatch.enqueue(task, attempt)
         self._dispatch.place()
-        self._ledger.then(lambda: self._tell_started(task))
+        self.followers.started(task)
         return task
-
-    def _tell_started(self, task: Task) -> None:
-        log.info("task started", task_id=task.id, name=task.spec.name, run=task.run)
-        for observer in self.observers:
-            observer.task_started(task)
 
     def reprioritise(self, task: Task) -> None:
         self._dispatch.reprioritise(task)
@@ -205,104 +161,36 @@ class Attempts:
         if attempt.state is AttemptState.QUEUED:
             self.finish(key, stopped())
             return
-        proplet_id = attempt.proplet_id
-        assert proplet_id is not None
         attempt = attempt.changed(stop_at=attempt.stop_at or self._clock())
         self._ledger.put(attempt)
-        if attempt.state.held and self._dialect_of(proplet_id).confirms:
-            self._ledger.then(lambda: self._stop_at_proplet(attempt))
+        if self._stops.are_confirmed(attempt):
+            self._ledger.then(lambda: self._stops.begin(attempt))
         else:
             # Told all the same: the start may have reached it.
             self.finish(key, stopped())
-            self._ledger.then(lambda: self._tell_to_stop(attempt))
+            self._ledger.then(lambda: self._stops.tell(attempt))
 
-    def _stop_at_proplet(self, attempt: Attempt) -> None:
-        current = self._ledger.attempt(attempt.key)
-        if current is None or current.state.ended:  # while it was written that it is to stop
-            return
-        self._tell_to_stop(attempt)
-        assert attempt.stop_at is not None
-        left = min(max(0.0, attempt.stop_at + STOP_S - self._clock()), STOP_S)
-        outcome = stopped("stopped; its proplet has not confirmed that")
-        self._stopped_waiting(attempt.key)
-        self._stops[attempt.key] = asyncio.get_running_loop().call_later(left, self.finish, attempt.key, outcome)
-
-    async def _stops_again(self) -> None:
-        for key in self._stops:
-            attempt = self._ledger.attempt(key)
-            if attempt is not None:
-                self._tell_to_stop(attempt)
-
-    def _tell_to_stop(self, attempt: Attempt) -> None:
-        self._work.start(self._send_stop(attempt), f"stop {attempt.task_id}")
-
-    async def _send_stop(self, attempt: Attempt) -> None:
-        """Once: whoever misses it is told again when it says that it still runs this."""
-        assert attempt.proplet_id is not None
-        if not self._bus.connected:
-            return
-        try:
-            await self._dialect_of(attempt.proplet_id).stop(attempt)
-        except BusError as error:
-            log.warning("stop not published", task_id=attempt.task_id, error=error.sentence)
-
-    def _unwanted(self, proplet_id: str, key: AttemptKey) -> None:
-        log.info("told to stop what it should not run", proplet_id=proplet_id, task_id=key.task_id, attempt=key.number)
-        gone = Attempt(key.task_id, key.number, 0, AttemptState.INTERRUPTED, 0.0, proplet_id=proplet_id)
-        self._tell_to_stop(gone)
-
-    # What proplets say.
+    # What becomes of proplets.
 
     async def _joined(self, proplet_id: str) -> None:
         self._load.reported(proplet_id)
         self._load.refresh(proplet_id)
         self._offers.again(proplet_id)
-        self._dispatch.place()
 
     async def _changed(self, proplet_id: str) -> None:
         self._load.refresh(proplet_id)
-        self._dispatch.place()
 
     async def _reported(self, proplet_id: str, said: Alive) -> None:
         self._leases.heard(self._proplets.get(proplet_id), said)
-        if self._load.reported(proplet_id):
-            self._dispatch.place()
+        self._load.reported(proplet_id)
 
-    async def _said_status(self, message: Received) -> None:
-        said = AttemptStatus.decode(message.payload)
-        sender = self._proplets.checked_sender(message, said.proplet_id)
-        key = AttemptKey(said.task_id, said.attempt)
-        match said.status:
-            case "progress":
-                if self._holder(key) == sender:
-                    self._stages[key] = said.stage
-                return
-            case "accepted":
-                self.accepted(sender, key)
-            case "ready":
-                self.accepted(sender, key, ready=True)
-            case "denied":
-                self._complaints.warn("start denied", sender, task_id=key.task_id, reason=said.reason, code=said.code)
-                code = said.code or "denied"
-                if code == "no_slot":
-                    self._load.full(sender)
-                reason = ": ".join(filter(None, (f"{sender} denied", code, said.reason)))
-                final = code in denials.BY_POLICY and not self._others_left(sender, key)
-                outcome = Outcome(AttemptEvent.DENIED, None, reason, code, True, final=final)
-                self.finish(key, outcome, sender=sender)
-        self._acks.acknowledge(sender, said.id)
+    # What becomes of an attempt that a proplet has.
 
-    def _others_left(self, sender: str, key: AttemptKey) -> bool:
-        """Does anybody live whose policy has not refused it yet?"""
-        task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
-        if task is None or attempt is None or attempt.target is not None:
-            return False
-        refused = denials.by_policy(self._ledger.attempts_of(task.id), attempt.target) | {sender}
-        return self._load.anybody(task, refused)
-
-    def _holder(self, key: AttemptKey) -> str | None:
+    def progressed(self, sender: str, key: AttemptKey, stage: str) -> None:
+        """Its proplet says what it does with it now."""
         attempt = self._ledger.attempt(key)
-        return None if attempt is None or attempt.state.ended else attempt.proplet_id
+        if attempt is not None and attempt.proplet_id == sender and not attempt.state.ended:
+            self._stages[key] = stage
 
     def accepted(self, sender: str, key: AttemptKey, *, ready: bool = False) -> None:
         """Its proplet has it, or has deployed it."""
@@ -322,44 +210,19 @@ class Attempts:
         task = task.changed(state=running, updated_at=now, started_at=task.started_at or now)
         self._ledger.put(task, attempt)
         if ready:
-            self._load.idle(attempt)
             self._ledger.then(lambda: self._ready(key), about=task.id)
 
     def _ready(self, key: AttemptKey) -> None:
-        """That it is ready is durable now; it may have ended while the disk took its time."""
+        """That it is ready is durable now; it may have ended while the disk took its time. Calls that waited for it come first."""
         task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
         if task is not None and attempt is not None and attempt.state is AttemptState.READY:
+            self._load.idle(attempt)
             self.on_ready(task, attempt)
 
     def _taken(self, proplet_id: str, key: AttemptKey) -> None:
         """The start is with a proplet that says no more than how it ends."""
         task = self._ledger.task(key.task_id)
         self.accepted(proplet_id, key, ready=task is not None and task.spec.latent)
-
-    async def _said_result(self, message: Received) -> None:
-        said = Result.decode(message.payload)
-        sender = self._proplets.checked_sender(message, said.proplet_id)
-        key = AttemptKey(said.task_id, said.attempt)
-        result, report = json.dumps(said.results), reports.kept(said.report)
-        if not said.error and said.results_digest is not None:
-            outcome = self._uploaded(key, said.results_digest, said.results_size, report)
-        elif not said.error:
-            outcome = Outcome(AttemptEvent.COMPLETED, result, report=report)
-        else:
-            event = AttemptEvent.INTERRUPTED if said.code == "stopped" else AttemptEvent.FAILED
-            outcome = Outcome(event, result, said.error, said.code or "failed", said.retryable, report=report)
-        self.finish(key, outcome, sender=sender)
-        self._acks.acknowledge(sender, said.id)
-
-    def _uploaded(self, key: AttemptKey, digest: str, size: int, report: str | None) -> Outcome:
-        """Of an attempt whose result was uploaded before; what is not here now will not come any more."""
-        result = self._stored(key, digest, size)
-        if result is not None:
-            return Outcome(AttemptEvent.COMPLETED, result, report=report)
-        missing = f"its result {digest} was never uploaded"
-        return Outcome(AttemptEvent.FAILED, None, missing, "result_missing", True, report=report)
-
-    # Ends.
 
     def _impossible(self, key: AttemptKey, error: SwashplateError) -> None:
         self.finish(key, Outcome(AttemptEvent.FAILED, None, error.sentence, error.code, error.retryable))
@@ -368,7 +231,7 @@ class Attempts:
         """End it whatever its proplet does, which is told, should it still be there."""
         attempt = self._ledger.attempt(key)
         if attempt is not None and attempt.proplet_id is not None and not attempt.state.ended:
-            self._ledger.then(lambda: self._tell_to_stop(attempt))
+            self._ledger.then(lambda: self._stops.tell(attempt))
         self.finish(key, outcome)
 
     def finish(self, key: AttemptKey, outcome: Outcome, *, sender: str | None = None) -> None:
@@ -403,7 +266,7 @@ class Attempts:
         elif not after.state.active:
             for consequence in self.consequences:
                 consequence(after)
-            self._ledger.then(lambda: self._tell_ended(after), about=after.id)
+            self.followers.ended(after)
         self._dispatch.place()
 
     def _settle(self, task: Task, attempt: Attempt) -> None:
@@ -412,25 +275,8 @@ class Attempts:
         self._dispatch.withdraw(key)
         self._offers.settle(key)
         self._leases.settle(key)
+        self._stops.settle(key)
         self._load.take_back(task, attempt)
         self._stages.pop(key, None)
-        self._stopped_waiting(key)
         for callback in self.on_gone:
             callback(task, attempt)
-
-    def _stopped_waiting(self, key: AttemptKey) -> None:
-        timer = self._stops.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-
-    def ended_unstarted(self, task: Task) -> None:
-        """``task`` was put as ended without an attempt: those who follow it are told when that is durable."""
-        self._ledger.then(lambda: self._tell_ended(task), about=task.id)
-
-    def _tell_ended(self, task: Task) -> None:
-        ending = self._ending.pop(task.id, None)
-        if ending is not None and not ending.done():
-            ending.set_result(None)
-        log.info("task ended", task_id=task.id, status=task.state.name.lower(), error=task.error)
-        for observer in self.observers:
-            observer.task_ended(task)

@@ -36,6 +36,7 @@ from swashplate.messages.legacy import (
 from swashplate.messages.tasks import WASM_MAGIC
 from swashplate.service import Tasks
 from swashplate.topics import Topics
+from swashplate.words import counted
 
 log = logging.get("legacy")
 
@@ -109,7 +110,7 @@ class LegacyAgent:
         if start.id in self._active:
             log.warning("start ignored: the task is running already", task_id=start.id)
         elif busy >= self._most:
-            self._begin(start.id, self._refuse(start, f"{busy} tasks run or wait already"))
+            self._begin(start.id, self._refuse(start, f"{counted(busy, 'task')} here already, running or waiting"))
         elif start.latent:
             self._begin(start.id, self._deploy(start))
         else:

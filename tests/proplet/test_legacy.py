@@ -163,7 +163,7 @@ async def test_beyond_its_queue_a_start_is_refused_with_the_reason(world, shared
         await shared.start("second", LOOPS)
         refused = await shared.result()
         assert refused.task_id == "second"
-        assert "run or wait already" in refused.error
+        assert "here already, running or waiting" in refused.error
 
 
 async def test_what_a_task_and_the_proplet_use_is_told_on_the_shared_topics(world, shared):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from proplet.agent import Agent, new_instance, offline_will
 from proplet.monitoring.counters import Counters
+from proplet.policy.current import CurrentPolicy
+from proplet.policy.file import load
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.work.attempts import Attempts
@@ -86,7 +88,10 @@ class PropletLife:
                 guests,
                 counters,
             )
-            agent = Agent(chosen, bus, names, instance, site, self.attempts, self.outbox, deliveries, uploads, counters)
+            policy = CurrentPolicy(None, lambda: load(None, chosen.limits(), chosen.isolation, {}))
+            agent = Agent(
+                chosen, bus, names, instance, site, policy, self.attempts, self.outbox, deliveries, uploads, counters
+            )
             await agent.open()
             async with bus:
                 self.up = True
@@ -96,7 +101,7 @@ class PropletLife:
         """What it has not finished, None when there is nothing; daemons and latent tasks need not finish."""
         if not self.up:
             return "it is not up"
-        finite = [ref for ref, each in self.attempts._open.items() if not each.start.daemon and not each.start.latent]
+        finite = [each.ref for each in self.attempts._open if not each.start.daemon and not each.start.latent]
         if finite:
             return f"it runs {finite}"
         if self.outbox._waiting:

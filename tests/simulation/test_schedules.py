@@ -13,6 +13,7 @@ from manager.work.attempts import Attempts
 from manager.work.dispatch import Dispatch
 from manager.work.leases import Leases
 from manager.work.load import requirements_of
+from manager.work.stops import Stops
 from proplet.work.attempts import Attempts as PropletAttempts
 from proplet.work.outbox import Outbox
 from tests.simulation.plan import Plan, Step, drawn
@@ -77,7 +78,7 @@ def attempts_are_not_taken_up_again(monkeypatch):
 
 
 def nobody_is_told_to_stop(monkeypatch):
-    monkeypatch.setattr(Attempts, "_tell_to_stop", lambda _self, _attempt: None)
+    monkeypatch.setattr(Stops, "tell", lambda _self, _attempt: None)
 
 
 def children_do_not_wait(monkeypatch):
