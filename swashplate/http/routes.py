@@ -34,7 +34,6 @@ class Route:
     answer: type[BaseModel] | None = None
     status: int = 200
     parameters: tuple[Parameter[Any], ...] = ()
-    query: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     example: Any = None
     open: bool = False

@@ -97,7 +97,8 @@ class Alive(Message):
 
 UPLOAD_TOKEN = "results"  # noqa: S105  # the name of a token
 """In a start's tokens: it proves the upload of a result that is too large for a message."""
-UPLOAD_TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
+TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
+"""Of a request that brings a token of a start: of an upload, and of an update."""
 
 
 class Start(RunTerms):

@@ -13,6 +13,7 @@ from swashplate.messages.sandbox import RunTerms
 
 MAX_METADATA_BYTES = 1 << 20
 WASM_MAGIC = b"\0asm"
+"""How every module and every component begins."""
 MAX_START_BYTES = 192 * 1024
 _PIECE = 1 << 20
 """Characters of base64 that are decoded in one go; between two pieces other threads have their turn."""
