@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -17,7 +18,7 @@ from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
 from proplet.sandbox.module_folder import ModuleFolder, UnsafeFolderError
 from proplet.work.course import Course, Process
 from swashplate import logging
-from swashplate.errors import ConfigurationError
+from swashplate.errors import ConfigurationError, SwashplateError
 from swashplate.service import Tasks
 
 log = logging.get("runtime")
@@ -31,12 +32,20 @@ class WorkerPool:
     None ever runs two binaries: what one has done to its process meets no other.
 
     ``modules`` is the folder of compiled modules, ``empty`` the working folder of every process, ``tasks`` that of the
-    running tasks, which is removed when this process is killed. ``bounds`` and ``compile_wall_s`` (seconds) are for one
+    running tasks, which is removed when this process is killed, ``granted`` the further folders that guests may be let into,
+    with True to write. ``bounds`` and ``compile_wall_s`` (seconds) are for one
     compilation. Raises ``ConfigurationError``.
     """
 
     def __init__(
-        self, slots: int, modules: Path, empty: Path, tasks: Path, bounds: Bounds, compile_wall_s: float
+        self,
+        slots: int,
+        modules: Path,
+        empty: Path,
+        tasks: Path,
+        bounds: Bounds,
+        compile_wall_s: float,
+        granted: Mapping[str, bool] | None = None,
     ) -> None:
         empty.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -46,7 +55,7 @@ class WorkerPool:
         self._slots = slots
         self.slot = asyncio.Semaphore(slots)
         """Entered, in turn, around ``run``."""
-        self._zygote = Zygote(modules, empty, tasks, on_death=self._lose)
+        self._zygote = Zygote(modules, empty, tasks, on_death=self._lose, granted=granted)
         self.compilations = Compilations(self._zygote, bounds, compile_wall_s)
         self._idle: list[Worker] = []
         """Those that have run nothing yet come first."""
@@ -66,6 +75,21 @@ class WorkerPool:
         for _ in range(min(self._slots, os.cpu_count() or 1)):
             self._prepare()
         return self
+
+    async def ready(self) -> list[str]:
+        """Returns when a guest can run, with the names of what confines it. Raises ``ConfigurationError`` when none can."""
+        started = await asyncio.gather(*self._spares, return_exceptions=True)
+        if not self._all:
+            reasons = [error.sentence for error in started if isinstance(error, SwashplateError)]
+            raise ConfigurationError(
+                f"no guest can run on this machine: {'; '.join(reasons[:1]) or 'its processes do not start'}",
+                hint="reinstall wasmtime, in the version that this program names, for this machine and this Python",
+            )
+        return self._zygote.confinement
+
+    def renew(self) -> None:
+        """End every process, with what it runs, and begin with others: the folders that they may touch are those of before."""
+        self._zygote.renew()
 
     async def __aexit__(self, *exc: object) -> None:
         for worker in self._all:

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,17 +62,21 @@ class Child:
 class _Life:
     """One life of the zygote: its process, the socket to it, and the children that it forked."""
 
-    def __init__(self, modules: Path, empty: Path, tasks: Path, on_end: Callable[[_Life], None]) -> None:
+    def __init__(
+        self, modules: Path, empty: Path, tasks: Path, granted: Mapping[str, bool], on_end: Callable[[_Life], None]
+    ) -> None:
         self.children: dict[int, Child] = {}
         self.worked = False
+        self.confinement: list[str] | None = None
+        """None until it has begun."""
         self._ended = False
         self._on_end = on_end
         self._asked: Kind = "worker"
         self._answer: asyncio.Future[Child] | None = None
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package_root = str(Path(__file__).resolve().parents[2])
-        enter = "import sys; sys.path.insert(0, sys.argv.pop(1)); from proplet.sandbox import zygote; zygote.main()"
-        folders = str(modules.resolve()), str(tasks.resolve())
+        enter = "import sys; sys.path.insert(0, sys.argv.pop(1)); from proplet.sandbox import birth; birth.main()"
+        folders = str(modules.resolve()), str(tasks.resolve()), json.dumps(dict(granted))
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", enter, package_root, str(theirs.fileno()), *folders],
@@ -101,7 +105,10 @@ class _Life:
 
     def _hear(self) -> None:
         try:
-            said, handles, _, _ = socket.recv_fds(self._socket, REPLY_BYTES, 1)
+            try:
+                said, handles, _, _ = socket.recv_fds(self._socket, REPLY_BYTES, 1)
+            except ConnectionResetError:  # it ended with our question unread; its last words are still there
+                said, handles, _, _ = socket.recv_fds(self._socket, REPLY_BYTES, 1)
         except BlockingIOError:
             return
         except OSError:
@@ -110,7 +117,9 @@ class _Life:
             self.end()
             return
         message: dict[str, Any] = json.loads(said)
-        if "ended" in message:
+        if "confinement" in message:
+            self.confinement = message["confinement"]
+        elif "ended" in message:
             if (ended := self.children.pop(message["ended"], None)) is not None:
                 ended.status.set_result(message["status"])
         elif self._answer is not None and "forked" in message:
@@ -122,6 +131,8 @@ class _Life:
             self._answer.set_result(child)
         elif self._answer is not None:
             self._answer.set_exception(OSError(message["failed"]))
+            if self.confinement is None:  # it could not begin
+                self.end()
 
     def end(self) -> None:
         """It has ended, or must; its children end with it."""
@@ -154,22 +165,40 @@ class Zygote:
     """Children, of one zygote process after the other: should one end, the next fork starts another.
 
     ``modules`` is the folder of compiled modules, ``empty`` the working folder of every child, ``tasks`` what is removed when
-    the agent ends without a goodbye. ``on_death`` is called when a zygote that has worked before ends on its own.
+    the agent ends without a goodbye, ``granted`` the further folders that guests may be let into, with True to write.
+    ``on_death`` is called when a zygote that has worked before ends on its own.
     """
 
-    def __init__(self, modules: Path, empty: Path, tasks: Path, on_death: Callable[[], None]) -> None:
-        self._folders = modules, empty, tasks
+    def __init__(
+        self,
+        modules: Path,
+        empty: Path,
+        tasks: Path,
+        on_death: Callable[[], None],
+        granted: Mapping[str, bool] | None = None,
+    ) -> None:
+        self._folders = modules, empty, tasks, granted or {}
         self._on_death = on_death
         self._life: _Life | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._closing = False
 
+    @property
+    def confinement(self) -> list[str]:
+        """What of the kernel holds its children, by name. Known once it has forked."""
+        return (self._life.confinement if self._life is not None else None) or []
+
     def processes(self) -> dict[int, str]:
         """The ids of the zygote and of its children, and what each is."""
         if self._life is None:
             return {}
         return {self._life.pid: "zygote"} | {pid: child.kind for pid, child in self._life.children.items()}
+
+    def renew(self) -> None:
+        """The next fork is from another process."""
+        if self._life is not None:
+            self._life.end()
 
     async def fork(self, kind: Kind) -> tuple[Child, socket.socket]:
         """A child and the socket to it. Cancelled, it leaves none behind. Raises ``UnavailableError``."""

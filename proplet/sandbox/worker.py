@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import socket
+from pathlib import Path
 
+from proplet.sandbox import landlock
 from proplet.sandbox.frames import NOT_COMPILED, Job, messages
 from proplet.sandbox.module_cache import ModuleCache
 from proplet.sandbox.performance import perform
@@ -12,6 +14,21 @@ from proplet.sandbox.watch import Watch
 
 STORAGE_BLOCK = 512
 """Bytes; the kernel counts in these whatever the disk's own are."""
+
+
+def files(modules: Path, tasks: Path, granted: dict[str, bool]) -> int:
+    """The ``landlock.ruleset`` of a worker: the compiled modules, the folders of tasks, and what a policy may grant, where a
+    folder may be written to that has True. Raises ``OSError``.
+    """
+    allowed = {path: landlock.WRITE if write else landlock.READ for path, write in granted.items()}
+    return landlock.ruleset(
+        {
+            **allowed,
+            str(modules): landlock.USE,
+            str(tasks): landlock.WRITE,
+            "/proc": landlock.LIST,
+        }  # its own descriptors
+    )
 
 
 def serve(connection: socket.socket, modules: ModuleCache) -> None:

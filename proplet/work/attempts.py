@@ -115,6 +115,10 @@ class Attempts:
         each = self._open.get(ref)
         return None if each is None else each.start
 
+    def log_again(self) -> None:
+        """To a manager that is new: what guests wrote to stderr last."""
+        self._logs.again()
+
     def told(self) -> Iterable[Ref]:
         """Those without a result that the manager has been told about."""
         return [*self._lost, *(each.ref for each in self._open if self._journal.state(each.ref) is not None)]

@@ -19,8 +19,10 @@ import pytest
 
 from proplet.runtime.worker import WorkerDiedError
 from proplet.runtime.zygote import Zygote
+from proplet.sandbox import confinement as seccomp
+from proplet.sandbox import landlock
 from proplet.sandbox.bounds import Bounds
-from swashplate.errors import UnavailableError
+from swashplate.errors import ConfigurationError, UnavailableError
 from tests.proplet.conftest import LOOPS, prints
 from tests.support import binaries
 from tests.support.pool import standing
@@ -145,12 +147,16 @@ async def test_a_child_has_nothing_but_its_connection(tmp_path):
             limits = (process / "limits").read_text()
             victim = (process / "oom_score_adj").read_text()
             session = os.getsid(worker)
+            confinement = await guests.pool.ready()
     assert {name: opened.pop(name) for name in ("0", "1")} == {"0": "/dev/null", "1": "/dev/null"}
     del opened["2"]
     assert opened.pop("3").startswith("socket:")
     allowed = ("pipe:", "anon_inode:", str(tmp_path / "modules"))
     assert [target for target in opened.values() if not target.startswith(allowed)] == []
     assert status["NoNewPrivs"].strip() == "1"
+    assert status["Seccomp"].strip() == ("2" if "seccomp" in confinement else "0")
+    offered = {"seccomp": seccomp.offered(), "landlock": landlock.version()}
+    assert confinement == [name for name, there in offered.items() if there]
     assert status["SigBlk"].strip("0 ") == ""
     assert session == worker
     assert int(victim) == 1000
@@ -240,6 +246,22 @@ async def test_a_compile_process_that_fails_by_itself_says_nothing_of_the_binary
         (tmp_path / "modules").unlink()
         (tmp_path / "elsewhere").rename(tmp_path / "modules")
         assert await guests.printed(prints("x")) == b"x"
+
+
+async def test_a_pool_that_can_run_nothing_says_why(tmp_path, monkeypatch):
+    """As where wasmtime is not installed, or its library not for this machine."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without what is installed
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    async with standing(tmp_path) as guests:
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(
+                ConfigurationError, match=r"no guest can run .*: ModuleNotFoundError: No module named 'wasmtime'"
+            ):
+                await guests.pool.ready()
+        monkeypatch.undo()
+        assert await guests.printed(prints("installed")) == b"installed"
 
 
 async def test_a_task_whose_folder_vanished_is_not_to_blame(tmp_path):
