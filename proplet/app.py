@@ -146,9 +146,19 @@ async def running(
         attempts.on_stage = progress.changed
         outbox.on_denial = counters.denied
         stack.callback(progress.close)
-        confinement = await _ready(pool, settings.slots, int(policy.now.ceilings["memory_bytes"]))
         agent = Agent(
-            settings, bus, topics, instance, site, policy, attempts, outbox, deliveries, uploads, counters, confinement
+            settings,
+            bus,
+            topics,
+            instance,
+            site,
+            policy,
+            attempts,
+            outbox,
+            deliveries,
+            uploads,
+            counters,
+            await _ready(pool, settings.slots, int(policy.now.ceilings["memory_bytes"])),
         )
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)

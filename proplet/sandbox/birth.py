@@ -15,7 +15,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  # whatever it is, it is why no guest can run
         try:
             with socket.socket(fileno=int(sys.argv[1])) as agent:
-                agent.send(json.dumps({"failed": f"{type(error).__name__}: {error}"[:1000]}).encode())
+                agent.send(json.dumps({"broken": f"{type(error).__name__}: {error}"[:1000]}).encode())
         except OSError:  # it had begun: this is a fault of ours
             raise error from None
         sys.exit(1)

@@ -27,7 +27,7 @@ def run(job: Job, modules: ModuleCache, stderr: int) -> Answer:
     guest: Guest | None = None
     text, failure, grown = None, None, Grown()
     try:
-        loaded = modules.load(job.digest, _configuration(job))
+        loaded = modules.load(job.digest, configuration(job))
         if job.precompile:
             _check_entry(job, loaded)
         else:
@@ -51,7 +51,8 @@ def run(job: Job, modules: ModuleCache, stderr: int) -> Answer:
     return Answer(error=failure.sentence, code=failure.code, reusable=failure.reusable, used=used)
 
 
-def _configuration(job: Job) -> Configuration:
+def configuration(job: Job) -> Configuration:
+    """How the module of ``job`` is loaded."""
     limits = job.limits
     asked = Configuration(limits.fuel > 0, job.deterministic, limits.stack)
     fits = limits.memory <= pooling.MEMORY and limits.table_elements <= pooling.ELEMENTS

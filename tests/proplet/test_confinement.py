@@ -98,7 +98,8 @@ def test_a_call_of_another_architecture_is_denied():
 ESCAPED = """
 import ctypes, errno, json, os, resource, signal, socket, sys, threading
 from pathlib import Path
-from proplet.sandbox import landlock, worker
+from proplet.sandbox import worker
+from proplet.sandbox.frames import Job, Limits
 from proplet.sandbox.module_cache import ModuleCache
 from proplet.sandbox.zygote import become, prepare
 
@@ -135,6 +136,7 @@ ATTEMPTS = {
     "key": lambda: os.open(root / "modules.key", os.O_RDONLY),
     "forge a module": lambda: os.open(root / "modules" / "new", os.O_WRONLY | os.O_CREAT),
     "alter a module": lambda: os.open(root / "modules" / "old", os.O_WRONLY),
+    "another task": lambda: os.listdir(root / "tasks" / "b"),
     "write what it may read": lambda: os.open(root / "read" / "file", os.O_WRONLY),
     "take a link to it": lambda: os.link(root / "journal.db", root / "tasks" / "a" / "journal"),
 }
@@ -143,7 +145,9 @@ NUMBERS = {"ptrace": 101, "process_vm_readv": 310, "unshare": 272, "setns": 308,
     "memfd_secret": 447, "shmget": 29, "kexec_load": 246, "clone3": 435, "x32 getpid": 0x40000027}
 
 def escaped(connection, modules):
-    told = {}
+    told, limits = {}, Limits(memory=1, output=1, files=1)
+    granted = [(str(root / "read"), "/r", False), (str(root / "write"), "/w", True), (str(root / "missing"), "/m", True)]
+    worker.restrict(Job("", "", "", str(root / "tasks" / "a"), [], [], {}, limits, isolation="fork", directories=granted), modules.folder)
     if os.uname().machine == "x86_64":
         ATTEMPTS.update({name: lambda n=number: called(n, 0, 0, 0, 0, 0, 0) for name, number in NUMBERS.items()})
     for name, attempt in ATTEMPTS.items():
@@ -156,8 +160,8 @@ def escaped(connection, modules):
     started = threading.Event()
     threading.Thread(target=started.set).start()
     started.wait()
-    (root / "tasks" / "a" / "file").write_text("x")
-    (root / "tasks" / "a" / "file").rename(root / "tasks" / "b" / "file")
+    (root / "tasks" / "a" / "out" / "file").write_text("x")
+    (root / "tasks" / "a" / "out" / "file").rename(root / "tasks" / "a" / "out" / "deep" / "file")
     (root / "write" / "file").write_text("y")
     told["may"] = [(root / "read" / "file").read_text(), (root / "modules" / "old").read_text(), len(os.listdir("/proc/self/fd")) > 2]
     connection.sendall(json.dumps(told).encode())
@@ -165,16 +169,14 @@ def escaped(connection, modules):
 
 prepare()
 modules = ModuleCache(root / "modules")
-granted = {str(root / "read"): False, str(root / "write"): True, str(root / "missing"): True}
-files = worker.files(root / "modules", root / "tasks", granted) if landlock.version() else None
 child = os.fork()
 if child == 0:
-    become(escaped, parent, int(sys.argv[1]), modules, files)
+    become(escaped, parent, int(sys.argv[1]), modules)
 _, status = os.waitpid(child, 0)
 sys.exit(-os.waitstatus_to_exitcode(status))
 """
 OF_FILES = {"passwd", "list", "environment of another", "memory of another", "its own memory", "journal", "key"} | {
-    "forge a module", "alter a module", "write what it may read", "take a link to it"}  # fmt: skip
+    "another task", "forge a module", "alter a module", "write what it may read", "take a link to it"}  # fmt: skip
 
 
 def needs(there: object, what: str) -> None:
@@ -188,7 +190,7 @@ def told(tmp_path_factory) -> dict[str, str]:
     """What each attempt of a process that runs a guest came to."""
     needs(confinement.offered(), "seccomp")
     root = tmp_path_factory.mktemp("root")
-    for folder in ("modules", "tasks/a", "tasks/b", "read", "write"):
+    for folder in ("modules", "tasks/a/out/deep", "tasks/b", "read", "write"):
         (root / folder).mkdir(parents=True, mode=0o700)
     for file in ("journal.db", "read/file", "modules/old"):
         (root / file).write_text(file)
@@ -204,7 +206,7 @@ def told(tmp_path_factory) -> dict[str, str]:
         told = json.loads(ours.recv(1 << 16, socket.MSG_DONTWAIT))
     assert ended.returncode == signal.SIGABRT, "abort must still be possible: it tells of a want of memory"
     assert told.pop("may") == ["read/file", "modules/old", True]
-    assert (root / "tasks" / "b" / "file").read_text() == "x"
+    assert (root / "tasks" / "a" / "out" / "deep" / "file").read_text() == "x"
     return told
 
 
