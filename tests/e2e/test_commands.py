@@ -145,7 +145,7 @@ def test_a_latent_task_is_called_when_it_is_ready(shell):
         later = manager.tasks.submit(task.id, [5, 6])
         assert manager.tasks.wait_invocation(task.id, later.invocation_id, timeout=30).results == "11"
         assert manager.tasks.invocations(task.id).total == 5
-    assert "got 1 inputs" in shell.run("task", "invoke", name, "2", status=1).stderr
+    assert "got 1 input" in shell.run("task", "invoke", name, "2", status=1).stderr
     shell.run("task", "stop", name)
 
 
