@@ -216,7 +216,7 @@ class Runner:
 
 
 def large_update() -> ModuleType:
-    from proplet.runtime import large_update  # noqa: PLC0415  # what most proplets never need takes memory
+    from swashplate.messages import large_update  # noqa: PLC0415  # what most proplets never need takes memory
 
     return large_update
 

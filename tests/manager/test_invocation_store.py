@@ -37,7 +37,7 @@ async def test_samples_are_a_ring_and_go_with_their_task(database_url):
     async with Database(database_url, SCHEMA) as database:
         await database.run(lambda db: store.write(db, [task, invocation(1, InvocationState.FAILED)], {}))
         for number in range(1, 6):
-            row = {"subject": subject, "slot": number % 3, "number": number, "sample": str(number)}
+            row = (subject, number % 3, number, str(number))
             await database.run(lambda db, row=row: sample_store.save(db, [row]))
         assert await database.run(lambda db: sample_store.newest(db, subject, 10)) == ["5", "4", "3"]
         assert await database.run(lambda db: sample_store.last_number(db, subject)) == 5

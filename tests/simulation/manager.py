@@ -101,6 +101,7 @@ FORGETTABLE = {
     "Ranking._candidates",
     "Leases._strange",  # what each proplet's last report said
     "Proplets._gone",  # the last life of each proplet
+    "Proplets._asked",  # the last time; who was asked may never come
     "Proplets._alive",
     "Load.with_room",
     "Histories._beats",

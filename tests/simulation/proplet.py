@@ -92,7 +92,18 @@ class PropletLife:
             )
             policy = CurrentPolicy(None, lambda: load(None, chosen.limits(), chosen.isolation, {}))
             agent = Agent(
-                chosen, bus, names, instance, site, policy, self.attempts, self.outbox, deliveries, uploads, counters
+                chosen,
+                bus,
+                names,
+                instance,
+                site,
+                policy,
+                self.attempts,
+                self.outbox,
+                deliveries,
+                uploads,
+                counters,
+                [],
             )
             await agent.open()
             async with bus:
