@@ -20,7 +20,7 @@ from swashplate import logging, topics
 from swashplate.bus import Bus, BusError, Received
 from swashplate.client import HttpClient
 from swashplate.errors import SwashplateError, UnavailableError, from_validation
-from swashplate.http import Route, Seconds, Text, answer, read_body, read_text
+from swashplate.http import FILE_LIMIT, Route, Seconds, Text, answer, read_body, read_json
 from swashplate.messages import (
     ExperimentAnswer,
     ExperimentConfig,
@@ -140,6 +140,7 @@ class Learning:
                 parameters=(TOKEN,),
                 body=Update,
                 body_example=UPDATE_EXAMPLE,
+                limit=FILE_LIMIT,
                 answer=UpdateAnswer,
                 example={"status": "accepted"},
                 errors=(403, 404, 409, 503),
@@ -192,7 +193,7 @@ class Learning:
     async def _update(self, request: web.Request) -> web.Response:
         token = TOKEN.of(request)
         headers = {"X-Attempt-Token": token} if token else {}
-        body = await self._forward("POST", "/update", (await read_text(request)).encode(), headers=headers)
+        body = await self._forward("POST", "/update", await read_json(request), headers=headers)
         return web.Response(body=body, content_type="application/json")
 
     async def _forward(

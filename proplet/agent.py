@@ -62,6 +62,7 @@ class Agent:
         deliveries: Deliveries,
         uploads: Uploads,
         counters: Counters,
+        confinement: list[str],
     ) -> None:
         self._settings = settings
         self._id = settings.client_id
@@ -76,6 +77,7 @@ class Agent:
         self._deliveries = deliveries
         self._uploads = uploads
         self._counters = counters
+        self._confinement = confinement
         self._heartbeat_s = settings.heartbeat
         self._changed = asyncio.Event()
         self._background = Tasks(log)
@@ -209,6 +211,7 @@ class Agent:
                 labels=self._labels,
                 datasets=self._site.datasets,
                 digests=self._site.digests(),
+                confinement=self._confinement,
             ),
         )
         await self._bus.publish(self._topics.proplet(self._id, "create"), create.encode(), timeout=10)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proplet.agent import Agent, new_instance, offline_will
+from proplet.container import memory_limit
 from proplet.legacy.agent import LegacyAgent
 from proplet.legacy.fetch import LegacyFetcher
 from proplet.legacy.results import Shelf
@@ -51,6 +52,9 @@ log = logging.get("proplet")
 
 DESCRIPTORS, DESCRIPTORS_PER_SLOT = 1024, 8
 """Each slot has a process, a connection to it, and what is being read and written for it."""
+
+AGENT_BYTES, WORKER_BYTES = 64 << 20, 16 << 20
+"""Of memory: the agent with the zygote, and a worker beside its guest."""
 
 BusFactory = Callable[[str, Will], Bus]
 """``(MQTT client id, last will)`` → the bus, not yet entered."""
@@ -105,18 +109,8 @@ async def running(
         stack.callback(folders.close)
         http = await stack.enter_async_context(HttpClient())
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
-        modules = state / "modules"
-        pool = await stack.enter_async_context(
-            WorkerPool(
-                settings.slots,
-                modules,
-                state / "empty",
-                folders.root,
-                _bounds(settings, policy.now),
-                settings.compile_wall,
-            )
-        )
-        binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
+        pool = await stack.enter_async_context(_pool(settings, policy.now, state, folders))
+        binaries = Binaries(state / "binaries", state / "modules", settings.cache_bytes)
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
         fetcher = Fetcher(bus, topics, proplet_id, binaries, patience_s=settings.fetch_timeout)
@@ -152,15 +146,27 @@ async def running(
         attempts.on_stage = progress.changed
         outbox.on_denial = counters.denied
         stack.callback(progress.close)
-        agent = Agent(settings, bus, topics, instance, site, policy, attempts, outbox, deliveries, uploads, counters)
+        agent = Agent(
+            settings,
+            bus,
+            topics,
+            instance,
+            site,
+            policy,
+            attempts,
+            outbox,
+            deliveries,
+            uploads,
+            counters,
+            await _ready(pool, settings.slots, int(policy.now.ceilings["memory_bytes"])),
+        )
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
         agent.on_announce = legacy.retire
         legacy.on_stage = progress.changed
         if settings.monitoring:
             monitor = _monitor(settings, bus, topics, pool, attempts, legacy)
-            progress.on_stay = monitor.follow
-            attempts.on_outcome = legacy.on_outcome = monitor.finish
+            progress.on_stay, attempts.on_outcome, legacy.on_outcome = monitor.follow, monitor.finish, monitor.finish
             monitor.open()
             stack.push_async_callback(monitor.close)
         policy.on_change = [agent.describe_again, lambda: pool.compilations.bind(_bounds(settings, policy.now))]
@@ -173,7 +179,9 @@ async def running(
         stack.push_async_callback(legacy.close)
         stack.push_async_callback(agent.close)
         log.info("proplet started", proplet_id=proplet_id, slots=settings.slots, tasks_below=str(folders.root))
-        yield Proplet(agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, modules)
+        yield Proplet(
+            agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, state / "modules"
+        )
 
 
 @asynccontextmanager
@@ -196,6 +204,36 @@ def _bounds(settings: PropletSettings, policy: Policy) -> Bounds:
         data_bytes=settings.compile_memory,
         cache_bytes=settings.module_cache_bytes,
     )
+
+
+def _pool(settings: PropletSettings, policy: Policy, state: Path, folders: TaskFolders) -> WorkerPool:
+    modules, empty, bounds = state / "modules", state / "empty", _bounds(settings, policy)
+    pool = WorkerPool(settings.slots, modules, empty, folders.root, bounds, settings.compile_wall)
+    folders.on_remade = pool.renew
+    return pool
+
+
+async def _ready(pool: WorkerPool, slots: int, memory: int) -> list[str]:
+    """What confines guests, as ``WorkerPool.ready``; and say once what the machine lacks. ``memory`` is the most that a task
+    may have, in bytes.
+    """
+    confinement = await pool.ready()
+    if missing := {"seccomp", "landlock"}.difference(confinement):
+        log.warning(
+            "the kernel does not confine the processes of guests; the runtime alone stands between them and this machine",
+            missing=sorted(missing),
+        )
+    there, wanted = memory_limit(), AGENT_BYTES + slots * (memory + WORKER_BYTES)
+    if there is not None and there < wanted:
+        log.warning(
+            "tasks may use more memory than the container has; the kernel then ends a guest, or the proplet",
+            bytes=there,
+            wanted=wanted,
+            slots=slots,
+            memory_of_a_task=memory,
+            hint="give the container more memory, or lower PROPLET_SLOTS or PROPLET_MEMORY_LIMIT",
+        )
+    return confinement
 
 
 def _monitor(

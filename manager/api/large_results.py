@@ -48,8 +48,9 @@ class LargeResultApi:
                 parameters=(DIGEST, TASK, ATTEMPT, TURN, PROPLET, TOKEN),
                 body_schema={"description": "Any JSON value."},
                 body_example={"weights": [0.5, 0.25]},
+                limit=self._results.limit,
                 status=204,
-                errors=(403, 409, 413),
+                errors=(403, 409),
                 open=True,
             ),
         ]

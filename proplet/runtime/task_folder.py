@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ def sweep(common: Path) -> None:
                 os.close(handle)
 
 
+def _nothing() -> None:
+    return None
+
+
 class TaskFolders:
     """``root`` belongs to this process alone; it is emptied at the start, and made again should it vanish.
 
@@ -95,6 +99,8 @@ class TaskFolders:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.on_remade: Callable[[], None] = _nothing
+        """Called when it had vanished and is there again, as another folder of the same name."""
         self._lock = -1
         self._clean: list[TaskFolder] = []
         self._make()
@@ -107,6 +113,7 @@ class TaskFolders:
             except FileNotFoundError:  # whoever tidies /dev/shm at the end of a login takes folders of the living too
                 log.warning("the folder of the tasks has vanished, making it again", folder=str(self.root))
                 self._make()
+                self.on_remade()
                 path = tempfile.mkdtemp(prefix="task-", dir=self.root)
             return TaskFolder(Path(path))
         except (OSError, ConfigurationError) as error:

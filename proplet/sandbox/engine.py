@@ -102,6 +102,7 @@ def _key(**of_the_code: bool) -> str:
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
+@functools.cache  # a child that is confined cannot look any more
 def processor() -> list[str]:
     """What Cranelift may find and use: the architecture and what the kernel says that the processor has."""
     try:

@@ -305,6 +305,7 @@ class Capabilities(Answer):
     digests: list[str] = []
     slots: int = 1
     queue: int = 0
+    confinement: list[str] = []
 
 
 class Proplet(Answer):

@@ -100,6 +100,7 @@ def show(proplet: PropletId, manager: ManagerUrl = "", as_json: AsJson = False) 
             ("memory", output.size(can.memory_bytes) if can.memory_bytes else ""),
             ("architecture", can.arch),
             ("wasm features", can.wasm_features),
+            ("confinement", can.confinement),
             ("binaries", f"{len(can.digests)} at hand" if can.digests else ""),
             *((f"metadata {name}", value) for name, value in found.metadata.items()),
         ]

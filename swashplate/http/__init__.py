@@ -1,7 +1,18 @@
 """HTTP: a table of routes becomes a service with one error shape, ``/health``, ``/metrics``, OpenAPI and a docs page."""
 
 from swashplate.http import docs_page, strict_json
-from swashplate.http.bodies import BODY_LIMIT, LARGE_BODY, MIB, parse, read_body, read_bytes, read_text
+from swashplate.http.bodies import (
+    BODY_LIMIT,
+    FILE_LIMIT,
+    LARGE_BODY,
+    MIB,
+    parse,
+    read_body,
+    read_bytes,
+    read_json,
+    text_of,
+    values_in,
+)
 from swashplate.http.connection import Patience, RequestTimeoutError
 from swashplate.http.parameters import (
     OFFSET,
@@ -21,6 +32,7 @@ from swashplate.http.uploads import Received, read_upload
 
 __all__ = [
     "BODY_LIMIT",
+    "FILE_LIMIT",
     "LARGE_BODY",
     "MIB",
     "OFFSET",
@@ -46,8 +58,10 @@ __all__ = [
     "query_seconds",
     "read_body",
     "read_bytes",
-    "read_text",
+    "read_json",
     "read_upload",
     "refusal",
     "strict_json",
+    "text_of",
+    "values_in",
 ]

@@ -41,6 +41,8 @@ class Route:
     """Needs no token of the service: its handler demands a proof of its own."""
     bearer: bool = False
     """That proof is a bearer token too."""
+    limit: int = 0
+    """Bytes that its body may have; 0 for the service's limit."""
     hidden: bool = False
     """Stands in no description: a refusal of everything else."""
     description: str = ""

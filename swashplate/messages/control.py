@@ -34,8 +34,9 @@ MAX_QUEUE = 100_000
 
 
 class Capabilities(Message):
-    """What a proplet can do and has at hand. ``memory_bytes`` is the machine's total; ``queue`` is how many accepted starts
-    may wait there for one of the ``slots``. Bounded, since they are believed.
+    """What a proplet can do and has at hand. ``memory_bytes`` is the machine's total, or its container's; ``queue`` is how
+    many accepted starts may wait there for one of the ``slots``. ``confinement`` is what of the kernel holds the processes
+    that run guests besides the runtime: ``seccomp``, ``landlock``. Bounded, since they are believed.
     """
 
     cpu: int = Field(default=0, ge=0, lt=2**31)
@@ -47,6 +48,7 @@ class Capabilities(Message):
     digests: list[str] = []
     slots: int = Field(default=1, ge=0, le=MAX_SLOTS)
     queue: int = Field(default=0, ge=0, le=MAX_QUEUE)
+    confinement: list[str] = []
 
 
 class PropletCreate(Message):

@@ -168,9 +168,10 @@ async def test_a_slot_is_free_when_the_manager_hears_of_the_result(world, guests
             assert (await world.manager.outcome(start)).results == str(number + 1)
 
 
-async def test_a_queued_task_runs_when_the_slot_is_free(world, proplet, guests):
+async def test_a_queued_task_runs_when_the_slot_is_free(world, proplet, guests, logged):
     first, second = world.start(guests["loops"]), world.start(guests["prints"]("my turn"))
     await world.manager.start(first)
+    await logged.until("looping")
     await world.manager.start(second)
     await world.manager.status(second.id)
     await world.manager.stop(first.id)
