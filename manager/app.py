@@ -132,7 +132,7 @@ class Manager:
         self.attempts.on_ready = self.invocations.ready
         logs = TaskLogs(bus, names, self.ledger, self.proplets, self.archive, files, settings.log_bytes)
         self.attempts.on_gone += [self.invocations.gone, logs.gone]
-        self.invocations.on_idle = self._has_room
+        self.invocations.on_idle = self.drains.go_on
         legacy = LegacyProplets(
             bus,
             names,
@@ -200,11 +200,6 @@ class Manager:
         self.drains.recover()
         self.progress.recover()
         self.scheduler.recover()
-
-    def _has_room(self, proplet_id: str) -> None:
-        """One call less runs there. Whoever is in the midst of a change finishes it before others are placed."""
-        self.drains.go_on(proplet_id)
-        asyncio.get_running_loop().call_soon(self.dispatch.place)
 
     async def collect(self) -> None:
         """Remove files that nobody needs; call when it is open and before anybody can upload one."""

@@ -136,6 +136,7 @@ class Agent:
         else:
             # The manager is new: it may not have heard of us, nor what we said while it was away.
             await self._say_hello()
+            self._attempts.log_again()
             await self._outbox.send_everything()
 
     async def _started(self, message: Received) -> None:

@@ -109,9 +109,8 @@ async def running(
         stack.callback(folders.close)
         http = await stack.enter_async_context(HttpClient())
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
-        modules = state / "modules"
         pool = await stack.enter_async_context(_pool(settings, policy.now, state, folders))
-        binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
+        binaries = Binaries(state / "binaries", state / "modules", settings.cache_bytes)
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
         fetcher = Fetcher(bus, topics, proplet_id, binaries, patience_s=settings.fetch_timeout)
@@ -163,12 +162,11 @@ async def running(
         )
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
-        agent.on_announce = legacy.retire
+        agent.on_announce = legacy.presence.retire
         legacy.on_stage = progress.changed
         if settings.monitoring:
             monitor = _monitor(settings, bus, topics, pool, attempts, legacy)
-            progress.on_stay = monitor.follow
-            attempts.on_outcome = legacy.on_outcome = monitor.finish
+            progress.on_stay, attempts.on_outcome, legacy.on_outcome = monitor.follow, monitor.finish, monitor.finish
             monitor.open()
             stack.push_async_callback(monitor.close)
         policy.on_change = [agent.describe_again, lambda: pool.compilations.bind(_bounds(settings, policy.now))]
@@ -181,7 +179,9 @@ async def running(
         stack.push_async_callback(legacy.close)
         stack.push_async_callback(agent.close)
         log.info("proplet started", proplet_id=proplet_id, slots=settings.slots, tasks_below=str(folders.root))
-        yield Proplet(agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, modules)
+        yield Proplet(
+            agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, state / "modules"
+        )
 
 
 @asynccontextmanager
@@ -244,7 +244,7 @@ def _monitor(
         own, shared = topics.proplet(settings.client_id, kind), topics.shared_from_proplets(kind)
         if ref is not None:
             return [own if legacy.start_of(ref) is None else shared]
-        return [own, shared] if legacy.speaking else [own]
+        return [own, shared] if legacy.presence.speaking else [own]
 
     return Monitor(
         bus,

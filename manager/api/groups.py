@@ -13,7 +13,7 @@ from manager.api.tasks import KEY, LIMIT, WAIT
 from manager.api.views import TaskView, Time, timestamp
 from manager.plans.groups import MOST_TASKS_LISTED, Groups, Listed, Whole
 from manager.state.records import Group, GroupState, Task
-from swashplate.http import OFFSET, Choice, Route, answer, read_body
+from swashplate.http import FILE_LIMIT, OFFSET, Choice, Route, answer, read_body
 from swashplate.messages import JobCreate, Message, WorkflowCreate
 
 GROUP_STATUS = Choice(
@@ -145,6 +145,7 @@ class _Routes:
                 parameters=(KEY,),
                 body=body,
                 body_example=example,
+                limit=FILE_LIMIT,
                 answer=view,
                 status=201,
                 also={200: view},

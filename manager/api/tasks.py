@@ -33,6 +33,7 @@ from manager.work.dispatch import Dispatch
 from swashplate.blobs import BlobStore
 from swashplate.errors import InvalidRequestError
 from swashplate.http import (
+    FILE_LIMIT,
     OFFSET,
     Choice,
     JsonObject,
@@ -165,6 +166,7 @@ class Api:
                 parameters=(KEY,),
                 body=TaskCreate,
                 body_example=EXAMPLE,
+                limit=FILE_LIMIT,
                 answer=TaskView,
                 example=TASK,
                 status=201,
@@ -207,6 +209,7 @@ class Api:
                 parameters=one,
                 body=TaskChanges,
                 body_example={"priority": 80, "metadata": {"site": "north"}},
+                limit=FILE_LIMIT,
                 answer=TaskView,
                 example=TASK,
                 errors=(404, 409, 503),
@@ -230,6 +233,7 @@ class Api:
                 parameters=one,
                 takes="multipart/form-data",
                 body_schema=UPLOAD,
+                limit=FILE_LIMIT,
                 answer=TaskView,
                 example=TASK,
                 errors=(404, 409, 503),

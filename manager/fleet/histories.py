@@ -188,12 +188,6 @@ def _save(db: Connection, batch: list[_Sample], known: dict[str, int | None]) ->
     for sample in batch:
         number = numbers[sample.subject] = numbers[sample.subject] + 1
         slot = number % sample.kept
-        rows[sample.subject, slot] = {
-            "subject": sample.subject,
-            "slot": slot,
-            "number": number,
-            "sample": sample.text,
-        }
-    if rows:
-        sample_store.save(db, list(rows.values()))
+        rows[sample.subject, slot] = (sample.subject, slot, number, sample.text)
+    sample_store.save(db, list(rows.values()))
     return numbers

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
@@ -23,13 +23,16 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     select,
     tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ColumnElement
 
+from manager.state.records import Task
 from manager.state.tables import task_counts, task_metadata, tasks
+from swashplate.database import Bulk
 
 NAME, GROUP, METADATA = "name", "group", "metadata."
 _LONGEST = 200
@@ -76,10 +79,10 @@ def facets_of(name: str, given: Mapping[str, Any], group_id: str | None = None) 
     return frozenset({EVERY, (NAME, name), *group, *metadata})
 
 
-def _metadata_rows(seq: int, facets: Iterable[Facet]) -> Iterator[dict[str, Any]]:
+def _metadata_rows(seq: int, facets: Iterable[Facet]) -> Iterator[tuple[str, str, int]]:
     for facet, value in facets:
         if facet.startswith(METADATA):
-            yield {"key": facet, "value": value, "seq": seq}
+            yield facet, value, seq
 
 
 def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -88,21 +91,8 @@ def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield chunk
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What the catalogue needs of a task. ``spec_text`` tells whether name or metadata may have changed."""
-
-    id: str
-    seq: int
-    state: int
-    spec_text: str
-    name: str
-    metadata: Mapping[str, Any]
-    group_id: str | None
-
-    @property
-    def facets(self) -> frozenset[Facet]:
-        return facets_of(self.name, self.metadata, self.group_id)
+def _facets_of(task: Task) -> frozenset[Facet]:
+    return facets_of(task.spec.name, task.spec.metadata, task.group_id)
 
 
 def _facets_in(row: Any) -> frozenset[Facet]:
@@ -110,23 +100,26 @@ def _facets_in(row: Any) -> frozenset[Facet]:
     return facets_of(spec["name"], spec.get("metadata") or {}, row.group_id)
 
 
-_WAS = select(tasks.c.id, tasks.c.seq, tasks.c.state, tasks.c.spec_text, tasks.c.group_id)
-_KNOWN = _WAS.where(tasks.c.id.in_(bindparam("ids", expanding=True)))
-_KNOWN_ONE = _WAS.where(tasks.c.id == bindparam("wanted"))
-_ADD_METADATA = insert(task_metadata)
-_DROP_METADATA = delete(task_metadata).where(
-    task_metadata.c.key == bindparam("old_key"),
-    task_metadata.c.value == bindparam("old_value"),
-    task_metadata.c.seq == bindparam("old_seq"),
+_METADATA_ROW = ["key", "value", "seq"]
+_ADD_METADATA = Bulk(_METADATA_ROW, lambda _: insert(task_metadata))
+_DROP_METADATA = Bulk(
+    _METADATA_ROW, lambda _: delete(task_metadata).where(*(task_metadata.c[n] == bindparam(n) for n in _METADATA_ROW))
+)
+_COUNTED = ["facet", "value", "state"]
+_DROP_EMPTY = Bulk(
+    _COUNTED,
+    lambda _: delete(task_counts).where(
+        *(task_counts.c[n] == bindparam(n) for n in _COUNTED), task_counts.c.n <= literal_column("0")
+    ),
 )
 
 
-_DROP_EMPTY = delete(task_counts).where(
-    task_counts.c.facet == bindparam("of_facet"),
-    task_counts.c.value == bindparam("of_value"),
-    task_counts.c.state == bindparam("of_state"),
-    task_counts.c.n <= 0,
-)
+def _counting(dialect: str) -> Any:
+    statement = sqlite.insert(task_counts) if dialect == "sqlite" else postgresql.insert(task_counts)
+    return statement.on_conflict_do_update(index_elements=_COUNTED, set_={"n": task_counts.c.n + statement.excluded.n})
+
+
+_COUNT = Bulk([*_COUNTED, "n"], _counting)
 
 
 class Changes:
@@ -135,32 +128,24 @@ class Changes:
     def __init__(self, db: Connection) -> None:
         self._db = db
         self._counts: Counter[tuple[Facet, int]] = Counter()
-        self._added: list[dict[str, Any]] = []
-        self._dropped: list[dict[str, Any]] = []
+        self._added: list[tuple[str, str, int]] = []
+        self._dropped: list[tuple[str, str, int]] = []
 
-    def put(self, entries: Sequence[Entry]) -> None:
-        """Ask before the rows of ``tasks`` are written."""
-        for chunk in chunks(entries):
-            before = {row.id: row for row in self._were([entry.id for entry in chunk])}
-            for entry in chunk:
-                known = before.get(entry.id)
-                if known is None:
-                    self._move(entry.seq, frozenset(), 0, entry.facets, entry.state)
-                elif (known.state, known.spec_text) != (entry.state, entry.spec_text):
-                    after = entry.facets
-                    same = known.spec_text == entry.spec_text
-                    self._move(entry.seq, after if same else _facets_in(known), known.state, after, entry.state)
+    def put(self, written: Iterable[Task], before: Mapping[str, Any]) -> None:
+        """``before`` are those of them that are there: their rows, with ``state``, ``spec_text`` and ``group_id`` at least."""
+        for task in written:
+            known, state = before.get(task.id), int(task.state)
+            if known is None:
+                self._move(task.seq, frozenset(), 0, _facets_of(task), state)
+            elif (known.state, known.spec_text) != (state, task.spec_text):
+                after = _facets_of(task)
+                same = known.spec_text == task.spec_text
+                self._move(task.seq, after if same else _facets_in(known), known.state, after, state)
 
-    def drop(self, ids: Iterable[str]) -> None:
-        """Ask before the rows of ``tasks`` are deleted."""
-        for chunk in chunks(ids):
-            for row in self._were(chunk):
-                self._move(row.seq, _facets_in(row), row.state, frozenset(), 0)
-
-    def _were(self, ids: list[str]) -> Iterable[Any]:
-        if len(ids) == 1:  # a list costs three times as much
-            return self._db.execute(_KNOWN_ONE, {"wanted": ids[0]})
-        return self._db.execute(_KNOWN, {"ids": ids})
+    def drop(self, before: Iterable[Any]) -> None:
+        """These rows go, with ``seq`` besides."""
+        for row in before:
+            self._move(row.seq, _facets_in(row), row.state, frozenset(), 0)
 
     def _move(self, seq: int, before: frozenset[Facet], old: int, after: frozenset[Facet], new: int) -> None:
         for facet in before:
@@ -172,30 +157,12 @@ class Changes:
             self._dropped += _metadata_rows(seq, before - after)
 
     def write(self) -> None:
-        if self._dropped:
-            self._db.execute(_DROP_METADATA, [{f"old_{name}": v for name, v in row.items()} for row in self._dropped])
-        if self._added:
-            self._db.execute(_ADD_METADATA, self._added)
-        changed = [{"facet": f, "value": v, "state": s, "n": n} for ((f, v), s), n in self._counts.items() if n]
-        if changed:
-            self._db.execute(_COUNT[self._db.dialect.name], changed)
+        _DROP_METADATA.execute(self._db, self._dropped)
+        _ADD_METADATA.execute(self._db, self._added)
+        _COUNT.execute(self._db, [(*facet, state, n) for (facet, state), n in self._counts.items() if n])
         # Values may be as many as tasks; of those that nobody has, none is kept.
-        emptied = [
-            {"of_facet": facet, "of_value": value, "of_state": state}
-            for ((facet, value), state), n in self._counts.items()
-            if n < 0 and (facet, value) != EVERY
-        ]
-        if emptied:
-            self._db.execute(_DROP_EMPTY, emptied)
-
-
-def _count(statement: Any) -> Any:
-    return statement.on_conflict_do_update(
-        index_elements=["facet", "value", "state"], set_={"n": task_counts.c.n + statement.excluded.n}
-    )
-
-
-_COUNT = {"sqlite": _count(sqlite.insert(task_counts)), "postgresql": _count(postgresql.insert(task_counts))}
+        emptied = [(*facet, state) for (facet, state), n in self._counts.items() if n < 0 and facet != EVERY]
+        _DROP_EMPTY.execute(self._db, emptied)
 
 
 def find(db: Connection, wanted: Filter, offset: int, limit: int) -> tuple[int, list[int]]:

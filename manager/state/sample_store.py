@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, delete, func, select
 
 from manager.state.catalogue import chunks
 from manager.state.tables import proplets, samples, tasks
-from swashplate.database import upsert
+from swashplate.database import replacing
+
+_SAVED = replacing(samples)
 
 
 def task_subject(task_id: str) -> str:
@@ -38,8 +39,9 @@ def last_number(db: Connection, subject: str) -> int:
     return int(db.execute(wanted).scalar_one())
 
 
-def save(db: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    db.execute(upsert(db, samples), rows)
+def save(db: Connection, rows: Sequence[tuple[str, int, int, str]]) -> None:
+    """Each: subject, slot, number and sample."""
+    _SAVED.execute(db, rows)
 
 
 def newest(db: Connection, subject: str, most: int) -> list[str]:

@@ -6,17 +6,17 @@ Every function takes an open transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, case, delete, func, select
 
-from manager.state import catalogue, sample_store
+from manager.state import catalogue, sample_store, task_rows
 from manager.state.records import Attempt, AttemptKey, Group, GroupState, Invocation, Record, Task, Untold
 from manager.state.states import AttemptState, TaskState
 from manager.state.tables import attempts, groups, invocations, proplets, tasks, untold
-from swashplate.database import octet_length, upsert
+from swashplate.database import octet_length, replacing
 from swashplate.messages import TaskCreate
 
 MOST_LISTED_RESULT = 16 * 1024
@@ -29,34 +29,10 @@ _ACTIVE = [int(TaskState.SCHEDULED), int(TaskState.RUNNING)]
 # Records and rows.
 
 
-def _plain(record: Record) -> dict[str, Any]:
-    row = {field.name: getattr(record, field.name) for field in fields(record)}
-    if row.get("error"):
-        # A guest may put it there; PostgreSQL would refuse it, and the whole batch with it, for ever.
-        row["error"] = row["error"].replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return row
-
-
-def _task_row(task: Task) -> dict[str, Any]:
-    row = _plain(task)
-    del row["spec"]
-    return {**row, "name": task.spec.name, "state": int(task.state)}
-
-
-def _attempt_row(attempt: Attempt) -> dict[str, Any]:
-    return {**_plain(attempt), "state": str(attempt.state)}
-
-
-def _group_row(group: Group) -> dict[str, Any]:
-    return {**_plain(group), "state": int(group.state)}
-
-
-def _invocation_row(invocation: Invocation) -> dict[str, Any]:
-    return {**_plain(invocation), "state": str(invocation.state)}
-
-
-def _untold_row(record: Untold) -> dict[str, Any]:
-    return {"task_id": record.task_id}
+def _values(table: Table, **paths: str) -> Callable[[Any], tuple[Any, ...]]:
+    """What makes a row of a record: its fields in the order of the table's columns, or what lies at ``paths``."""
+    found = attrgetter(*(paths.get(column.name, column.name) for column in table.columns))
+    return found if len(table.columns) > 1 else lambda record: (found(record),)
 
 
 def _task(row: Any) -> Task:
@@ -75,19 +51,29 @@ def _group(row: Any) -> Group:
     return Group(**{**row._mapping, "state": GroupState(row.state)})  # noqa: SLF001
 
 
-_TABLES: dict[type[Any], tuple[Table, Any]] = {
-    Task: (tasks, _task_row),
-    Attempt: (attempts, _attempt_row),
-    Group: (groups, _group_row),
-    Invocation: (invocations, _invocation_row),
-    Untold: (untold, _untold_row),
+_STATE = {"state": "state.value"}
+_ROWS: dict[type[Any], tuple[Table, Callable[[Any], tuple[Any, ...]]]] = {
+    Task: (tasks, task_rows.row_of),
+    Attempt: (attempts, _values(attempts, **_STATE)),
+    Group: (groups, _values(groups, **_STATE)),
+    Invocation: (invocations, _values(invocations, **_STATE)),
+    Untold: (untold, _values(untold)),
 }
+_PROPLETS = replacing(proplets)
+_REPLACING = {kind: replacing(table) for kind, (table, _) in _ROWS.items() if kind is not Task}
 
 
 def row_of(record: Record) -> tuple[Table, dict[str, Any]]:
     """The table that a record is kept in, and its row there."""
-    table, row = _TABLES[type(record)]
-    return table, row(record)
+    table, values = _ROWS[type(record)]
+    return table, dict(zip(table.columns.keys(), values(record), strict=True))
+
+
+def _storable(record: Record) -> Record:
+    """A guest may put NUL into its error; PostgreSQL would refuse it, and the whole batch with it, for ever."""
+    if isinstance(record, Task | Attempt | Invocation) and record.error and "\0" in record.error:
+        return record.changed(error=record.error.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+    return record
 
 
 _LISTED = select(
@@ -120,24 +106,23 @@ _TASKS_OF_ACTIVE_GROUPS = (
 _ALL_PROPLETS = select(proplets.c.id, proplets.c.description, proplets.c.last_seen)
 
 
-def _entry(task: Task) -> catalogue.Entry:
-    return catalogue.Entry(
-        task.id, task.seq, int(task.state), task.spec_text, task.spec.name, task.spec.metadata, task.group_id
-    )
-
-
 def write(db: Connection, records: Sequence[Record], erased: Mapping[type[Any], Sequence[str]]) -> None:
-    """Insert or replace all of these, with one statement per table; delete the tasks and groups with the ids ``erased``."""
-    rows: dict[type[Any], list[dict[str, Any]]] = {}
+    """Insert or replace all of these, with a statement or two per table; delete the tasks and groups with the ids ``erased``."""
+    kinds: dict[type[Any], list[Any]] = {}
     for record in records:
-        rows.setdefault(type(record), []).append(_TABLES[type(record)][1](record))
+        kinds.setdefault(type(record), []).append(_storable(record))
+    written, gone = kinds.pop(Task, []), erased.get(Task, ())
     listed = catalogue.Changes(db)
-    listed.put([_entry(record) for record in records if isinstance(record, Task)])
-    listed.drop(erased.get(Task, ()))
-    for kind, values in rows.items():
-        db.execute(upsert(db, _TABLES[kind][0]), values)
+    if written:
+        before = task_rows.known(db, [task.id for task in written])
+        listed.put(written, before)
+        task_rows.write(db, written, before)
+    if gone:
+        listed.drop(task_rows.known(db, gone).values())
     listed.write()
-    for ids in catalogue.chunks(erased.get(Task, ())):
+    for kind, found in kinds.items():
+        _REPLACING[kind].execute(db, list(map(_ROWS[kind][1], found)))
+    for ids in catalogue.chunks(gone):
         db.execute(delete(attempts).where(attempts.c.task_id.in_(ids)))
         db.execute(delete(invocations).where(invocations.c.task_id.in_(ids)))
         sample_store.erase(db, map(sample_store.task_subject, ids))
@@ -280,9 +265,7 @@ def list_groups(
 
 def save_proplets(db: Connection, found: Iterable[tuple[str, dict[str, Any], float]]) -> None:
     """``(id, description, last seen)`` of each."""
-    rows = [{"id": each, "description": json.dumps(described), "last_seen": seen} for each, described, seen in found]
-    if rows:
-        db.execute(upsert(db, proplets), rows)
+    _PROPLETS.execute(db, [(each, json.dumps(described), seen) for each, described, seen in found])
 
 
 def delete_proplet(db: Connection, proplet_id: str) -> None:

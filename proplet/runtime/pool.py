@@ -126,7 +126,7 @@ class WorkerPool:
             self.hits += 1
             return answer
         self.misses += 1
-        course.enter("waiting")
+        course.enter("compiling")
         compiled = await self.compilations.compiled(job)
         if compiled.error:
             return compiled
@@ -140,7 +140,7 @@ class WorkerPool:
         spent = True
         self.running += 1
         try:
-            worker.directories = job.directories
+            worker.directories = list(job.directories)
             answer = await worker.ask(job, on_stderr)
             process.after = worker.spent
             if answer.code != NOT_COMPILED:
@@ -188,7 +188,7 @@ class WorkerPool:
             self._idle.remove(worker)
             self._all.discard(worker)
         for worker in reversed(self._idle):
-            if (not worker.runs or worker.digest == job.digest) and worker.directories in (None, job.directories):
+            if (not worker.runs or worker.digest == job.digest) and worker.directories in (None, list(job.directories)):
                 self._idle.remove(worker)
                 return worker
         return None

@@ -16,8 +16,9 @@ from proplet.runtime.pool import WorkerPool
 from proplet.runtime.reports import Reporting
 from proplet.runtime.task_folder import TaskFolder, TaskFolders
 from proplet.sandbox.frames import Answer, Job
+from proplet.supply.assembly import Wanted
 from proplet.supply.binaries import Binaries
-from proplet.supply.fetch import Fetcher, Wanted
+from proplet.supply.fetch import Fetcher
 from proplet.supply.inputs import Inputs, together
 from proplet.work.course import Course
 from proplet.work.outcome import Failure, Large, Learned, Outcome, Success
@@ -215,7 +216,7 @@ class Runner:
 
 
 def large_update() -> ModuleType:
-    from proplet.runtime import large_update  # noqa: PLC0415  # what most proplets never need takes memory
+    from swashplate.messages import large_update  # noqa: PLC0415  # what most proplets never need takes memory
 
     return large_update
 

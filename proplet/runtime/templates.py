@@ -55,7 +55,7 @@ class Templates:
         for module, template in list(self._kept.items()):
             if len(self._kept) <= MOST:
                 return
-            if module != newest and not template.children:
+            if module != newest and not template.busy:
                 self._end(module)
 
     def _wait_for_next(self, module: bytes) -> None:
@@ -64,7 +64,7 @@ class Templates:
         self._timers[module] = asyncio.get_running_loop().call_later(KEPT_S, self._end_unused, module)
 
     def _end_unused(self, module: bytes) -> None:
-        if self._kept[module].children:
+        if self._kept[module].busy:
             self._wait_for_next(module)
         else:
             self._end(module)

@@ -119,6 +119,7 @@ class Template:
     def __init__(self, child: Child, connection: socket.socket) -> None:
         self._child = child
         self._forking = Forking(connection, child.kill)
+        self._asked = 0
 
     @classmethod
     async def start(cls, zygote: Zygote, module: bytes) -> Self:
@@ -136,13 +137,22 @@ class Template:
         return self._forking.ended or self._child.gone
 
     @property
+    def busy(self) -> bool:
+        """Does it fork, or has what it forked not ended?"""
+        return self._asked > 0 or bool(self._forking.children)
+
+    @property
     def children(self) -> dict[int, str]:
         """The ids of those that it forked and that have not ended, and what each is."""
         return {pid: child.kind for pid, child in self._forking.children.items()}
 
     async def fork(self, kind: Kind) -> tuple[Child, socket.socket]:
         """A child and the socket to it. Cancelled, it leaves none behind. Raises ``UnavailableError``."""
-        return await forked(kind, self._forking.fork)
+        self._asked += 1
+        try:
+            return await forked(kind, self._forking.fork)
+        finally:
+            self._asked -= 1
 
     def end(self) -> None:
         """And all its children."""

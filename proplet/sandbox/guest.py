@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import wasmtime
 
-from proplet.sandbox import entry, failures, instance, pooling
+from proplet.sandbox import entry, failures, granted, instance, pooling, wasi
 from proplet.sandbox.components import Call
+from proplet.sandbox.declared import PAGE
 from proplet.sandbox.engine import USUAL, Configuration
 from proplet.sandbox.entry import COMMAND, INITIALIZE, TYPE_UNSUPPORTED, Exited, GuestError
 from proplet.sandbox.failures import Grown, Growth
@@ -18,8 +19,8 @@ MEMORY = "memory"
 COMPONENT_TABLES = 64
 
 
-def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
-    """Run ``job``; the guest's stderr goes to the file ``stderr``. Never raises for what a guest does.
+def run(job: Job, modules: ModuleCache, stderr: int) -> Answer:
+    """Run ``job``; the guest's stderr goes to the descriptor ``stderr``. Never raises for what a guest does.
 
     Of ``Answer.used`` only the memory, the fuel and, of a run that failed, the table are filled in.
     """
@@ -30,6 +31,8 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
         if job.precompile:
             _check_entry(job, loaded)
         else:
+            if job.directories:
+                granted.room(job)
             guest = Guest(job, loaded, stderr)
             text = guest.run()
     except NotCompiled:
@@ -103,14 +106,13 @@ def _texts(kinds: list[wasmtime.ValType]) -> list[str]:
 class Guest:
     """A store with every limit set and with nothing but the job's own files, arguments and environment."""
 
-    def __init__(self, job: Job, loaded: Loaded, stderr: str) -> None:
+    def __init__(self, job: Job, loaded: Loaded, stderr: int) -> None:
         self.limits = job.limits
         self.refused: list[str] = []
         """What it asked for and may not use."""
         self._job = job
         self._loaded = loaded
         self._memory: wasmtime.Memory | None = None
-        self._before = 0
         self._made: wasmtime.Instance | None = None
         self._store = wasmtime.Store(loaded.engine)
         own = isinstance(loaded, CoreModule) and linking.replaces(job)
@@ -124,8 +126,7 @@ class Guest:
         )
         if job.limits.fuel:
             self._store.set_fuel(job.limits.fuel)
-        self._preopened: list[str] = []
-        self._store.set_wasi(self._wasi(stderr))
+        self._store.set_wasi(wasi.configured(job, stderr))
 
     def run(self) -> str | None:
         """What a function returned. Raises ``GuestError``, ``Exited`` and wasmtime's errors."""
@@ -137,7 +138,8 @@ class Guest:
         """As far as it exports its memory and its tables. It asks for every export: only for a run that failed."""
         memory = None
         if self._memory is not None:
-            memory = Growth(self._before, self._memory.data_len(self._store))
+            least = self._memory.type(self._store).limits.min * PAGE
+            memory = Growth(least, self._memory.data_len(self._store))
         tables = []
         if self._made is not None:
             exports = [name for name, function in self._loaded.exports.items() if not function]
@@ -160,41 +162,18 @@ class Guest:
         self._memory = self._made = None
         self._store.close()
 
-    def _wasi(self, stderr: str) -> wasmtime.WasiConfig:
-        job, folder = self._job, self._job.folder  # as text: a Path costs as much as the guest
-        wasi = wasmtime.WasiConfig()
-        wasi.argv = [job.name, *job.inputs]
-        if job.env:
-            wasi.env = sorted(job.env.items())
-        try:
-            wasi.stdout_file = f"{folder}/stdout"
-        except wasmtime.WasmtimeError as error:
-            raise GuestError("the file for stdout cannot be made", "task_folder") from error
-        wasi.stderr_file = stderr
-        own = [(f"{folder}/in", "/in", False), (f"{folder}/out", "/out", True)]
-        for here, path, write in [*own, *job.directories]:
-            try:
-                wasi.preopen_dir(here, path, write)  # it takes no keyword
-            except wasmtime.WasmtimeError as error:
-                code = "task_folder" if path in {"/in", "/out"} else "directory_unavailable"
-                raise GuestError(f"the directory for {path} cannot be opened", code) from error
-            self._preopened.append(path)
-        return wasi
-
     def _run_core(self, module: CoreModule) -> str | None:
         job, store = self._job, self._store
         export = _chosen(job, module)
         if linking.replaces(job):
-            functions = linking.OwnFunctions(job, store, self._preopened)
+            functions = linking.OwnFunctions(job, store, [path for _, path, _ in wasi.directories(job)])
             self.refused = functions.refused
             made = functions.linker.instantiate(store, module.module)
         else:
-            made = module.prepared.instantiate(store)
+            made = instance.instantiate(store, module.prepared)
         self._made = made
         if MEMORY in module.exports:
             self._memory = instance.memory(store, made, MEMORY)
-        if self._memory is not None:
-            self._before = self._memory.data_len(store)
         called = instance.function(store, made, export)
         params, results = self._signature(module, export, called)
         entry.check_signature(export, params, results)

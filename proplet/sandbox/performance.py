@@ -6,7 +6,7 @@ import dataclasses
 import resource
 
 from proplet.sandbox import digests, guest, pooling
-from proplet.sandbox.bounds import ENDLESS, soft_limit
+from proplet.sandbox.bounds import soft_limit
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import Answer, Job
 from proplet.sandbox.module_cache import ModuleCache
@@ -41,13 +41,15 @@ def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
             output_digest = digests.of_output(job, answer.text, answer.error, answer.code)
             answer = dataclasses.replace(answer, inputs_digest=inputs_digest, output_digest=output_digest)
     finally:
-        soft_limit(resource.RLIMIT_FSIZE, ENDLESS)
         watch.end()
     return answer
 
 
 def _bound(job: Job) -> None:
-    """No file grows beyond the output: a guest that tries is told EFBIG. What fails for want of memory is told too."""
+    """No file grows beyond the output: a guest that tries is told EFBIG. What fails for want of memory is told too.
+
+    Both hold until the next run: the process itself writes no files.
+    """
     own = 0 if guest.configuration(job).pooled else job.limits.memory  # beside what may still count in the pool
     soft_limit(resource.RLIMIT_DATA, pooling.MEMORY + own + BEYOND_MEMORY_LIMIT)
     soft_limit(resource.RLIMIT_FSIZE, job.limits.output + 1)

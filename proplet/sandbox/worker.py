@@ -45,7 +45,7 @@ def restrict(job: Job, modules: Path) -> None:
     os.close(made)
 
 
-def run_all(asked: Iterable[dict[str, Any]], modules: ModuleCache, watch: Watch) -> None:
+def run_all(asked: Iterable[Any], modules: ModuleCache, watch: Watch) -> None:
     """As ``serve``, with whatever watches."""
     for each in asked:
         job = Job.of(each)

@@ -2,11 +2,12 @@
 
 from swashplate.database.refusals import is_refusal, reason_of, refused_column
 from swashplate.database.schema import Schema
-from swashplate.database.statements import octet_length, upsert
+from swashplate.database.statements import Bulk, octet_length, replacing
 from swashplate.database.thread import Database, Work
 from swashplate.database.urls import database_url, shown, sqlite_url
 
 __all__ = [
+    "Bulk",
     "Database",
     "Schema",
     "Work",
@@ -15,7 +16,7 @@ __all__ = [
     "octet_length",
     "reason_of",
     "refused_column",
+    "replacing",
     "shown",
     "sqlite_url",
-    "upsert",
 ]

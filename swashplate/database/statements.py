@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Integer, Table
+from sqlalchemy import ClauseElement, Connection, Integer, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.dml import Insert
 from sqlalchemy.sql.functions import GenericFunction
 
 _OLD_SQLITE = sqlite3.sqlite_version_info < (3, 43)
@@ -26,22 +28,44 @@ def _octet_length(element: Any, compiler: Any, **more: Any) -> str:
     return f"length(CAST({inner} AS BLOB))" if _OLD_SQLITE else f"octet_length({inner})"
 
 
-_built: dict[tuple[str, Table], Executable] = {}
+class Bulk:
+    """A statement for many rows, whose values go to the driver as they are.
 
-
-def upsert(connection: Connection, table: Table) -> Executable:
-    """Insert rows, or replace every column of those whose primary key is there already.
-
-    Run it with rows that name every column: ``db.execute(upsert(db, tasks), rows)``.
+    SQLAlchemy builds a dictionary for every row, and its parameters from that: more work than the database has with it.
+    ``made`` makes the statement for the dialect of this name, with the parameters ``names`` in the order in which rows have
+    their values.
     """
-    dialect = connection.dialect.name
-    known = _built.get((dialect, table))
-    if known is None:  # built once: SQLAlchemy then finds its compiled form by identity
-        known = _built[dialect, table] = _upsert(dialect, table)
-    return known
+
+    def __init__(self, names: Sequence[str], made: Callable[[str], ClauseElement]) -> None:
+        self._names = list(names)
+        self._made = made
+        self._texts: dict[str, str] = {}
+
+    def execute(self, db: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Does nothing without rows."""
+        if rows:
+            db.exec_driver_sql(self._text(db), rows)
+
+    def _text(self, db: Connection) -> str:
+        dialect = db.dialect
+        text = self._texts.get(dialect.name)
+        if text is None:
+            made_as: Any = type(dialect)
+            positional = made_as(paramstyle="qmark" if dialect.name == "sqlite" else "format")
+            compiled: Any = self._made(dialect.name).compile(dialect=positional, column_keys=self._names)
+            assert compiled.positiontup == self._names, "rows would be put together wrongly"
+            text = self._texts[dialect.name] = str(compiled)
+        return text
 
 
-def _upsert(dialect: str, table: Table) -> Executable:
+def replacing(table: Table) -> Bulk:
+    """Inserts rows, or replaces every column of those whose primary key is there already. Rows have their values in the order
+    of the table's columns.
+    """
+    return Bulk([column.name for column in table.columns], lambda dialect: _upsert(dialect, table))
+
+
+def _upsert(dialect: str, table: Table) -> Insert:
     keys = list(table.primary_key.columns)
     statement = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
     changed = {column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key}

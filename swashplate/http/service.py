@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import re
 import socket
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -22,8 +23,8 @@ from swashplate import __version__, logging, ports
 from swashplate.access import Access
 from swashplate.errors import InvalidRequestError, SwashplateError, UnauthorizedError, UnavailableError
 from swashplate.http import docs_page, openapi
-from swashplate.http.bodies import BODY_LIMIT, over_limit
-from swashplate.http.connection import Patience, Runner
+from swashplate.http.bodies import BODY_LIMIT, LIMIT, over_limit
+from swashplate.http.connection import Patience, Runner, expected
 from swashplate.http.routes import Handler, Route, answer, refusal
 
 log = logging.get("http")
@@ -59,7 +60,7 @@ class Description(BaseModel):
 def _request_id(request: web.Request) -> str:
     """The caller's own, when it can stand in a header and in a log without doing harm."""
     given = request.headers.get("X-Request-Id", "")
-    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
@@ -87,6 +88,7 @@ class HttpService:
         self._access = access or Access()
         self._patience = patience or Patience()
         self._open: set[web.AbstractRoute] = set()
+        self._limits: dict[web.AbstractRoute, int] = {}
         self.registry = CollectorRegistry()
         self._checks = dict(checks or {})
         self._health_body = health
@@ -96,6 +98,9 @@ class HttpService:
         self._seconds = Histogram(
             f"{name}_http_request_seconds", "Time to answer, in seconds", ["method", "route"], registry=self.registry
         )
+        # There are as many of these as routes; to find one costs more than to count.
+        self._counted = lru_cache(maxsize=1024)(self._count.labels)
+        self._timed = lru_cache(maxsize=1024)(self._seconds.labels)
         self.app = web.Application(middlewares=[self._middleware], client_max_size=body_limit)
         self.app.on_response_prepare.append(_mark)
         self._body_limit = body_limit
@@ -108,6 +113,7 @@ class HttpService:
             secured=bool(self._access.token),
             basic=self._access.basic,
             description=description,
+            body_limit=body_limit,
         )
 
     def _add(self, routes: list[Route]) -> None:
@@ -116,9 +122,11 @@ class HttpService:
         for route in routes:
             methods = ["GET", "HEAD"] if route.method == "GET" and route.path not in heads else [route.method]
             for method in methods:
-                added = self.app.router.add_route(method, route.path, route.handler)
+                added = self.app.router.add_route(method, route.path, route.handler, expect_handler=expected)
                 if route.open:
                     self._open.add(added)
+                if route.limit:
+                    self._limits[added] = route.limit
 
     def _own_routes(self) -> list[Route]:
         return [
@@ -171,12 +179,16 @@ class HttpService:
         route = resource.canonical if resource else "unknown"
         method = request.method if request.method in METHODS else "other"
         request_id = request[REQUEST_ID] = _request_id(request)
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        request[LIMIT] = self._limits.get(request.match_info.route, self._body_limit)
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
             response = await self._guarded(request, handler)
             took = time.perf_counter() - began
             log.debug("request", method=request.method, path=request.path, status=response.status, seconds=took)
-        self._count.labels(method, route, response.status).inc()
-        self._seconds.labels(method, route).observe(took)
+        finally:
+            structlog.contextvars.reset_contextvars(**bound)
+        self._counted(method, route, response.status).inc()
+        self._timed(method, route).observe(took)
         return response
 
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -198,7 +210,7 @@ class HttpService:
                 )
             return refusal(error, request_id)
         except web.HTTPRequestEntityTooLarge:
-            return refusal(over_limit(self._body_limit))
+            return refusal(over_limit(request[LIMIT]))
         except web.HTTPException as error:
             return _of_aiohttp(request, error)
         except (web.RequestPayloadError, HttpProcessingError) as error:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.full_store import fill
 from manager.state import store
 from manager.state.catalogue import Filter, facets_of, find
-from manager.state.records import Group, Task, spec_text
+from manager.state.records import Group, GroupState, Task, spec_text
 from manager.state.states import TaskState
 from manager.state.tables import SCHEMA, task_counts, task_metadata, tasks
 from swashplate.database import Database
@@ -137,7 +137,7 @@ def test_numbers_are_the_same_however_they_are_written():
 
 async def test_a_large_batch_is_written_whole(database):
     made = [task(metadata={"n": n, "all": True}) for n in range(2500)]
-    await write(database, *made, Group("g", "job", "j", "parallel", 0, 1.0, 1.0))
+    await write(database, *made, Group("g", "job", "j", "parallel", GroupState.PENDING, 1.0, 1.0))
     assert (await seqs(database, metadata={"all": True}))[0] == 2500
     await write(database, erased=made)
     assert await seqs(database) == (0, [])

@@ -5,10 +5,10 @@ import sqlite3
 import threading
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import bindparam, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from swashplate.database import Database, upsert
+from swashplate.database import Bulk, Database, replacing
 from swashplate.errors import ConfigurationError, ConflictError, UnavailableError
 from tests.support.postgres import connect
 from tests.support.toy_schema import SCHEMA, children, numbers
@@ -184,13 +184,29 @@ async def test_whoever_waits_gets_the_database_when_it_is_free(database_url):
 
 async def test_rows_are_inserted_or_replaced(database_url):
     async with opened(database_url) as database:
-        rows = [{"n": 1, "word": "one"}, {"n": 2, "word": "two"}]
-        await database.run(lambda db: db.execute(upsert(db, numbers), rows))
-        await database.run(lambda db: db.execute(upsert(db, numbers), [{"n": 2, "word": None}, {"n": 3, "word": "x"}]))
-        await database.run(lambda db: db.execute(upsert(db, children), [{"n": 1}]))
-        await database.run(lambda db: db.execute(upsert(db, children), [{"n": 1}]))
+        written, of_one_column = replacing(numbers), replacing(children)
+        await database.run(lambda db: written.execute(db, [(1, "one"), (2, "two")]))
+        await database.run(lambda db: written.execute(db, [(2, None), (3, "x")]))
+        await database.run(lambda db: written.execute(db, []))
+        await database.run(lambda db: of_one_column.execute(db, [(1,)]))
+        await database.run(lambda db: of_one_column.execute(db, [(1,)]))
         found = await database.run(lambda db: db.execute(select(numbers).order_by(numbers.c.n)).all())
         assert [tuple(row) for row in found] == [(1, "one"), (2, None), (3, "x")]
+
+
+async def test_rows_whose_values_stand_in_another_order_than_in_the_statement_are_not_written(database_url):
+    """SET comes before WHERE: the other order would put each value into the other's place."""
+
+    def renamed(_dialect):
+        return update(numbers).where(numbers.c.n == bindparam("wanted")).values(word=bindparam("called"))
+
+    async with opened(database_url) as database:
+        await database.run(lambda db: replacing(numbers).execute(db, [(1, "one"), (2, "two")]))
+        with pytest.raises(AssertionError):
+            await database.run(lambda db: Bulk(["wanted", "called"], renamed).execute(db, [(1, "uno")]))
+        await database.run(lambda db: Bulk(["called", "wanted"], renamed).execute(db, [("uno", 1), ("due", 2)]))
+        found = await database.run(lambda db: db.execute(select(numbers).order_by(numbers.c.n)).all())
+        assert [tuple(row) for row in found] == [(1, "uno"), (2, "due")]
 
 
 @pytest.mark.parametrize("word", ["", "a'b\\", "\\x00", "größer 🚁", "x" * 1_000_000])
