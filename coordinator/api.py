@@ -10,6 +10,7 @@ from coordinator.offload import offload
 from coordinator.rounds import Rounds
 from swashplate.http import FILE_LIMIT, OFFSET, Route, Seconds, Text, answer, limit_of, read_body, read_json
 from swashplate.messages import (
+    TOKEN_HEADER,
     ExperimentAnswer,
     ExperimentConfig,
     ParticipantTask,
@@ -20,7 +21,6 @@ from swashplate.messages import (
 )
 from swashplate.messages.learning import EXPERIMENT_EXAMPLE, UPDATE_EXAMPLE
 
-TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
 LONGEST_WAIT = 300
 LIMIT = limit_of(100)
 WAIT = Seconds(name="wait", text="Answer when the round is over, or after so many seconds.", high=LONGEST_WAIT)
@@ -49,7 +49,7 @@ class CoordinatorApi:
     async def update(self, request: web.Request) -> web.Response:
         body = await read_json(request)
         update = await offload(len(body), updates.read, body)
-        return answer(await self._rounds.accept(update, body, request.headers.get(TOKEN_HEADER, "")))
+        return answer(await self._rounds.accept(update, body, TOKEN.of(request)))
 
     async def update_cbor(self, _: web.Request) -> web.Response:
         sentence = "CBOR updates are not taken"

@@ -12,7 +12,7 @@ from coordinator.tokens import Tokens
 from swashplate.blobs import sha256_digest
 from swashplate.errors import ConflictError, ForbiddenError, InvalidRequestError
 from swashplate.http import MIB, parse, values_in
-from swashplate.messages import Update, large_update
+from swashplate.messages import TOKEN_HEADER, Update, large_update
 from swashplate.model_ref import ModelRef
 
 LARGE = MIB
@@ -38,7 +38,7 @@ def check_token(round_: Round, tokens: Tokens, update: Update, token: str) -> No
         raise ForbiddenError(
             f"the update of {update.proplet_id} does not bring the token of its task",
             code="invalid_token",
-            hint="the header X-Attempt-Token must carry the token that came with the task's start",
+            hint=f"the header {TOKEN_HEADER} must carry the token that came with the task's start",
         )
 
 

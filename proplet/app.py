@@ -162,7 +162,7 @@ async def running(
         )
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
-        agent.on_announce = legacy.retire
+        agent.on_announce = legacy.presence.retire
         legacy.on_stage = progress.changed
         if settings.monitoring:
             monitor = _monitor(settings, bus, topics, pool, attempts, legacy)
@@ -244,7 +244,7 @@ def _monitor(
         own, shared = topics.proplet(settings.client_id, kind), topics.shared_from_proplets(kind)
         if ref is not None:
             return [own if legacy.start_of(ref) is None else shared]
-        return [own, shared] if legacy.speaking else [own]
+        return [own, shared] if legacy.presence.speaking else [own]
 
     return Monitor(
         bus,

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from provision.credentials import Credentials
 
 provision = typer.Typer(
-    help="Create the domain, channel, clients and keys.", no_args_is_help=True, pretty_exceptions_enable=False
+    add_completion=False,
+    help="Create the domain, channel, clients and keys.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 
 

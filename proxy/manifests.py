@@ -1,4 +1,4 @@
-"""What a manifest says about the WASM binary it carries."""
+"""A manifest, and what it says about the WASM binary that it carries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from swashplate.references import is_digest
 from swashplate.words import counted
 
 MAX_MANIFEST_BYTES = 4 << 20
-
-WASM_MAGIC = b"\0asm"
-"""How every module and every component begins."""
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -32,6 +29,15 @@ ACCEPTED = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
 
 _WASM_TYPES = ("application/wasm", "application/vnd.wasm", "application/vnd.bytecodealliance.wasm")
 _WASM_PLATFORMS = ("wasm", "wasm32", "wasi", "wasip1", "wasip2")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a registry has under a tag or a digest, byte for byte."""
+
+    digest: str
+    media_type: str
+    content: bytes
 
 
 @dataclass(frozen=True)

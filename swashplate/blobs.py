@@ -66,8 +66,9 @@ class BlobStore:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for leftover in folder.glob(".incoming-*"):
             leftover.unlink(missing_ok=True)
-        self._settled: set[str] = set()
-        """Digests that were here when the folder was made durable: somebody else's file may not have been by then."""
+        self._settled: dict[str, tuple[int, ...]] = {}
+        """What was read and was right, and is durable (somebody else's file may not have been): by digest, what changes when
+        the file does."""
 
     def path(self, digest: str) -> Path:
         return self.folder / digest_hex(digest)
@@ -98,16 +99,21 @@ class BlobStore:
     def holds(self, content: bytes) -> bool:
         """Is exactly this stored already, and durable? What was altered on disk does not count."""
         digest = sha256_digest(content)
+        path = self.path(digest)
         try:
-            same = self.path(digest).read_bytes() == content
+            file = path.stat()
+            seen = (file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
+            if self._settled.get(digest) == seen:
+                return True
+            same = path.read_bytes() == content
         except FileNotFoundError:
             same = False
         if not same:
-            self._settled.discard(digest)
-        elif digest not in self._settled:
-            sync_folder(self.folder)
-            self._settled.add(digest)
-        return same
+            self._settled.pop(digest, None)
+            return False
+        sync_folder(self.folder)
+        self._settled[digest] = seen
+        return True
 
     def put(self, content: bytes, expected: str | None = None) -> str:
         """Store it, unless it is here already."""

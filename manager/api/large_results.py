@@ -15,7 +15,7 @@ from manager.state import results
 from manager.state.records import AttemptKey, CallKey, ResultKey
 from swashplate.errors import TooLargeError
 from swashplate.http import Route, Text, Whole
-from swashplate.messages import UPLOAD_TOKEN_HEADER
+from swashplate.messages import TOKEN_HEADER
 
 DIGEST = Text(
     name="digest", text="Of what is uploaded.", place="path", longest=71, pattern="sha256:[0-9a-f]{64}", required=True
@@ -29,7 +29,7 @@ TURN = Text(
     longest=64,
     pattern=r"[0-9a-f-]{36}(\.[0-9]+)?",
 )
-TOKEN = Text(name=UPLOAD_TOKEN_HEADER, text="The token that the attempt or call came with.", place="header")
+TOKEN = Text(name=TOKEN_HEADER, text="The token that the attempt or call came with.", place="header")
 
 
 class LargeResultApi:

@@ -84,7 +84,7 @@ class Drains:
             raise ConflictError(
                 f"conflict: proplet {proplet_id} has {counted(count, 'active task')}",
                 code="proplet_busy",
-                hint=f"POST /proplets/{proplet_id}/drain, or wait for their end",
+                hint=f"POST /proplets/{proplet_id}/drain, or wait until it has none",
             )
         if self._proplets.alive(proplet) and not proplet.cordoned:
             raise ConflictError(

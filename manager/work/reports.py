@@ -10,6 +10,7 @@ MOST_CHARS = 32 * 1024
 MOST_NAMES, MOST_NAME = 128, 256
 MOST_TAIL = 4096
 NAMES = frozenset(RunLimits.model_fields)
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def kept(report: RunReport | None) -> str | None:
@@ -28,8 +29,8 @@ def kept(report: RunReport | None) -> str | None:
     if "log_tail" in found:
         found["log_tail"] = found["log_tail"][-MOST_TAIL:]
     found["isolation"] = report.isolation
-    text = json.dumps(found, ensure_ascii=False)
+    text = _encoded(found)
     for name in ("details", "capabilities", "log_tail"):
         if len(text) > MOST_CHARS and found.pop(name, None) is not None:
-            text = json.dumps(found, ensure_ascii=False)
+            text = _encoded(found)
     return text

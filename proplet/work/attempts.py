@@ -62,6 +62,8 @@ class Attempts:
         self._open = Register(slots)
         self._lost: set[Ref] = set()
         """Deployments of an earlier life, that are reported when all of their invocations are."""
+        self._deployments: set[Ref] = set()
+        """Those of this life, whatever became of them."""
         self._background = Tasks(log)
         self._endings = Endings(proplet_id, outbox, deliveries, uploads, guests, counters)
         self._endings.on_deployed = lambda _each: self.on_change()
@@ -154,6 +156,8 @@ class Attempts:
             self._outbox.deny(ref, "no_slot", f"{counted(busy, 'task')} here already, running or waiting")
             return
         turns = asyncio.Semaphore(start.concurrency or self._slots) if start.latent else None
+        if start.latent:
+            self._deployments.add(ref)
         self._begin(ref, start, turns)
 
     def invoke(self, invoke: Invoke) -> None:
@@ -161,6 +165,10 @@ class Attempts:
         if self._known(ref):
             return
         deployment = self._open.get(ref.deployment)
+        if ref.deployment not in self._deployments and self._journal.state(ref.deployment) is not None:
+            # An earlier life had it, and may have begun this call and died before that was on the disk.
+            self._outbox.deny(ref, LOST.code, LOST.error, retryable=True)
+            return
         if deployment is None or not deployment.ready or deployment.stopped is not None:
             self._outbox.deny(ref, "not_deployed", f"task {ref.task_id} is not deployed here", retryable=True)
             return

@@ -119,6 +119,7 @@ class Endings:
         """Ready to be invoked until it is stopped; its invocations end with it."""
         try:
             async with self._guests.deployed(each.start, each.course):
+                await self._outbox.kept(each.ref)  # a next life must know whose calls it may have run
                 each.course.enter("ready")
                 self._outbox.ready(each.ref)
                 self.on_deployed(each)

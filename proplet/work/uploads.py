@@ -14,7 +14,7 @@ from proplet.work.result_files import ResultFiles
 from swashplate import logging
 from swashplate.client import HttpClient, UnreachableError, error_of
 from swashplate.errors import SwashplateError, UnavailableError
-from swashplate.messages import UPLOAD_TOKEN_HEADER
+from swashplate.messages import TOKEN_HEADER
 from swashplate.service import Tasks
 
 log = logging.get("outbox")
@@ -141,7 +141,7 @@ class Uploads:
         whose = {"task_id": ref.task_id, "attempt": ref.attempt, "proplet_id": self._proplet_id}
         query = urlencode(whose | ({"invocation_id": ref.invocation} if ref.invocation else {}))
         url = f"{base}/blobs/{upload.digest}"
-        headers = {UPLOAD_TOKEN_HEADER: upload.token, "Content-Type": "application/json"}
+        headers = {TOKEN_HEADER: upload.token, "Content-Type": "application/json"}
         try:
             with self._files.path(ref, upload.digest).open("rb") as content:
                 timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_connect=CONNECT_S, sock_read=READ_S)

@@ -115,4 +115,5 @@ def conclude(task: Task, *, began: float, report: Report | None = None, quiet: b
     output.note(f"error: task {task.id} {task.status} after {lasted}{reason}")
     if quiet:  # else it was shown as it came
         reports.tell_log(report)
-    output.note(f"hint: swashplate task attempts {task.id[:8]} shows every attempt")
+    if task.attempt > 1:
+        output.note(f"hint: swashplate task attempts {task.id[:8]} shows every attempt")

@@ -4,7 +4,6 @@ from swashplate.http import docs_page, strict_json
 from swashplate.http.bodies import (
     BODY_LIMIT,
     FILE_LIMIT,
-    LARGE_BODY,
     MIB,
     parse,
     read_body,
@@ -23,8 +22,6 @@ from swashplate.http.parameters import (
     Text,
     Whole,
     limit_of,
-    query_int,
-    query_seconds,
 )
 from swashplate.http.routes import Handler, Route, answer, refusal
 from swashplate.http.service import Check, HttpService, must_be_connected
@@ -33,7 +30,6 @@ from swashplate.http.uploads import Received, read_upload
 __all__ = [
     "BODY_LIMIT",
     "FILE_LIMIT",
-    "LARGE_BODY",
     "MIB",
     "OFFSET",
     "Check",
@@ -54,8 +50,6 @@ __all__ = [
     "limit_of",
     "must_be_connected",
     "parse",
-    "query_int",
-    "query_seconds",
     "read_body",
     "read_bytes",
     "read_json",

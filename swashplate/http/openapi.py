@@ -92,12 +92,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         for name in _PARAMETER.findall(route.path)
         if name not in known
     ]
-    described += [_parameter(parameter) for parameter in route.parameters]
-    described += [
-        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
-        for name, text in route.query.items()
-    ]
-    return described
+    return described + [_parameter(parameter) for parameter in route.parameters]
 
 
 def _failure(status: int, route: Route, body_limit: int) -> dict[str, Any]:

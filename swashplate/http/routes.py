@@ -16,6 +16,7 @@ from swashplate.http.parameters import Parameter
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 JSON = "application/json"
+_encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class Route:
     answer: type[BaseModel] | None = None
     status: int = 200
     parameters: tuple[Parameter[Any], ...] = ()
-    query: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     example: Any = None
     open: bool = False
@@ -61,11 +61,10 @@ class Route:
 
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """A JSON answer; a model is written without its absent fields."""
-    if isinstance(content, BaseModel):
-        text = content.model_dump_json(exclude_none=True)
-    else:
-        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
-    return web.Response(text=text + "\n", status=status, content_type=JSON, headers=headers)
+    text = content.model_dump_json(exclude_none=True) if isinstance(content, BaseModel) else _encoded(content)
+    return web.Response(
+        body=f"{text}\n".encode(), status=status, headers={"Content-Type": f"{JSON}; charset=utf-8", **(headers or {})}
+    )
 
 
 def refusal(error: SwashplateError, request_id: str = "") -> web.Response:

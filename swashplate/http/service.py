@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import re
 import socket
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -59,7 +60,7 @@ class Description(BaseModel):
 def _request_id(request: web.Request) -> str:
     """The caller's own, when it can stand in a header and in a log without doing harm."""
     given = request.headers.get("X-Request-Id", "")
-    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
@@ -97,6 +98,9 @@ class HttpService:
         self._seconds = Histogram(
             f"{name}_http_request_seconds", "Time to answer, in seconds", ["method", "route"], registry=self.registry
         )
+        # There are as many of these as routes; to find one costs more than to count.
+        self._counted = lru_cache(maxsize=1024)(self._count.labels)
+        self._timed = lru_cache(maxsize=1024)(self._seconds.labels)
         self.app = web.Application(middlewares=[self._middleware], client_max_size=body_limit)
         self.app.on_response_prepare.append(_mark)
         self._body_limit = body_limit
@@ -176,12 +180,15 @@ class HttpService:
         method = request.method if request.method in METHODS else "other"
         request_id = request[REQUEST_ID] = _request_id(request)
         request[LIMIT] = self._limits.get(request.match_info.route, self._body_limit)
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
             response = await self._guarded(request, handler)
             took = time.perf_counter() - began
             log.debug("request", method=request.method, path=request.path, status=response.status, seconds=took)
-        self._count.labels(method, route, response.status).inc()
-        self._seconds.labels(method, route).observe(took)
+        finally:
+            structlog.contextvars.reset_contextvars(**bound)
+        self._counted(method, route, response.status).inc()
+        self._timed(method, route).observe(took)
         return response
 
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:

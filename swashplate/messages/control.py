@@ -42,10 +42,10 @@ class Capabilities(Message):
     cpu: int = Field(default=0, ge=0, lt=2**31)
     memory_bytes: int = Field(default=0, ge=0, lt=2**63)
     arch: str = ""
-    wasm_features: list[str] = []
-    labels: dict[str, str] = {}
-    datasets: list[str] = []
-    digests: list[str] = []
+    wasm_features: list[str] = Field(default_factory=list)
+    labels: dict[str, str] = Field(default_factory=dict)
+    datasets: list[str] = Field(default_factory=list)
+    digests: list[str] = Field(default_factory=list)
     slots: int = Field(default=1, ge=0, le=MAX_SLOTS)
     queue: int = Field(default=0, ge=0, le=MAX_QUEUE)
     confinement: list[str] = []
@@ -57,8 +57,8 @@ class PropletCreate(Message):
     proplet_id: Identifier
     instance: str
     namespace: str = "default"
-    metadata: JsonObject = {}
-    capabilities: Capabilities = Capabilities()
+    metadata: JsonObject = Field(default_factory=dict)
+    capabilities: Capabilities = Field(default_factory=Capabilities)
 
 
 MAX_REASON = 16 * 1024
@@ -90,14 +90,15 @@ class Alive(Message):
     instance: str
     status: Literal["alive", "offline"]
     namespace: str = "default"
-    running: list[AttemptRef] = []
-    invocations: list[str] = []
+    running: list[AttemptRef] = Field(default_factory=list)
+    invocations: list[str] = Field(default_factory=list)
     free_slots: int = 0
 
 
 UPLOAD_TOKEN = "results"  # noqa: S105  # the name of a token
 """In a start's tokens: it proves the upload of a result that is too large for a message."""
-UPLOAD_TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
+TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
+"""Of a request that brings a token of a start: of an upload, and of an update."""
 
 
 class Start(RunTerms):
@@ -115,19 +116,19 @@ class Start(RunTerms):
     image_url: str = ""
     digest: Digest
     size: int = Field(gt=0)
-    inputs: list[str] = []
-    cli_args: list[str] = []
-    env: dict[str, str] = {}
+    inputs: list[str] = Field(default_factory=list)
+    cli_args: list[str] = Field(default_factory=list)
+    env: dict[str, str] = Field(default_factory=dict)
     dataset: str = ""
     timeout_s: float | None = Field(default=None, gt=0)
     daemon: bool = False
     latent: bool = False
     concurrency: int = 0
     monitoring_profile: MonitoringProfile | None = None
-    parents: dict[str, Json] = {}
+    parents: dict[str, Json] = Field(default_factory=dict)
     parents_digest: Digest | None = None
     parents_size: int = 0
-    tokens: dict[str, str] = {}
+    tokens: dict[str, str] = Field(default_factory=dict)
 
 
 class Stop(Message):
@@ -147,8 +148,8 @@ class Invoke(Message):
     task_id: str
     attempt: AttemptNumber
     proplet_id: Identifier
-    inputs: list[str] = []
-    env: dict[str, str] = {}
+    inputs: list[str] = Field(default_factory=list)
+    env: dict[str, str] = Field(default_factory=dict)
     timeout_s: float = Field(gt=0, le=300)
     tokens: dict[str, str] = {}
 
@@ -209,8 +210,8 @@ class PropletMetrics(Message):
     proplet_id: Identifier
     namespace: str = "default"
     timestamp: str
-    cpu_metrics: JsonObject = {}
-    memory_metrics: JsonObject = {}
+    cpu_metrics: JsonObject = Field(default_factory=dict)
+    memory_metrics: JsonObject = Field(default_factory=dict)
 
 
 class TaskMetrics(Message):
@@ -220,7 +221,7 @@ class TaskMetrics(Message):
     attempt: AttemptNumber
     proplet_id: Identifier
     timestamp: str
-    metrics: JsonObject = {}
+    metrics: JsonObject = Field(default_factory=dict)
     aggregated: JsonObject | None = None
 
 

@@ -30,7 +30,7 @@ class ExperimentConfig(Message):
     round_id: Identifier
     model_ref: str = Field(min_length=1, max_length=512)
     participants: Participants
-    hyperparams: JsonObject = {}
+    hyperparams: JsonObject = Field(default_factory=dict)
     k_of_n: int | None = Field(default=None, ge=1)
     timeout_s: float = Field(default=60, gt=0, le=7 * 86400)
     task_wasm_image: str = Field(min_length=1, max_length=2048)
@@ -52,7 +52,7 @@ class RoundStart(Message):
     model_uri: str
     task_wasm_image: str
     participants: Participants
-    hyperparams: JsonObject = {}
+    hyperparams: JsonObject = Field(default_factory=dict)
     k_of_n: int | None = None
     timeout_s: float = 60
 
@@ -78,9 +78,9 @@ class ExperimentAnswer(Message):
     round_id: str
     status: str = "configured"
     model_version: int | None = None
-    launched: list[Launched] = []
-    skipped: list[Skipped] = []
-    pending: list[Skipped] = []
+    launched: list[Launched] = Field(default_factory=list)
+    skipped: list[Skipped] = Field(default_factory=list)
+    pending: list[Skipped] = Field(default_factory=list)
 
 
 class RoundTask(Message):
@@ -113,7 +113,7 @@ class Update(Message):
     proplet_id: Identifier
     base_model_uri: str = ""
     num_samples: int = Field(gt=0, le=1 << 53)
-    metrics: JsonObject = {}
+    metrics: JsonObject = Field(default_factory=dict)
     update: JsonObject
 
 

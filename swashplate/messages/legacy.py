@@ -67,7 +67,7 @@ class LegacyCreate(LegacyMessage):
 
     proplet_id: Identifier
     namespace: str = "default"
-    metadata: JsonObject = {}
+    metadata: JsonObject = Field(default_factory=dict)
     status: str | None = None
 
 
@@ -93,17 +93,17 @@ class LegacyStart(LegacyMessage):
     state: int = 0
     image_url: str = ""
     file: str = ""
-    inputs: list[str] = []
-    cli_args: list[str] = []
-    env: dict[str, str] = {}
+    inputs: list[str] = Field(default_factory=list)
+    cli_args: list[str] = Field(default_factory=list)
+    env: dict[str, str] = Field(default_factory=dict)
     broadcast: bool = False
     daemon: bool = False
     latent: bool = False
     encrypted: bool = False
     kbs_resource_path: str = ""
     hal_storage_path: str = ""
-    monitoring_profile: JsonObject = {}
-    parent_results: dict[str, Json] = {}
+    monitoring_profile: JsonObject = Field(default_factory=dict)
+    parent_results: dict[str, Json] = Field(default_factory=dict)
     proplet_id: str = ""
 
     @property
@@ -139,8 +139,8 @@ class LegacyInvoke(LegacyMessage):
     broadcast: bool = False
     proplet_id: str
     invocation_id: str = Field(min_length=1)
-    inputs: list[str] = []
-    env: dict[str, str] = {}
+    inputs: list[str] = Field(default_factory=list)
+    env: dict[str, str] = Field(default_factory=dict)
 
 
 class LegacyInvokeResult(LegacyMessage):
@@ -171,7 +171,7 @@ class LegacyLearned(LegacyMessage):
     num_samples: int = 1
     update_b64: str
     format: str = "f32-delta"
-    metrics: JsonObject = {}
+    metrics: JsonObject = Field(default_factory=dict)
 
     @classmethod
     def of(cls, printed: bytes, **fields: Any) -> Self:
@@ -216,8 +216,8 @@ class LegacyMetrics(LegacyMessage):
     proplet_id: Identifier
     namespace: str = "default"
     timestamp: TimestampText = ""
-    cpu_metrics: JsonObject = {}
-    memory_metrics: JsonObject = {}
+    cpu_metrics: JsonObject = Field(default_factory=dict)
+    memory_metrics: JsonObject = Field(default_factory=dict)
 
 
 class LegacyTaskMetrics(LegacyMessage):
@@ -226,7 +226,7 @@ class LegacyTaskMetrics(LegacyMessage):
     task_id: str = Field(min_length=1)
     proplet_id: Identifier
     timestamp: TimestampText = ""
-    metrics: JsonObject = {}
+    metrics: JsonObject = Field(default_factory=dict)
     aggregated: JsonObject | None = None
 
 

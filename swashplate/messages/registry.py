@@ -44,7 +44,7 @@ class BlobRequest(Message):
     request_id: str
     digest: Digest
     image: str = ""
-    indexes: list[int] = Field(default=[], max_length=4096)
+    indexes: list[int] = Field(default_factory=list, max_length=4096)
 
 
 class BlobInfo(Message):

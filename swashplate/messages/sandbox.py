@@ -55,9 +55,9 @@ class GuestCapabilities(Message):
     ``random`` are there unless they are taken away.
     """
 
-    directories: list[Directory] = Field(default=[], max_length=32)
-    env: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(default=[], max_length=64)
-    http: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(default=[], max_length=64)
+    directories: list[Directory] = Field(default_factory=list, max_length=32)
+    env: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(default_factory=list, max_length=64)
+    http: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(default_factory=list, max_length=64)
     clock: bool = True
     random: bool = True
 
@@ -73,6 +73,9 @@ Isolation = Literal["warm", "fork"]
 """``warm``: in a process that ran only this binary before; ``fork``: in one of its own, which ends with it."""
 
 
+NOTHING_ASKED = GuestCapabilities()
+
+
 class RunTerms(Message):
     """The part of a task, and of its start, that says how its guest runs.
 
@@ -85,16 +88,16 @@ class RunTerms(Message):
     isolation: Literal["", "warm", "fork"] = ""
     deterministic: bool = False
     seed: int = Field(default=0, ge=0, lt=2**63)
-    capabilities: GuestCapabilities = GuestCapabilities()
-    signatures: dict[str, str] = Field(default={}, max_length=16)
+    capabilities: GuestCapabilities = Field(default_factory=lambda: NOTHING_ASKED)
+    signatures: dict[str, str] = Field(default_factory=dict, max_length=16)
 
 
 class Granted(Message):
     """What was asked of the policy, and what it said: each entry reads like ``env REGION`` or ``directory scans at /data``."""
 
-    asked: list[str] = []
-    granted: list[str] = []
-    refused: list[str] = []
+    asked: list[str] = Field(default_factory=list)
+    granted: list[str] = Field(default_factory=list)
+    refused: list[str] = Field(default_factory=list)
 
 
 class RunReport(Message):
@@ -105,10 +108,10 @@ class RunReport(Message):
 
     isolation: Isolation = "warm"
     deterministic: bool = False
-    limits: dict[str, float] = {}
-    used: dict[str, float] = {}
-    capabilities: Granted = Granted()
+    limits: dict[str, float] = Field(default_factory=dict)
+    used: dict[str, float] = Field(default_factory=dict)
+    capabilities: Granted = Field(default_factory=Granted)
     log_tail: str = ""
     inputs_digest: Digest | None = None
     output_digest: Digest | None = None
-    details: JsonObject = {}
+    details: JsonObject = Field(default_factory=dict)

@@ -13,6 +13,7 @@ from swashplate.messages.sandbox import RunTerms
 
 MAX_METADATA_BYTES = 1 << 20
 WASM_MAGIC = b"\0asm"
+"""How every module and every component begins."""
 MAX_START_BYTES = 192 * 1024
 _PIECE = 1 << 20
 """Characters of base64 that are decoded in one go; between two pieces other threads have their turn."""
@@ -81,9 +82,9 @@ class TaskCreate(RunTerms):
     mode: Literal["", "infer", "train"] = ""
     image_url: str = Field(default="", max_length=2048)
     file: str = ""
-    inputs: list[Input] = Field(default=[], max_length=1024)
+    inputs: list[Input] = Field(default_factory=list, max_length=1024)
     cli_args: list[str] | None = None
-    env: Environment = {}
+    env: Environment = Field(default_factory=dict)
     proplet_id: Identifier | None = None
     broadcast: bool = False
     daemon: bool = False
@@ -95,14 +96,14 @@ class TaskCreate(RunTerms):
     hal_storage_path: str = Field(default="", max_length=4096)
     monitoring_profile: MonitoringProfile | None = None
     dataset: str = Field(default="", max_length=256)
-    selector: dict[str, str] = {}
+    selector: dict[str, str] = Field(default_factory=dict)
     memory_bytes: int = Field(default=0, ge=0)
-    wasm_features: list[str] = Field(default=[], max_length=64)
+    wasm_features: list[str] = Field(default_factory=list, max_length=64)
     priority: int = Field(default=50, ge=0, le=100)
-    metadata: JsonObject = {}
+    metadata: JsonObject = Field(default_factory=dict)
     timeout_s: float = Field(default=300, gt=0, le=30 * 86400)
     retries: int = Field(default=0, ge=0, le=100)
-    depends_on: list[str] = Field(default=[], max_length=1024)
+    depends_on: list[str] = Field(default_factory=list, max_length=1024)
     run_if: Literal["", "success", "failure"] = ""
     workflow_id: str = Field(default="", max_length=256)
     job_id: str = Field(default="", max_length=256)
@@ -110,7 +111,7 @@ class TaskCreate(RunTerms):
     timezone: str = Field(default="UTC", max_length=64)
     is_recurring: bool = False
     missed_run: Literal["skip", "run_once"] = "skip"
-    tokens: dict[str, str] = {}
+    tokens: dict[str, str] = Field(default_factory=dict)
     start: bool = False
 
     @model_validator(mode="after")
@@ -123,9 +124,9 @@ class TaskCreate(RunTerms):
             raise ValueError("daemon and latent exclude each other")
         if any("\0" in text for text in (self.name, *self.inputs, *(self.cli_args or ()))):
             raise ValueError("name, inputs and cli_args must not contain NUL")
-        if len(self.model_dump_json(include={"metadata"}).encode()) > MAX_METADATA_BYTES:
+        if self.metadata and len(self.model_dump_json(include={"metadata"}).encode()) > MAX_METADATA_BYTES:
             raise ValueError(f"metadata must be at most {MAX_METADATA_BYTES} bytes")
-        rest = len(self.model_dump_json(exclude={"file", "metadata"}).encode())
+        rest = len(self.model_dump_json(exclude={"file", "metadata"}, exclude_unset=True).encode())
         if rest > MAX_START_BYTES:
             raise ValueError(
                 f"name, inputs, cli_args and env together must be at most {MAX_START_BYTES} bytes, got {rest}"
@@ -140,8 +141,8 @@ class InvokeRequest(Message):
     call is durable; otherwise the answer is its result.
     """
 
-    inputs: list[Input] = Field(default=[], max_length=1024)
-    env: Environment = {}
+    inputs: list[Input] = Field(default_factory=list, max_length=1024)
+    env: Environment = Field(default_factory=dict)
     timeout_s: float = Field(default=300, gt=0, le=300)
     later: bool = Field(default=False, alias="async")
 

@@ -109,6 +109,11 @@ def asks(*, write=False, env=()):
     return {"directories": [{"name": "scans", "path": "/data", "write": write}], "env": list(env)}
 
 
+def test_a_variable_that_is_granted_and_not_there_is_told_as_that(policy):
+    error = refusal(policy('[default]\nenv = ["TZ"]\n'), capabilities={"env": ["TZ", "SITE"]})
+    assert error.sentence == "this proplet's policy does not grant env TZ, which is not set there, env SITE"
+
+
 def test_without_a_file_nothing_is_granted():
     nothing = load(None, SETTINGS, "warm", {"SITE": "north"}).policy
     error = refusal(nothing, capabilities=asks(env=["SITE"]))
@@ -130,7 +135,7 @@ def test_what_is_granted_to_the_image_is_given(policy, tmp_path):
         ({"capabilities": asks(), "image_url": "registry.example/other/app:1"}, "directory scans at /data"),
         ({"capabilities": asks(), "image_url": "registry.example/team/a/b:1"}, "directory scans at /data"),
         ({"capabilities": asks(), "image_url": ""}, "directory scans at /data"),
-        ({"capabilities": {"env": ["SITE"]}}, "env SITE"),
+        ({"capabilities": {"env": ["SITE"]}}, "env SITE, which is not set there"),
         ({"isolation": "warm"}, "isolation warm"),
     ],
 )

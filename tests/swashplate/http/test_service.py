@@ -10,11 +10,13 @@ from aiohttp import web
 
 from swashplate.client import HttpClient
 from swashplate.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
-from swashplate.http import MIB, HttpService, Route, answer, query_int, read_body
+from swashplate.http import MIB, HttpService, Route, Whole, answer, read_body
 from swashplate.http.bodies import MOST_VALUES
 from swashplate.logging import get
 from swashplate.messages import ExperimentConfig
 from tests.support.ports import free_port
+
+LIMIT = Whole(name="limit", text="How many", default=100, low=1, high=100)
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -34,7 +36,7 @@ async def full(_: web.Request) -> web.Response:
 
 
 async def numbers(request: web.Request) -> web.Response:
-    return answer({"n": query_int(request, "limit", 100, low=1, high=100)})
+    return answer({"n": LIMIT.of(request)})
 
 
 async def down() -> None:
@@ -62,7 +64,7 @@ ROUTES = [
     Route("GET", "/conflict", conflict, "Conflict", errors=(409,)),
     Route("GET", "/broken", broken, "Broken"),
     Route("GET", "/full", full, "Full", errors=(503,)),
-    Route("GET", "/numbers/{id}", numbers, "Numbers", query={"limit": "How many"}),
+    Route("GET", "/numbers/{id}", numbers, "Numbers", parameters=(LIMIT,)),
 ]
 BODY = {"round_id": "r", "model_ref": "fl/models/m_v0", "participants": ["p"], "task_wasm_image": "i"}
 
