@@ -11,12 +11,14 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import resource
 import socket
 from pathlib import Path
 
 import wasmtime
 
 from proplet.sandbox import pooling, tree, worker
+from proplet.sandbox.bounds import soft_limit
 from proplet.sandbox.engine import USUAL
 from proplet.sandbox.frames import Answer, Incoming, Job, Limits, decoded, messages, packed_message
 from proplet.sandbox.module_cache import ModuleCache
@@ -40,10 +42,11 @@ class _Unwatched(Watch):
 
 
 def rehearse(modules: ModuleCache) -> None:
-    """Nothing of it is left in ``modules`` or on disk. Raises ``RuntimeError`` when even this guest cannot be run."""
+    """Nothing of it is left in ``modules``, on disk or of its limits. Raises ``RuntimeError`` when even this guest cannot be run."""
     folder = Path(f"rehearsal-{os.getpid()}").absolute()
     limits = Limits(memory=pooling.MEMORY, output=1 << 20, files=1)
     job = Job("rehearsal", "", "task", str(folder), [], [], {}, limits)
+    before = {which: resource.getrlimit(which)[0] for which in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)}
     ours, theirs = socket.socketpair()
     with ours, theirs, modules.lent(job.digest, USUAL, _module(modules.linker(USUAL).engine), CONTENTS):
         try:
@@ -55,6 +58,8 @@ def rehearse(modules: ModuleCache) -> None:
             answers = [Answer(**decoded(payload)) for _, payload in Incoming().feed(ours.recv(1 << 16))]
         finally:
             tree.remove(folder)
+            for which, amount in before.items():
+                soft_limit(which, amount)
     if len(answers) != RUNS or answers[-1].error:
         raise RuntimeError(f"the rehearsal failed: {answers[-1:]}")
 
