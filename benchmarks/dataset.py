@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -129,7 +129,7 @@ async def read(runtime: Runtime, known: Job, cache: InputCache, url: str, size: 
     began = time.time()
     with runtime.folders.lent() as folder:
         folder.give(DATASET, (await cache.get(url)).path)
-        job = replace(known, folder=str(folder.path), cli_args=["--invoke", "read"], inputs=[str(size)])
+        job = known._replace(folder=str(folder.path), cli_args=["--invoke", "read"], inputs=[str(size)])
         async with runtime.pool.slot:
             answer = await runtime.pool.run(job, lambda _: None, Course(Ref("read", 1)))
     assert not answer.error, answer

@@ -21,7 +21,7 @@ import struct
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -218,7 +218,7 @@ async def throughput(options: argparse.Namespace) -> dict[str, list[tuple[float,
     with pinned([max(os.sched_getaffinity(0))]):
         async with installed() as runtime:
             job = runtime.job(binary)
-            alone = replace(job, isolation="fork")
+            alone = job._replace(isolation="fork")
             await tasks_per_s(runtime, job, options.tasks // 4)
             for _ in range(options.runs):
                 for name, measured_now in (
@@ -237,7 +237,7 @@ async def all_cores(options: argparse.Namespace, isolation: str) -> float:
     slots = os.cpu_count() or 1
     async with installed(slots) as runtime:
         binary = command()
-        jobs = [replace(runtime.job(binary), isolation=isolation) for _ in range(slots)]
+        jobs = [runtime.job(binary)._replace(isolation=isolation) for _ in range(slots)]
         tasks = options.tasks if isolation == "warm" else options.tasks // 10
         await tasks_per_s(runtime, jobs[0], tasks // 4)
         return sum(await asyncio.gather(*(tasks_per_s(runtime, job, tasks) for job in jobs)))

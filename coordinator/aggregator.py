@@ -16,7 +16,7 @@ from coordinator.settings import BODY_LIMIT, AggregatorSettings
 from swashplate import logging, service
 from swashplate.access import Access
 from swashplate.errors import InvalidRequestError
-from swashplate.http import HttpService, Route, read_text, strict_json
+from swashplate.http import HttpService, Route, read_json, strict_json, text_of
 
 log = logging.get("aggregator")
 
@@ -42,8 +42,9 @@ SCHEMA = {
 }
 
 
-def aggregate(text: str) -> bytes:
+def aggregate(content: bytes) -> bytes:
     """The canonical JSON of the average of ``{"updates": […]}``; raises ``InvalidRequestError``."""
+    text = text_of(content)
     try:
         body = from_json(text)
     except ValueError as error:
@@ -56,8 +57,8 @@ def aggregate(text: str) -> bytes:
 
 
 async def _aggregate(request: web.Request) -> web.Response:
-    text = await read_text(request)
-    content = await offload(len(text), aggregate, text)
+    sent = await read_json(request)
+    content = await offload(len(sent), aggregate, sent)
     return web.Response(body=content, content_type="application/json")
 
 
@@ -70,7 +71,6 @@ def http_service(body_limit: int = BODY_LIMIT, access: Access | None = None) -> 
         description="Federated averaging: each tensor is the mean over the updates, weighted by ``num_samples``.",
         body_schema=SCHEMA,
         body_example={"updates": [{"num_samples": 12, "update": EXAMPLE}]},
-        errors=(413,),
         example=EXAMPLE,
     )
     return HttpService("aggregator", [route], body_limit=body_limit, access=access)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from coordinator import updates
 from coordinator.messages import NextRound, RoundPage, RoundView
 from coordinator.offload import offload
 from coordinator.rounds import Rounds
-from swashplate.http import OFFSET, Route, Seconds, Text, answer, limit_of, parse, read_body, read_text
+from swashplate.http import FILE_LIMIT, OFFSET, Route, Seconds, Text, answer, limit_of, read_body, read_json
 from swashplate.messages import (
+    TOKEN_HEADER,
     ExperimentAnswer,
     ExperimentConfig,
     ParticipantTask,
@@ -19,7 +21,6 @@ from swashplate.messages import (
 )
 from swashplate.messages.learning import EXPERIMENT_EXAMPLE, UPDATE_EXAMPLE
 
-TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
 LONGEST_WAIT = 300
 LIMIT = limit_of(100)
 WAIT = Seconds(name="wait", text="Answer when the round is over, or after so many seconds.", high=LONGEST_WAIT)
@@ -46,10 +47,9 @@ class CoordinatorApi:
         return answer(told, status=201 if new else 200)
 
     async def update(self, request: web.Request) -> web.Response:
-        text = await read_text(request)
-        update = await offload(len(text), parse, text, Update)
-        token = request.headers.get(TOKEN_HEADER, "")
-        return answer(await self._rounds.accept(update, token, size=len(text)))
+        body = await read_json(request)
+        update = await offload(len(body), updates.read, body)
+        return answer(await self._rounds.accept(update, body, TOKEN.of(request)))
 
     async def update_cbor(self, _: web.Request) -> web.Response:
         sentence = "CBOR updates are not taken"
@@ -107,6 +107,7 @@ class CoordinatorApi:
                 parameters=(TOKEN,),
                 body=Update,
                 body_example=UPDATE_EXAMPLE,
+                limit=FILE_LIMIT,
                 answer=UpdateAnswer,
                 example={"status": "accepted"},
                 errors=(403, 404, 409, 503),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from coordinator.peers import ManagerPeer
 from swashplate import logging
 from swashplate.errors import ForbiddenError, SwashplateError, UnavailableError
+from swashplate.messages import TOKEN_HEADER
 
 log = logging.get("rounds")
 
@@ -33,6 +34,6 @@ class LegacyParticipants:
             raise ForbiddenError(
                 f"the update of {proplet_id} lacks the token of its task",
                 code="invalid_token",
-                hint="the header X-Attempt-Token must carry the token that came with the task's start",
+                hint=f"the header {TOKEN_HEADER} must carry the token that came with the task's start",
             )
         log.info("update without a token from a legacy proplet", round_id=round_id, proplet_id=proplet_id)

@@ -21,6 +21,8 @@ Model: TypeAlias = dict[str, Tensor]
 Shapes: TypeAlias = dict[str, list[int]]
 
 MAX_DEPTH = 16
+PIECE = 1 << 14
+"""Numbers that are written in one go; between two pieces other threads have their turn."""
 _NUMBERS = {int, float}
 
 
@@ -72,6 +74,11 @@ def _ordered(names: Mapping[str, Any]) -> list[str]:
 
 
 def _text(tensor: Tensor) -> str:
+    if tensor.size > PIECE:
+        rows = PIECE * len(tensor) // tensor.size
+        if rows == 0:
+            return f"[{','.join(map(_text, tensor))}]"
+        return f"[{','.join(_text(tensor[at : at + rows])[1:-1] for at in range(0, len(tensor), rows))}]"
     text = json.dumps((tensor + 0.0).tolist(), separators=(",", ":"))  # adding zero turns -0.0 into 0.0
     if tensor.ndim == 0:
         return text.removesuffix(".0")

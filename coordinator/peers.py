@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -121,11 +122,16 @@ class AggregatorPeer:
 
     async def aggregate(self, updates: Iterable[ReceivedUpdate]) -> bytes:
         """The JSON of the new model."""
-        entries = [
-            b'{"proplet_id":%b,"num_samples":%d,"update":%b}'
-            % (json.dumps(update.proplet_id).encode(), update.key.num_samples, update.body)
-            for update in updates
-        ]
-        body = b'{"updates":[' + b",".join(entries) + b"]}"
+        body = await asyncio.to_thread(_together, updates)
         _, content = await self._http.request("POST", f"{self._url}/aggregate", body=body, timeout=LONG)
         return content
+
+
+def _together(updates: Iterable[ReceivedUpdate]) -> bytes:
+    """What the aggregator is sent. Each update may have megabytes: they are copied once."""
+    pieces: list[bytes] = []
+    for update in updates:
+        about = b'%b{"proplet_id":%b,"num_samples":%d,"update":'
+        separator = b"}," if pieces else b'{"updates":['
+        pieces += [about % (separator, json.dumps(update.proplet_id).encode(), update.key.num_samples), update.body]
+    return b"".join([*pieces, b"}]}"])

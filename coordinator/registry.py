@@ -33,7 +33,7 @@ from coordinator.settings import RegistrySettings
 from swashplate import logging, service
 from swashplate.access import Access
 from swashplate.errors import InvalidRequestError
-from swashplate.http import HttpService, Route, Text, answer, parse, read_body, read_text
+from swashplate.http import FILE_LIMIT, HttpService, Route, Text, answer, parse, read_body, read_json
 from swashplate.model_ref import DEFAULT_LINE, ModelRef
 from swashplate.topics import level
 
@@ -84,8 +84,8 @@ class RegistryApi:
 
     async def post(self, request: web.Request) -> web.Response:
         line = _line(request)
-        text = await read_text(request)
-        version, body = await offload(len(text), _new_model, text)
+        content = await read_json(request)
+        version, body = await offload(len(content), _new_model, content)
         await self._store.put(ModelRef(line, version), body)
         log.info("model stored", line=line, version=version)
         return answer({"version": version, "status": "stored"}, status=201)
@@ -99,8 +99,8 @@ class RegistryApi:
     async def put_round(self, request: web.Request) -> web.Response:
         line = _line(request)
         round_id = level(request.match_info["round_id"], "round id")
-        text = await read_text(request)
-        sent, body = await offload(len(text), _round_model, text)
+        content = await read_json(request)
+        sent, body = await offload(len(content), _round_model, content)
         model, created = await self._store.add_round(
             line, round_id, body, parent=sent.parent_version, details=sent.lineage
         )
@@ -123,13 +123,13 @@ def _ref(request: web.Request) -> ModelRef:
     return ModelRef(_line(request), int(version))
 
 
-def _new_model(text: str) -> tuple[int, bytes]:
-    sent = parse(text, NewModel)
+def _new_model(content: bytes) -> tuple[int, bytes]:
+    sent = parse(content, NewModel)
     return sent.version, models.encode(models.parse(sent.model))
 
 
-def _round_model(text: str) -> tuple[RoundModel, bytes]:
-    sent = parse(text, RoundModel)
+def _round_model(content: bytes) -> tuple[RoundModel, bytes]:
+    sent = parse(content, RoundModel)
     return sent, models.encode(models.parse(sent.model))
 
 
@@ -170,6 +170,7 @@ def _routes(api: RegistryApi, prefix: str, line: tuple[Text, ...], tag: str) -> 
             parameters=line,
             body=NewModel,
             body_example={"version": 0, "model": MODEL},
+            limit=FILE_LIMIT,
             answer=StoredModel,
             status=201,
             errors=(404, 409),
@@ -237,6 +238,7 @@ def http_service(store: ModelStore, access: Access | None = None) -> HttpService
             parameters=(LINE, ROUND_ID),
             body=RoundModel,
             body_example={"model": MODEL, "parent_version": 0, "lineage": {"updates": 3}},
+            limit=FILE_LIMIT,
             answer=StoredRoundModel,
             status=201,
             also={200: StoredRoundModel},

@@ -110,8 +110,8 @@ class Rounds:
             self._launcher.keep_trying(live, postponed)
             return _answer(round_, live.participants), True
 
-    async def accept(self, update: Update, token: str, *, size: int) -> UpdateAnswer:
-        """Count an update, whose text has ``size`` bytes, once; it is on the disk when this returns.
+    async def accept(self, update: Update, body: bytes, token: str) -> UpdateAnswer:
+        """Count the update that was read from ``body``, once; it is on the disk when this returns.
 
         Raises a 4xx error that names the reason.
         """
@@ -124,7 +124,7 @@ class Rounds:
             await self._legacy.admit(round_.id, update.proplet_id)
         updates.check_base(round_, update)
         try:
-            received = await offload(size, updates.receive, round_, update, self._clock())
+            received = await offload(len(body), updates.receive, round_, update, body, self._clock())
         except InvalidRequestError:
             if round_.state is RoundState.CONFIGURED:
                 raise

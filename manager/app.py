@@ -114,7 +114,7 @@ class Manager:
         work.followers.join(learning, self.archive)
         deployments = Deployments(self.proplets, self.load, clock)
         calls = InvokeSender(bus, self.ledger, self.proplets, dialect_of)
-        called_before = InvocationArchive(database, self.ledger)
+        called_before = InvocationArchive(database, self.ledger, files)
         self.invocations = Invocations(
             bus,
             names,
@@ -125,6 +125,7 @@ class Manager:
             called_before,
             work.acks,
             self.dispatch.waiting_for,
+            self.large.stored,
             clock=clock,
         )
         self.drains = Drains(self.ledger, self.proplets, self.load, self.attempts, deployments, dialect_of)
@@ -132,7 +133,7 @@ class Manager:
         self.attempts.on_ready = self.invocations.ready
         logs = TaskLogs(bus, names, self.ledger, self.proplets, self.archive, files, settings.log_bytes)
         self.attempts.on_gone += [self.invocations.gone, logs.gone]
-        self.invocations.on_idle = self._has_room
+        self.invocations.on_idle = self.drains.go_on
         legacy = LegacyProplets(
             bus,
             names,
@@ -158,7 +159,7 @@ class Manager:
             LargeResultApi(self.large),
             LogApi(logs),
             GroupApi(self.groups, listed, api.shown),
-            InvocationApi(self.invocations, called_before),
+            InvocationApi(self.invocations, called_before, self.large),
             PropletApi(self.proplets, self.load, self.drains, histories),
         )
         self.routes = [route for api in (*apis, learning) for route in api.routes()]
@@ -202,11 +203,6 @@ class Manager:
         self.drains.recover()
         self.progress.recover()
         self.scheduler.recover()
-
-    def _has_room(self, proplet_id: str) -> None:
-        """One call less runs there. Whoever is in the midst of a change finishes it before others are placed."""
-        self.drains.go_on(proplet_id)
-        asyncio.get_running_loop().call_soon(self.dispatch.place)
 
     async def collect(self) -> None:
         """Remove files that nobody needs; call when it is open and before anybody can upload one."""

@@ -1,13 +1,15 @@
-"""What attempts leave in files: large results and logs, in a folder for each task and in it one for each attempt."""
+"""What attempts leave in files: large results and logs, in a folder for each task and in it one for each attempt, and one for
+each invocation with a large result.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from manager.state.records import AttemptKey
+from manager.state.records import AttemptKey, ResultKey
 from swashplate import logging
 from swashplate.files import make_folder
 
@@ -22,12 +24,12 @@ class AttemptFiles:
         self._tasks: set[str] = set()
         """Those that have a folder: a task that left nothing costs nothing when it is deleted."""
 
-    def of(self, key: AttemptKey) -> Path:
-        """The folder of an attempt, which need not be there."""
-        return self.root / key.task_id / str(key.number)
+    def of(self, key: ResultKey) -> Path:
+        """The folder of an attempt or invocation, which need not be there."""
+        return self.root / key.task_id / key.place
 
-    def made(self, key: AttemptKey) -> Path:
-        """The folder of an attempt, made durable unless it was there."""
+    def made(self, key: ResultKey) -> Path:
+        """The same, made durable unless it was there."""
         self._tasks.add(key.task_id)
         folder = self.of(key)
         make_folder(folder)
@@ -55,6 +57,15 @@ class AttemptFiles:
         if task_id in self._tasks:
             self._tasks.discard(task_id)
             asyncio.get_running_loop().run_in_executor(None, self._remove, task_id)
+
+    def remove_calls(self, task_id: str, invocation_ids: Sequence[str]) -> None:
+        """These invocations of a task are no more."""
+        if task_id in self._tasks and invocation_ids:
+            asyncio.get_running_loop().run_in_executor(None, self._remove_calls, task_id, invocation_ids)
+
+    def _remove_calls(self, task_id: str, invocation_ids: Sequence[str]) -> None:
+        for invocation_id in invocation_ids:
+            shutil.rmtree(self.root / task_id / invocation_id, ignore_errors=True)  # few have one
 
     def _remove(self, task_id: str) -> None:
         shutil.rmtree(self.root / task_id, onerror=_complain)

@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from manager.attempt_files import AttemptFiles
+from manager.latent import calls
 from manager.state.ledger import Ledger
-from manager.state.records import Attempt, AttemptKey
+from manager.state.records import Attempt, CallKey, Invocation, ResultKey
 from manager.state.results import Reference, parts
+from manager.state.states import InvocationState
 from swashplate import json_file
 from swashplate.blobs import BlobWriter
 from swashplate.errors import ConflictError, ForbiddenError, IntegrityError, InvalidRequestError
@@ -39,33 +41,39 @@ class LargeResults:
         self._secret = secret
         self.limit = limit
 
-    def token(self, attempt: Attempt) -> str:
-        """What the proplet that holds an attempt proves itself with."""
-        return self._token(attempt.key, attempt.proplet_id or "")
+    def token(self, held: Attempt | Invocation) -> str:
+        """What the proplet that holds an attempt, or was given a call, proves itself with."""
+        key = calls.key_of(held) if isinstance(held, Invocation) else held.key
+        return self._token(key, held.proplet_id or "")
 
-    def _token(self, key: AttemptKey, proplet_id: str) -> str:
-        text = f"{key.task_id}\0{key.number}\0{proplet_id}".encode()
+    def _token(self, key: ResultKey, proplet_id: str) -> str:
+        text = "\0".join([*map(str, key), proplet_id]).encode()
         return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]
 
-    def check(self, key: AttemptKey, proplet_id: str, token: str) -> None:
-        """Raises ``ForbiddenError`` for who was never given the attempt, ``ConflictError`` when it is over."""
+    def check(self, key: ResultKey, proplet_id: str, token: str) -> None:
+        """Raises ``ForbiddenError`` for who was never given the attempt or call, ``ConflictError`` when it is over."""
         if not hmac.compare_digest(token.encode(), self._token(key, proplet_id).encode()):
-            raise ForbiddenError("the token is not that of this attempt and proplet", code="token_mismatch")
+            raise ForbiddenError("the token is not that of this attempt or call and proplet", code="token_mismatch")
         self._check_open(key, proplet_id)
 
-    def _check_open(self, key: AttemptKey, proplet_id: str) -> None:
+    def _check_open(self, key: ResultKey, proplet_id: str) -> None:
+        if isinstance(key, CallKey):
+            call = self._ledger.invocation(key.place)
+            if call is None or call.state is not InvocationState.RUNNING or calls.key_of(call) != key:
+                raise ConflictError(f"invocation {key.turn} of task {key.task_id} is over", code="invocation_over")
+            return
         attempt = self._ledger.attempt(key)
         if attempt is None or attempt.state.ended or attempt.proplet_id != proplet_id:
             raise ConflictError(f"attempt {key.number} of task {key.task_id} is over", code="attempt_over")
 
-    async def writer(self, key: AttemptKey) -> BlobWriter:
+    async def writer(self, key: ResultKey) -> BlobWriter:
         """Where its bytes go; to be left in any case."""
         return BlobWriter(await asyncio.to_thread(self._files.made, key))
 
-    async def keep(self, key: AttemptKey, proplet_id: str, writer: BlobWriter, digest: str) -> None:
-        """Make durable what was written. Only the last upload of an attempt is kept.
+    async def keep(self, key: ResultKey, proplet_id: str, writer: BlobWriter, digest: str) -> None:
+        """Make durable what was written. Only the last upload of an attempt or invocation is kept.
 
-        Raises ``InvalidRequestError`` for another digest or what is not JSON, ``ConflictError`` when the attempt is over.
+        Raises ``InvalidRequestError`` for another digest or what is not JSON, ``ConflictError`` when it is over.
         """
         self._check_open(key, proplet_id)
         await asyncio.to_thread(self._keep, self._files.of(key), writer, digest)
@@ -86,13 +94,13 @@ class LargeResults:
             if len(other.name) == len(path.name) and other != path:
                 other.unlink()
 
-    def stored(self, key: AttemptKey, digest: str, size: int) -> str | None:
+    def stored(self, key: ResultKey, digest: str, size: int) -> str | None:
         """The result as it is stored; None when it was not uploaded."""
         try:
             there = (self._files.of(key) / digest_hex(digest)).stat().st_size
         except OSError:
             return None
-        return Reference(key.task_id, key.number, digest, size).text() if there == size else None
+        return Reference(key.task_id, key.place, digest, size).text() if there == size else None
 
     async def bytes_of(self, stored: str) -> AsyncIterator[bytes]:
         """The JSON of a stored result, a piece at a time. Raises ``IntegrityError`` when a file is not what it was."""
@@ -109,7 +117,7 @@ class LargeResults:
                 raise IntegrityError(f"the stored result {part.digest} was altered on disk")
 
     def path(self, part: Reference) -> Path:
-        return self._files.of(AttemptKey(part.task_id, part.number)) / digest_hex(part.digest)
+        return self._files.root / part.task_id / part.place / digest_hex(part.digest)
 
 
-Stored = Callable[[AttemptKey, str, int], str | None]
+Stored = Callable[[ResultKey, str, int], str | None]

@@ -20,8 +20,9 @@ from swashplate import logging, topics
 from swashplate.bus import Bus, BusError, Received
 from swashplate.client import HttpClient
 from swashplate.errors import SwashplateError, UnavailableError, from_validation
-from swashplate.http import Route, Seconds, Text, answer, read_body, read_text
+from swashplate.http import FILE_LIMIT, Route, Seconds, Text, answer, read_body, read_json
 from swashplate.messages import (
+    TOKEN_HEADER,
     ExperimentAnswer,
     ExperimentConfig,
     Message,
@@ -48,7 +49,7 @@ WAIT = Seconds(name="wait", text="Answer when the round is over, or after so man
 ROUND_ID = Text(name="round_id", text="The round.", required=True, shortest=1, longest=256, example="round-1")
 PROPLET_ID = Text(name="proplet_id", text="The participant.", longest=256)
 TOKEN = Text(
-    name="X-Attempt-Token",
+    name=TOKEN_HEADER,
     text="The token that the participant's task was started with.",
     place="header",
     pattern="[!-~]*",
@@ -140,6 +141,7 @@ class Learning:
                 parameters=(TOKEN,),
                 body=Update,
                 body_example=UPDATE_EXAMPLE,
+                limit=FILE_LIMIT,
                 answer=UpdateAnswer,
                 example={"status": "accepted"},
                 errors=(403, 404, 409, 503),
@@ -191,8 +193,8 @@ class Learning:
 
     async def _update(self, request: web.Request) -> web.Response:
         token = TOKEN.of(request)
-        headers = {"X-Attempt-Token": token} if token else {}
-        body = await self._forward("POST", "/update", (await read_text(request)).encode(), headers=headers)
+        headers = {TOKEN_HEADER: token} if token else {}
+        body = await self._forward("POST", "/update", await read_json(request), headers=headers)
         return web.Response(body=body, content_type="application/json")
 
     async def _forward(
@@ -301,7 +303,7 @@ class Learning:
         """Bring an update that came inside the task's result to the coordinator, which counts it once, however often it
         gets it. Answers the task, failed when the coordinator refuses the update.
         """
-        headers = {"X-Attempt-Token": task.spec.tokens.get("update", "")}
+        headers = {TOKEN_HEADER: task.spec.tokens.get("update", "")}
         delays = _delays()
         while True:
             try:

@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from proplet.capabilities import capabilities, described
 from proplet.monitoring.counters import Counters
+from proplet.policy.current import CurrentPolicy
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.work.attempts import Attempts
@@ -55,11 +56,13 @@ class Agent:
         topics: Topics,
         instance: str,
         site: Site,
+        policy: CurrentPolicy,
         attempts: Attempts,
         outbox: Outbox,
         deliveries: Deliveries,
         uploads: Uploads,
         counters: Counters,
+        confinement: list[str],
     ) -> None:
         self._settings = settings
         self._id = settings.client_id
@@ -68,11 +71,13 @@ class Agent:
         self._topics = topics
         self._instance = instance
         self._site = site
+        self._policy = policy
         self._attempts = attempts
         self._outbox = outbox
         self._deliveries = deliveries
         self._uploads = uploads
         self._counters = counters
+        self._confinement = confinement
         self._heartbeat_s = settings.heartbeat
         self._changed = asyncio.Event()
         self._background = Tasks(log)
@@ -88,6 +93,7 @@ class Agent:
 
     async def open(self) -> None:
         """Report what an earlier life left behind and declare the subscriptions; call before the bus connects."""
+        await self._uploads.open()
         await self._attempts.report_lost()
         self._bus.on_connect(self._connected)
         expecting = self._site.expect_manager(self._first_connect, self._topics.announce)
@@ -101,7 +107,6 @@ class Agent:
         await self._bus.subscribe(self._topics.to_proplet(self._id, "ack"), self._acknowledged)
         await self._outbox.open()
         await self._deliveries.open()
-        await self._uploads.open()
         self._background.start(self._report(), "report")
 
     async def close(self) -> None:
@@ -131,6 +136,7 @@ class Agent:
         else:
             # The manager is new: it may not have heard of us, nor what we said while it was away.
             await self._say_hello()
+            self._attempts.log_again()
             await self._outbox.send_everything()
 
     async def _started(self, message: Received) -> None:
@@ -198,16 +204,22 @@ class Agent:
             proplet_id=self._id,
             instance=self._instance,
             namespace=self._settings.namespace,
-            metadata=described(self._settings.name),
+            metadata=described(self._settings.name) | self._policy.described(),
             capabilities=capabilities(
                 slots=self._settings.slots,
                 queue=self._settings.queue,
                 labels=self._labels,
                 datasets=self._site.datasets,
                 digests=self._site.digests(),
+                confinement=self._confinement,
             ),
         )
         await self._bus.publish(self._topics.proplet(self._id, "create"), create.encode(), timeout=10)
+
+    def describe_again(self) -> None:
+        """What the manager was told of this proplet has changed."""
+        if self._bus.connected:
+            self._background.start(self._create(), "describe")
 
     async def _learn_datasets(self) -> None:
         if await self._site.learn_datasets() and self._bus.connected:

@@ -7,18 +7,22 @@ import contextlib
 import math
 import os
 import resource
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from proplet.agent import Agent, new_instance, offline_will
+from proplet.container import memory_limit
 from proplet.legacy.agent import LegacyAgent
 from proplet.legacy.fetch import LegacyFetcher
 from proplet.legacy.results import Shelf
 from proplet.monitoring.counters import Counters
 from proplet.monitoring.monitor import Monitor
+from proplet.policy.current import CurrentPolicy
 from proplet.policy.file import load
+from proplet.policy.policy import Policy
 from proplet.runtime.pool import WorkerPool
 from proplet.runtime.runner import Runner
 from proplet.runtime.task_folder import TaskFolders, choose_root
@@ -41,13 +45,16 @@ from proplet.work.uploads import Uploads
 from swashplate import logging
 from swashplate.bus import Bus, Will
 from swashplate.client import HttpClient
-from swashplate.service import stable_client_id, state_folder
+from swashplate.service import Tasks, stable_client_id, state_folder
 from swashplate.topics import Topics
 
 log = logging.get("proplet")
 
 DESCRIPTORS, DESCRIPTORS_PER_SLOT = 1024, 8
 """Each slot has a process, a connection to it, and what is being read and written for it."""
+
+AGENT_BYTES, WORKER_BYTES = 64 << 20, 16 << 20
+"""Of memory: the agent with the zygote, and a worker beside its guest."""
 
 BusFactory = Callable[[str, Will], Bus]
 """``(MQTT client id, last will)`` → the bus, not yet entered."""
@@ -85,30 +92,25 @@ def mqtt_bus(settings: PropletSettings) -> BusFactory:
 
 
 @asynccontextmanager
-async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncIterator[Proplet]:
-    """A proplet from the first subscription to the goodbye. Raises ``ConfigurationError``."""
+async def running(
+    settings: PropletSettings, make_bus: BusFactory, read_again: asyncio.Event | None = None
+) -> AsyncIterator[Proplet]:
+    """A proplet from the first subscription to the goodbye. ``read_again`` is set when the policy is to be looked at.
+
+    Raises ``ConfigurationError``.
+    """
     topics = Topics(settings.domain_id, settings.channel_id)
     proplet_id, instance = settings.client_id, new_instance()
     will = offline_will(topics, proplet_id, instance)
-    policy = load(settings.policy, settings.limits(), settings.isolation, os.environ, settings.folders())
     async with AsyncExitStack() as stack:
+        policy = await stack.enter_async_context(_current_policy(settings, read_again or asyncio.Event()))
         state = stack.enter_context(state_folder(settings.state_dir))
         folders = TaskFolders(choose_root(settings.task_dir, state, proplet_id, settings.task_bytes()))
         stack.callback(folders.close)
         http = await stack.enter_async_context(HttpClient())
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
-        modules = state / "modules"
-        bounds = Bounds(
-            memory=int(policy.ceilings["memory_bytes"]),
-            table_elements=int(policy.ceilings["table_elements"]),
-            cpu_s=math.ceil(settings.compile_cpu),
-            data_bytes=settings.compile_memory,
-            cache_bytes=settings.module_cache_bytes,
-        )
-        pool = await stack.enter_async_context(
-            WorkerPool(settings.slots, modules, state / "empty", folders.root, bounds, settings.compile_wall)
-        )
-        binaries = Binaries(state / "binaries", modules, settings.cache_bytes)
+        pool = await stack.enter_async_context(_pool(settings, policy.now, state, folders))
+        binaries = Binaries(state / "binaries", state / "modules", settings.cache_bytes)
         bus = make_bus(stable_client_id(state, proplet_id), will)
         site = Site(settings, http, binaries.store.digests)
         fetcher = Fetcher(bus, topics, proplet_id, binaries, patience_s=settings.fetch_timeout)
@@ -144,17 +146,30 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         attempts.on_stage = progress.changed
         outbox.on_denial = counters.denied
         stack.callback(progress.close)
-        agent = Agent(settings, bus, topics, instance, site, attempts, outbox, deliveries, uploads, counters)
+        agent = Agent(
+            settings,
+            bus,
+            topics,
+            instance,
+            site,
+            policy,
+            attempts,
+            outbox,
+            deliveries,
+            uploads,
+            counters,
+            await _ready(pool, settings.slots, int(policy.now.ceilings["memory_bytes"])),
+        )
         shared_fetcher, shelf = LegacyFetcher(bus, topics, binaries), Shelf(state / "legacy")
         legacy = LegacyAgent(settings, bus, topics, site, shelf, shared_fetcher, binaries, runner, http, counters)
-        agent.on_announce = legacy.retire
+        agent.on_announce = legacy.presence.retire
         legacy.on_stage = progress.changed
         if settings.monitoring:
             monitor = _monitor(settings, bus, topics, pool, attempts, legacy)
-            progress.on_stay = monitor.follow
-            attempts.on_outcome = legacy.on_outcome = monitor.finish
+            progress.on_stay, attempts.on_outcome, legacy.on_outcome = monitor.follow, monitor.finish, monitor.finish
             monitor.open()
             stack.push_async_callback(monitor.close)
+        policy.on_change = [agent.describe_again, lambda: pool.compilations.bind(_bounds(settings, policy.now))]
         await fetcher.open()
         await agent.open()
         await legacy.open()
@@ -164,7 +179,61 @@ async def running(settings: PropletSettings, make_bus: BusFactory) -> AsyncItera
         stack.push_async_callback(legacy.close)
         stack.push_async_callback(agent.close)
         log.info("proplet started", proplet_id=proplet_id, slots=settings.slots, tasks_below=str(folders.root))
-        yield Proplet(agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, modules)
+        yield Proplet(
+            agent, legacy, pool, fetcher, cache, runner, attempts, counters, bus, settings.slots, state / "modules"
+        )
+
+
+@asynccontextmanager
+async def _current_policy(settings: PropletSettings, read_again: asyncio.Event) -> AsyncIterator[CurrentPolicy]:
+    limits, own = settings.limits(), settings.folders()
+    policy = CurrentPolicy(settings.policy, lambda: load(settings.policy, limits, settings.isolation, os.environ, own))
+    following = Tasks(log)
+    following.start(policy.follow(read_again), "follow the policy")
+    try:
+        yield policy
+    finally:
+        await following.close()
+
+
+def _bounds(settings: PropletSettings, policy: Policy) -> Bounds:
+    return Bounds(
+        memory=int(policy.ceilings["memory_bytes"]),
+        table_elements=int(policy.ceilings["table_elements"]),
+        cpu_s=math.ceil(settings.compile_cpu),
+        data_bytes=settings.compile_memory,
+        cache_bytes=settings.module_cache_bytes,
+    )
+
+
+def _pool(settings: PropletSettings, policy: Policy, state: Path, folders: TaskFolders) -> WorkerPool:
+    modules, empty, bounds = state / "modules", state / "empty", _bounds(settings, policy)
+    pool = WorkerPool(settings.slots, modules, empty, folders.root, bounds, settings.compile_wall)
+    folders.on_remade = pool.renew
+    return pool
+
+
+async def _ready(pool: WorkerPool, slots: int, memory: int) -> list[str]:
+    """What confines guests, as ``WorkerPool.ready``; and say once what the machine lacks. ``memory`` is the most that a task
+    may have, in bytes.
+    """
+    confinement = await pool.ready()
+    if missing := {"seccomp", "landlock"}.difference(confinement):
+        log.warning(
+            "the kernel does not confine the processes of guests; the runtime alone stands between them and this machine",
+            missing=sorted(missing),
+        )
+    there, wanted = memory_limit(), AGENT_BYTES + slots * (memory + WORKER_BYTES)
+    if there is not None and there < wanted:
+        log.warning(
+            "tasks may use more memory than the container has; the kernel then ends a guest, or the proplet",
+            bytes=there,
+            wanted=wanted,
+            slots=slots,
+            memory_of_a_task=memory,
+            hint="give the container more memory, or lower PROPLET_SLOTS or PROPLET_MEMORY_LIMIT",
+        )
+    return confinement
 
 
 def _monitor(
@@ -175,7 +244,7 @@ def _monitor(
         own, shared = topics.proplet(settings.client_id, kind), topics.shared_from_proplets(kind)
         if ref is not None:
             return [own if legacy.start_of(ref) is None else shared]
-        return [own, shared] if legacy.speaking else [own]
+        return [own, shared] if legacy.presence.speaking else [own]
 
     return Monitor(
         bus,
@@ -200,8 +269,10 @@ async def serve(settings: PropletSettings, stop: asyncio.Event) -> None:
     enough_descriptors(settings.slots)
     if settings.metrics_port > 0:
         settings.access(settings.http_host)  # refuses before anything has begun
+    read_again = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_again.set)
     async with contextlib.AsyncExitStack() as stack:
-        proplet = await stack.enter_async_context(running(settings, mqtt_bus(settings)))
+        proplet = await stack.enter_async_context(running(settings, mqtt_bus(settings), read_again))
         if settings.metrics_port > 0:
             from proplet.monitoring import metrics  # noqa: PLC0415  # it needs this module
 

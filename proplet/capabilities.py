@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from proplet.container import memory_limit
 from swashplate import __version__
 from swashplate.messages import Capabilities
 
@@ -31,11 +32,19 @@ MOST_DIGESTS = 256
 
 
 def memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Of this machine, or of the container that the proplet is in when that may use less."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(machine, memory_limit() or machine)
 
 
 def capabilities(
-    *, slots: int, queue: int, labels: dict[str, str], datasets: list[str], digests: list[str]
+    *,
+    slots: int,
+    queue: int,
+    labels: dict[str, str],
+    datasets: list[str],
+    digests: list[str],
+    confinement: list[str],
 ) -> Capabilities:
     return Capabilities(
         cpu=os.cpu_count() or 1,
@@ -47,6 +56,7 @@ def capabilities(
         digests=digests[:MOST_DIGESTS],
         slots=slots,
         queue=queue,
+        confinement=confinement,
     )
 
 

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from swashplate.words import counted
+
 if TYPE_CHECKING:
     from provision.credentials import Credentials
 
 provision = typer.Typer(
-    help="Create the domain, channel, clients and keys.", no_args_is_help=True, pretty_exceptions_enable=False
+    add_completion=False,
+    help="Create the domain, channel, clients and keys.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 
 
@@ -78,7 +83,7 @@ def local(
     extra = len(credentials.proplets) - proplets
     if extra > 0:
         print(
-            f"\nKept {extra} more than the {proplets} proplets asked for; remove their lines from {env_file} by hand."
+            f"\nKept {counted(extra, 'proplet')} beyond the {proplets} asked for; remove their lines from {env_file} by hand."
         )
     done = f"Ids and keys are in {env_file}." if changed else f"Nothing changed: {env_file} already holds all of it."
     print(f"\n{done}")

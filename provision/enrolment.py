@@ -19,6 +19,7 @@ from provision.credentials import (
 from provision.supermq import SuperMQ
 from provision.supermq_http import printable
 from swashplate.errors import ConflictError, UnavailableError
+from swashplate.words import counted
 
 DOMAIN = "fl-demo"
 CHANNEL = "fl"
@@ -39,7 +40,7 @@ def enrol(api: SuperMQ, env: Mapping[str, str], proplets: int, say: Callable[[st
     clients = _clients(api, domain, known, proplets, say)
     channel = _channel(api, domain, known.get("MANAGER_CHANNEL_ID"), say)
     api.connect(domain, [client.id for client in clients], channel, TYPES)
-    say(f"connected {len(clients)} clients to channel {CHANNEL}: {', '.join(TYPES)}")
+    say(f"connected {counted(len(clients), 'client')} to channel {CHANNEL}: {', '.join(TYPES)}")
     found = Credentials(domain, channel, tuple(clients))
     complete({**newer_names(env), **found.as_env()}, proplets)
     return found

@@ -27,6 +27,7 @@ from provision.enrolment import enrol
 from provision.supermq import PORTS, SuperMQ
 from provision.supermq_http import Address
 from swashplate.errors import ConfigurationError, SwashplateError
+from swashplate.words import counted
 
 WAIT_S = 30.0
 LONGEST_WAIT_S = 3600.0
@@ -134,7 +135,7 @@ def clear(path: Path) -> None:
             print(f"Nothing to clear: {path} has no id and no key.")
             return
         env.update(path, dict.fromkeys(known, ""))
-    print(f"Blanked {len(known)} variables in {path}: {', '.join(known)}.")
+    print(f"Blanked {counted(len(known), 'variable')} in {path}: {', '.join(known)}.")
     print(f"They are still in {path}.bak, and the clients still exist: provisioning takes them by their names.")
 
 

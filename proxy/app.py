@@ -14,7 +14,7 @@ from proxy import addresses, logins
 from proxy.cache import BlobCache
 from proxy.chunks import ChunkStreams, Sendable, check_indexes
 from proxy.legacy import LegacyChunks
-from proxy.manifests import WASM_MAGIC, Binary
+from proxy.manifests import Binary
 from proxy.oci import OciClient
 from proxy.patience import patiently
 from proxy.settings import ProxySettings
@@ -27,6 +27,7 @@ from swashplate.bus import Bus, Received
 from swashplate.errors import ConfigurationError, InvalidRequestError, SwashplateError, UnavailableError
 from swashplate.http import HttpService, must_be_connected
 from swashplate.messages import BlobInfo, BlobRequest, Resolve, Resolved
+from swashplate.messages.tasks import WASM_MAGIC
 from swashplate.topics import Topics, last_level
 
 log = logging.get("proxy")

@@ -11,8 +11,8 @@ import aiohttp
 from proxy import refusals
 from proxy.addresses import Endpoints
 from proxy.auth import Credentials
-from proxy.manifests import Binary, decode
-from proxy.oci import Manifest, OciClient
+from proxy.manifests import Binary, Manifest, decode
+from proxy.oci import OciClient
 from swashplate.errors import InvalidRequestError
 from swashplate.references import Reference
 

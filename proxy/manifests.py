@@ -1,4 +1,4 @@
-"""What a manifest says about the WASM binary it carries."""
+"""A manifest, and what it says about the WASM binary that it carries."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 
 from swashplate.errors import InvalidRequestError
 from swashplate.references import is_digest
+from swashplate.words import counted
 
 MAX_MANIFEST_BYTES = 4 << 20
-
-WASM_MAGIC = b"\0asm"
-"""How every module and every component begins."""
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -31,6 +29,15 @@ ACCEPTED = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
 
 _WASM_TYPES = ("application/wasm", "application/vnd.wasm", "application/vnd.bytecodealliance.wasm")
 _WASM_PLATFORMS = ("wasm", "wasm32", "wasi", "wasip1", "wasip2")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a registry has under a tag or a digest, byte for byte."""
+
+    digest: str
+    media_type: str
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def entry_of(index: dict[str, Any], image: str) -> str:
     if len(chosen) != 1:
         raise _invalid(
             image,
-            f"it is an index of {len(entries)} images, {len(wasm)} of them for WASM",
+            f"it is an index of {counted(len(entries), 'image')}, {len(wasm) or 'none'} of them for WASM",
             "name the digest of one image",
         )
     digest = chosen[0].get("digest")

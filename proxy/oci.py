@@ -7,7 +7,6 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -16,7 +15,7 @@ from yarl import URL
 from proxy import refusals
 from proxy.addresses import Endpoints
 from proxy.auth import Challenge, Credentials, choose, may_see_password
-from proxy.manifests import ACCEPTED, MAX_MANIFEST_BYTES, Binary, binary_of, decode, entry_of, is_index
+from proxy.manifests import ACCEPTED, MAX_MANIFEST_BYTES, Binary, Manifest, binary_of, decode, entry_of, is_index
 from proxy.transfer import BROKEN, Limits, Transfer
 from swashplate.blobs import BlobStore, sha256_digest
 from swashplate.errors import IntegrityError, SwashplateError, UnavailableError
@@ -27,15 +26,6 @@ BLOB_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=30)
 REMEMBERED = 1000
 TOKEN_MARGIN = 10
 """Seconds before its end at which a token is no longer used."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a registry has under a tag or a digest, byte for byte."""
-
-    digest: str
-    media_type: str
-    content: bytes
 
 
 class OciClient:

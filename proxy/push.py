@@ -19,7 +19,7 @@ from oras.container import Container
 from proxy import refusals
 from proxy.addresses import Endpoints
 from proxy.auth import Challenge, Credentials, choose, may_see_password
-from proxy.manifests import ARTIFACT_TYPE, EMPTY_CONFIG, OCI_MANIFEST, WASM_MAGIC
+from proxy.manifests import ARTIFACT_TYPE, EMPTY_CONFIG, OCI_MANIFEST
 from swashplate.blobs import sha256_digest
 from swashplate.client import reason_of
 from swashplate.errors import (
@@ -29,6 +29,7 @@ from swashplate.errors import (
     TooLargeError,
     UnavailableError,
 )
+from swashplate.messages.tasks import WASM_MAGIC
 from swashplate.references import Reference, is_loopback
 
 PROBE_SECONDS = 3

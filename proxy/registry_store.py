@@ -7,11 +7,11 @@ repositories/{name}/_tags/{tag}                  the digest that the tag means
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from proxy import manifests
+from proxy.manifests import Manifest
 from swashplate.blobs import BlobStore, sha256_digest
 from swashplate.errors import InvalidRequestError
 from swashplate.files import make_folder, sync_folder, write_whole
@@ -28,13 +28,6 @@ class OciError(Exception):
         self.code = code
         self.message = message
         self.headers = headers or {}
-
-
-@dataclass(frozen=True)
-class Manifest:
-    digest: str
-    media_type: str
-    content: bytes
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ import aiohttp
 from swashplate import logging
 from swashplate.blobs import BlobStore, BlobWriter
 from swashplate.errors import IntegrityError, SwashplateError, TooLargeError, UnavailableError
+from swashplate.words import counted
 
 log = logging.get("proxy")
 
@@ -131,7 +132,7 @@ class Transfer:
 
     def _gave_up(self, attempts: int, writer: BlobWriter, error: Exception) -> UnavailableError:
         return UnavailableError(
-            f"{self._what}: the transfer broke {attempts} times, last after {writer.size} bytes:"
+            f"{self._what}: the transfer broke {counted(attempts, 'time')}, last after {writer.size} bytes:"
             f" {error or type(error).__name__}",
             code="registry_unreachable",
         )

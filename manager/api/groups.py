@@ -14,7 +14,7 @@ from manager.api.views import TaskView, Time, timestamp
 from manager.plans.group_archive import MOST_TASKS_LISTED, GroupArchive, Listed, Whole
 from manager.plans.groups import Groups
 from manager.state.records import Group, GroupState, Task
-from swashplate.http import OFFSET, Choice, Route, answer, read_body
+from swashplate.http import FILE_LIMIT, OFFSET, Choice, Route, answer, read_body
 from swashplate.messages import JobCreate, Message, WorkflowCreate
 
 GROUP_STATUS = Choice(
@@ -152,6 +152,7 @@ class _Routes:
                 parameters=(KEY,),
                 body=body,
                 body_example=example,
+                limit=FILE_LIMIT,
                 answer=view,
                 status=201,
                 also={200: view},

@@ -12,10 +12,10 @@ from aiohttp import web
 from manager.api.ids import Id
 from manager.large_results import PIECE, LargeResults
 from manager.state import results
-from manager.state.records import AttemptKey
+from manager.state.records import AttemptKey, CallKey, ResultKey
 from swashplate.errors import TooLargeError
 from swashplate.http import Route, Text, Whole
-from swashplate.messages import UPLOAD_TOKEN_HEADER
+from swashplate.messages import TOKEN_HEADER
 
 DIGEST = Text(
     name="digest", text="Of what is uploaded.", place="path", longest=71, pattern="sha256:[0-9a-f]{64}", required=True
@@ -23,7 +23,13 @@ DIGEST = Text(
 TASK = Id(name="task_id", text="The task whose result it is.", required=True, shortest=1)
 ATTEMPT = Whole(name="attempt", text="Its attempt.", required=True, low=1, high=(1 << 31) - 1)
 PROPLET = Text(name="proplet_id", text="The proplet that has the attempt.", required=True, shortest=1, longest=256)
-TOKEN = Text(name=UPLOAD_TOKEN_HEADER, text="The token that the attempt was started with.", place="header")
+TURN = Text(
+    name="invocation_id",
+    text="Of a call of a latent task: as its proplet was given it.",
+    longest=64,
+    pattern=r"[0-9a-f-]{36}(\.[0-9]+)?",
+)
+TOKEN = Text(name=TOKEN_HEADER, text="The token that the attempt or call came with.", place="header")
 
 
 class LargeResultApi:
@@ -37,23 +43,22 @@ class LargeResultApi:
                 "/blobs/{digest}",
                 self._take,
                 "Upload a result that is too large for a message",
-                description="For the proplet that has the attempt, before it tells the result with this digest. It is"
-                " durable when this is answered; the same again changes nothing.",
-                parameters=(DIGEST, TASK, ATTEMPT, PROPLET, TOKEN),
+                description="For the proplet that has the attempt, or the call, before it tells the result with this digest."
+                " It is durable when this is answered; the same again changes nothing.",
+                parameters=(DIGEST, TASK, ATTEMPT, TURN, PROPLET, TOKEN),
                 body_schema={"description": "Any JSON value."},
                 body_example={"weights": [0.5, 0.25]},
+                limit=self._results.limit,
                 status=204,
-                errors=(403, 409, 413),
+                errors=(403, 409),
                 open=True,
             ),
         ]
 
     async def _take(self, request: web.Request) -> web.Response:
-        digest, key, proplet_id = (
-            DIGEST.of(request),
-            AttemptKey(TASK.of(request), ATTEMPT.of(request)),
-            PROPLET.of(request),
-        )
+        digest, proplet_id = DIGEST.of(request), PROPLET.of(request)
+        task_id, number, turn = TASK.of(request), ATTEMPT.of(request), TURN.of(request)
+        key: ResultKey = CallKey(task_id, number, turn) if turn else AttemptKey(task_id, number)
         self._results.check(key, proplet_id, TOKEN.of(request))
         self._check_size(request.content_length or 0)
         with await self._results.writer(key) as writer:

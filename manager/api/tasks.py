@@ -33,6 +33,7 @@ from manager.work.dispatch import Dispatch
 from swashplate.blobs import BlobStore
 from swashplate.errors import InvalidRequestError
 from swashplate.http import (
+    FILE_LIMIT,
     OFFSET,
     Choice,
     JsonObject,
@@ -166,6 +167,7 @@ class Api:
                 parameters=(KEY,),
                 body=TaskCreate,
                 body_example=EXAMPLE,
+                limit=FILE_LIMIT,
                 answer=TaskView,
                 example=TASK,
                 status=201,
@@ -208,6 +210,7 @@ class Api:
                 parameters=one,
                 body=TaskChanges,
                 body_example={"priority": 80, "metadata": {"site": "north"}},
+                limit=FILE_LIMIT,
                 answer=TaskView,
                 example=TASK,
                 errors=(404, 409, 503),
@@ -231,6 +234,7 @@ class Api:
                 parameters=one,
                 takes="multipart/form-data",
                 body_schema=UPLOAD,
+                limit=FILE_LIMIT,
                 answer=TaskView,
                 example=TASK,
                 errors=(404, 409, 503),

@@ -94,7 +94,9 @@ class TaskView(Message):
     )
     error: str | None = None
     code: str | None = None
-    stage: str = Field(default="", description="What its proplet does with it: fetching, waiting, running, ready.")
+    stage: str = Field(
+        default="", description="What its proplet does with it: fetching, waiting, compiling, running, ready."
+    )
     waiting: str = Field(default="", description="Why it waits, in a sentence.")
 
 

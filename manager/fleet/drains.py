@@ -17,6 +17,7 @@ from manager.work.load import Load
 from swashplate import logging
 from swashplate.errors import ConflictError
 from swashplate.messages import Alive
+from swashplate.words import counted
 
 log = logging.get("drains")
 
@@ -81,9 +82,9 @@ class Drains:
         self._ledger.check()
         if count := self._load.count(proplet_id):
             raise ConflictError(
-                f"conflict: proplet {proplet_id} has {count} active tasks",
+                f"conflict: proplet {proplet_id} has {counted(count, 'active task')}",
                 code="proplet_busy",
-                hint=f"POST /proplets/{proplet_id}/drain, or wait for their end",
+                hint=f"POST /proplets/{proplet_id}/drain, or wait until it has none",
             )
         if self._proplets.alive(proplet) and not proplet.cordoned:
             raise ConflictError(

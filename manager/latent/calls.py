@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from manager.state.records import AttemptKey, Invocation
+from manager.state.records import AttemptKey, CallKey, Invocation
 from manager.state.states import InvocationEvent, next_invocation
 
 NEVER_RAN = frozenset({"not_deployed", "no_slot"})
@@ -28,13 +28,14 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How an invocation went. ``began``: whether its guest may have run."""
+    """How an invocation went; result and report as they are stored. ``began``: whether its guest may have run."""
 
     result: str | None = None
     error: str | None = None
     code: str | None = None
     retryable: bool = False
     began: bool = True
+    report: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -60,6 +61,12 @@ def given(invocation: Invocation, deployment: Deployment, now: float) -> Invocat
 def id_of_turn(invocation: Invocation) -> str:
     """What a proplet knows it by. One that comes back to a proplet must not be answered with what it said before."""
     return invocation.id if invocation.turn <= 1 else f"{invocation.id}.{invocation.turn}"
+
+
+def key_of(invocation: Invocation) -> CallKey:
+    """Of its present turn, which a proplet was given."""
+    assert invocation.number is not None
+    return CallKey(invocation.task_id, invocation.number, id_of_turn(invocation))
 
 
 def invocation_of(id_of_turn: str) -> str:
@@ -88,4 +95,5 @@ def ended(invocation: Invocation, answer: Answer, now: float) -> Invocation:
         result=answer.result,
         error=answer.error,
         code=answer.code,
+        report=answer.report,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from manager.attempt_files import AttemptFiles
 from manager.state import invocation_store
 from manager.state.ledger import Ledger
 from manager.state.records import Invocation
@@ -20,9 +21,10 @@ PRUNED_EVERY = 100
 
 
 class InvocationArchive:
-    def __init__(self, database: Database, ledger: Ledger) -> None:
+    def __init__(self, database: Database, ledger: Ledger, files: AttemptFiles) -> None:
         self._database = database
         self._ledger = ledger
+        self._files = files
         self._awaited: dict[str, list[asyncio.Future[Invocation]]] = {}
         self._unpruned: dict[str, int] = {}
         self._pruning: set[str] = set()
@@ -54,7 +56,7 @@ class InvocationArchive:
         return found
 
     async def list(self, task_id: str, offset: int, limit: int) -> tuple[int, list[Invocation]]:
-        """The total, and one page, newest first. Raises ``NotFoundError``."""
+        """The total, and one page, newest first, without reports. Raises ``NotFoundError``."""
         total, page = await self._database.run(lambda db: invocation_store.list_invocations(db, task_id, offset, limit))
         if not total:
             await self._ledger.fetch(task_id)
@@ -80,4 +82,5 @@ class InvocationArchive:
 
     async def _prune(self, task_id: str) -> None:
         self._pruning.discard(task_id)  # what ends from now on may be too late for this time
-        await self._database.run(lambda db: invocation_store.prune_invocations(db, task_id, KEPT))
+        gone = await self._database.run(lambda db: invocation_store.prune_invocations(db, task_id, KEPT))
+        self._files.remove_calls(task_id, gone)

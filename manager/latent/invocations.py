@@ -18,6 +18,7 @@ from typing import Any
 from sortedcontainers import SortedList
 
 from manager.fleet.proplets import Proplets
+from manager.large_results import Stored
 from manager.latent import calls
 from manager.latent.calls import Answer
 from manager.latent.deployments import Deployments
@@ -25,9 +26,10 @@ from manager.latent.invocation_archive import InvocationArchive
 from manager.latent.invoke_sender import InvokeSender
 from manager.state import states
 from manager.state.ledger import Ledger
-from manager.state.records import Attempt, AttemptKey, Invocation, Task
+from manager.state.records import Attempt, AttemptKey, CallKey, Invocation, Task
 from manager.state.refusals import NOT_STORABLE
 from manager.state.states import InvocationEvent, InvocationState
+from manager.work import reports
 from manager.work.acks import Acks
 from manager.work.dialects import LEASE_GRACE_S
 from manager.work.runs import retry_delay
@@ -57,6 +59,7 @@ class Invocations:
         archive: InvocationArchive,
         acks: Acks,
         why_waiting: Callable[[Task], str],
+        stored: Stored,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -69,6 +72,7 @@ class Invocations:
         self._archive = archive
         self._acks = acks
         self._why_waiting = why_waiting
+        self._stored = stored
         self._clock = clock
         self._queues: dict[str, SortedList] = {}
         """By task: ``(seq, id)`` of those that wait."""
@@ -238,18 +242,28 @@ class Invocations:
     async def _said_result(self, message: Received) -> None:
         said = InvokeResult.decode(message.payload)
         sender = self._proplets.checked_sender(message, said.proplet_id)
-        if said.error:
-            code = said.code or "failed"
-            answer = Answer(json.dumps(said.results), said.error, code, said.retryable, code not in calls.NEVER_RAN)
-        else:
-            answer = Answer(json.dumps(said.results))
         invocation_id = calls.invocation_of(said.invocation_id)
         invocation = self._ledger.invocation(invocation_id)
         if invocation is None or said.invocation_id == calls.id_of_turn(invocation):
-            self.answered(sender, invocation_id, AttemptKey(said.task_id, said.attempt), answer)
+            self.answered(sender, invocation_id, AttemptKey(said.task_id, said.attempt), self._said(said))
         else:
             log.debug("result of an earlier turn", invocation_id=said.invocation_id, proplet_id=sender)
         self._acks.acknowledge(sender, said.id)
+
+    def _said(self, said: InvokeResult) -> Answer:
+        result, report = json.dumps(said.results), reports.kept(said.report)
+        if said.error:
+            code = said.code or "failed"
+            began = code not in calls.NEVER_RAN
+            return Answer(result, said.error, code, said.retryable, began, report)
+        if said.results_digest is None:
+            return Answer(result, report=report)
+        key = CallKey(said.task_id, said.attempt, said.invocation_id)
+        uploaded = self._stored(key, said.results_digest, said.results_size)
+        if uploaded is not None:
+            return Answer(uploaded, report=report)
+        missing = f"its result {said.results_digest} was never uploaded"
+        return Answer(None, missing, "result_missing", retryable=True, report=report)
 
     def answered(self, sender: str, invocation_id: str, key: AttemptKey | None, answer: Answer) -> None:
         """Only the proplet that was given it may say how it ended. ``key`` is None when it cannot tell."""

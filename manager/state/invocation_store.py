@@ -30,21 +30,25 @@ def get_invocation(db: Connection, task_id: str, invocation_id: str) -> Invocati
 
 
 def list_invocations(db: Connection, task_id: str, offset: int, limit: int) -> tuple[int, list[Invocation]]:
-    """The total, and one page, newest first."""
+    """The total, and one page, newest first, without reports."""
     wanted = invocations.c.task_id == task_id
     total = db.execute(select(func.count()).select_from(invocations).where(wanted)).scalar_one()
-    page = select(invocations).where(wanted).order_by(invocations.c.seq.desc())
+    listed = [column for column in invocations.c if column is not invocations.c.report]
+    page = select(*listed).where(wanted).order_by(invocations.c.seq.desc())
     return total, [_invocation(row) for row in db.execute(page.offset(offset).limit(limit))]
 
 
-def prune_invocations(db: Connection, task_id: str, keep: int) -> None:
-    """Delete the ended ones of a task that are older than its newest ``keep``."""
+def prune_invocations(db: Connection, task_id: str, keep: int) -> list[str]:
+    """Delete the ended ones of a task that are older than its newest ``keep``; their ids."""
     of_task = invocations.c.task_id == task_id
     newest = select(invocations.c.seq).where(of_task).order_by(invocations.c.seq.desc())
     oldest_kept = db.execute(newest.offset(keep).limit(1)).scalar()
-    if oldest_kept is not None:
-        ended = invocations.c.state.in_(_ENDED_INVOCATION)
-        db.execute(delete(invocations).where(of_task & ended & (invocations.c.seq <= oldest_kept)))
+    if oldest_kept is None:
+        return []
+    old = of_task & invocations.c.state.in_(_ENDED_INVOCATION) & (invocations.c.seq <= oldest_kept)
+    ids = list(db.execute(select(invocations.c.id).where(old)).scalars())
+    db.execute(delete(invocations).where(old))
+    return ids
 
 
 def _invocation(row: Any) -> Invocation:

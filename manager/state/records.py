@@ -19,6 +19,30 @@ class AttemptKey(NamedTuple):
     task_id: str
     number: int
 
+    @property
+    def place(self) -> str:
+        """The name of its folder in that of the task."""
+        return str(self.number)
+
+
+class CallKey(NamedTuple):
+    """One turn of an invocation, where the attempt ``number`` has its task ready. ``turn`` is what its proplet knows it by:
+    the invocation's id, and from the second on a dot and the number of the turn.
+    """
+
+    task_id: str
+    number: int
+    turn: str
+
+    @property
+    def place(self) -> str:
+        """As an attempt's; all turns have one."""
+        return self.turn.partition(".")[0]
+
+
+ResultKey = AttemptKey | CallKey
+"""Whatever a proplet has a result of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -149,7 +173,7 @@ class Invocation:
     ``call`` is what it is called with, as JSON: ``inputs`` and ``env``. ``deadline`` is when its result is too late.
     ``number`` is the attempt that deployed the task where this runs, ``proplet_id`` that attempt's proplet; both stay what
     they were last while it waits again. ``turn`` counts how often it was given to a proplet, ``retry`` the runs that failed
-    before and that the task's policy counts.
+    before and that the task's policy counts. ``result``, ``error``, ``code`` and ``report`` are those of its last turn.
     """
 
     id: str
@@ -168,6 +192,7 @@ class Invocation:
     result: str | None = None
     error: str | None = None
     code: str | None = None
+    report: str | None = None
 
     @property
     def key(self) -> str:

@@ -14,15 +14,17 @@ _REFERENCE = re.compile("\x02([^\x02\x03]*)\x03")
 
 
 class Reference(NamedTuple):
-    """The large result of an attempt: a file of JSON with this digest, of ``size`` bytes."""
+    """The large result of an attempt or invocation: a file of JSON with this digest, of ``size`` bytes, in a folder ``place``
+    of the task's.
+    """
 
     task_id: str
-    number: int
+    place: str
     digest: str
     size: int
 
     def text(self) -> str:
-        return f"\x02{self.task_id} {self.number} {self.digest} {self.size}\x03"
+        return f"\x02{self.task_id} {self.place} {self.digest} {self.size}\x03"
 
 
 def is_whole(stored: str | None) -> bool:
@@ -35,8 +37,8 @@ def parts(stored: str) -> list[str | Reference]:
     found: list[str | Reference] = []
     for at, text in enumerate(_REFERENCE.split(stored)):
         if at % 2:
-            task_id, number, digest, size = text.split(" ")
-            found.append(Reference(task_id, int(number), digest, int(size)))
+            task_id, place, digest, size = text.split(" ")
+            found.append(Reference(task_id, place, digest, int(size)))
         elif text:
             found.append(text)
     return found

@@ -100,6 +100,7 @@ invocations = Table(
     Column("result", Text),
     Column("error", Text),
     Column("code", String),
+    Column("report", Text),
 )
 Index("invocations_by_task", invocations.c.task_id, invocations.c.seq)
 Index("invocations_by_state", invocations.c.state)

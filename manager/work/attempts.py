@@ -176,16 +176,13 @@ class Attempts:
         self._load.reported(proplet_id)
         self._load.refresh(proplet_id)
         self._offers.again(proplet_id)
-        self._dispatch.place()
 
     async def _changed(self, proplet_id: str) -> None:
         self._load.refresh(proplet_id)
-        self._dispatch.place()
 
     async def _reported(self, proplet_id: str, said: Alive) -> None:
         self._leases.heard(self._proplets.get(proplet_id), said)
-        if self._load.reported(proplet_id):
-            self._dispatch.place()
+        self._load.reported(proplet_id)
 
     # What becomes of an attempt that a proplet has.
 
@@ -213,13 +210,13 @@ class Attempts:
         task = task.changed(state=running, updated_at=now, started_at=task.started_at or now)
         self._ledger.put(task, attempt)
         if ready:
-            self._load.idle(attempt)
             self._ledger.then(lambda: self._ready(key), about=task.id)
 
     def _ready(self, key: AttemptKey) -> None:
-        """That it is ready is durable now; it may have ended while the disk took its time."""
+        """That it is ready is durable now; it may have ended while the disk took its time. Calls that waited for it come first."""
         task, attempt = self._ledger.task(key.task_id), self._ledger.attempt(key)
         if task is not None and attempt is not None and attempt.state is AttemptState.READY:
+            self._load.idle(attempt)
             self.on_ready(task, attempt)
 
     def _taken(self, proplet_id: str, key: AttemptKey) -> None:

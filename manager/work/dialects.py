@@ -56,7 +56,7 @@ class OwnTopics:
         bus: Bus,
         names: Topics,
         parents: ParentsOf,
-        token_of: Callable[[Attempt], str],
+        token_of: Callable[[Attempt | Invocation], str],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
@@ -90,6 +90,7 @@ class OwnTopics:
             proplet_id=invocation.proplet_id,
             # Of the time that it may take, what is left.
             timeout_s=max(0.1, invocation.deadline - self._clock()),
+            tokens={UPLOAD_TOKEN: self._token_of(invocation)},
             **json.loads(invocation.call),
         )
         await self._bus.publish(self._topics.to_proplet(invocation.proplet_id, "invoke"), message.encode())

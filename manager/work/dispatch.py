@@ -53,16 +53,18 @@ class Dispatch:
         self._resolving: dict[str, asyncio.Task[None]] = {}
         self._later: dict[AttemptKey, asyncio.TimerHandle] = {}
         self._work = Tasks(log)
+        self._soon: asyncio.Handle | None = None
         self._reasons: dict[tuple[Constraint, bool], str] = {}
         self._explained_at = 0.0
         self.on_offered: Callable[[Attempt], Any] = lambda _attempt: None
         """Called when an attempt was given to a proplet: its lease begins."""
         self.on_impossible: Callable[[AttemptKey, SwashplateError], Any] = lambda _key, _error: None
         """Called when an attempt cannot begin anywhere."""
+        load.on_room = self._place_soon
 
     async def close(self) -> None:
-        for timer in self._later.values():
-            timer.cancel()
+        for handle in (*self._later.values(), *filter(None, [self._soon])):
+            handle.cancel()
         await self._work.close()
 
     def enqueue(self, task: Task, attempt: Attempt) -> None:
@@ -137,8 +139,16 @@ class Dispatch:
             self._enqueue_again(attempt.key)
         self.place()
 
+    def _place_soon(self) -> None:
+        """Whoever is in the midst of a change finishes it before others are placed."""
+        if self._soon is None and len(self._queue):
+            self._soon = asyncio.get_running_loop().call_soon(self.place)
+
     def place(self) -> None:
-        """Give whatever waits to whoever has room, in the order of the queue."""
+        """Give whatever waits to whoever has room, in the order of the queue. When somebody has room anew, it is called."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         if not self._load.ranking.ids or not len(self._queue):
             return
         room = set(self._load.ranking.ids)

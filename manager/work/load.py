@@ -82,6 +82,8 @@ class Load:
         self.paces = Paces()
         self.ranking = Ranking()
         """Those that could be given something now."""
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when somebody could be given what could not be given to it before."""
 
     def refresh(self, proplet_id: str) -> None:
         """Something about this proplet has changed."""
@@ -91,12 +93,14 @@ class Load:
             self._at_hand.pop(proplet_id, None)
             self.ranking.drop(proplet_id)
             return
-        candidate = self._candidate(proplet)
-        if candidate == self._candidates.get(proplet_id):
+        candidate, before = self._candidate(proplet), self._candidates.get(proplet_id)
+        if candidate == before:
             return
         self._candidates[proplet_id] = candidate
         if candidate.room > 0 and candidate.alive and not candidate.cordoned:
             self.ranking.put(candidate)
+            if before is None or candidate.room >= before.room:
+                self.on_room()
         else:
             self.ranking.drop(proplet_id)
 
@@ -212,11 +216,9 @@ class Load:
         self._held.setdefault(proplet_id, _Held()).full = True
         self.refresh(proplet_id)
 
-    def reported(self, proplet_id: str) -> bool:
-        """Has it room again? Most reports change nothing, and there may be a thousand a second."""
+    def reported(self, proplet_id: str) -> None:
+        """Whatever it denied, it may be asked again. Most reports change nothing, and there may be a thousand a second."""
         held = self._held.get(proplet_id)
-        if held is None or not held.full:
-            return False
-        held.full = False
-        self.refresh(proplet_id)
-        return True
+        if held is not None and held.full:
+            held.full = False
+            self.refresh(proplet_id)

@@ -12,7 +12,7 @@ from proplet.data_store.datasets import Datasets, DatasetUpload
 from proplet.settings import DataStoreSettings
 from swashplate import logging, service
 from swashplate.errors import NotFoundError
-from swashplate.http import HttpService, Route, Text, answer, parse, read_text
+from swashplate.http import FILE_LIMIT, HttpService, Route, Text, answer, parse, read_json
 from swashplate.messages import Message
 
 log = logging.get("data_store")
@@ -38,8 +38,10 @@ class DatasetStored(Message):
 
 
 class DataStoreApi:
-    def __init__(self, datasets: Datasets) -> None:
+    def __init__(self, datasets: Datasets, *, limit: int = FILE_LIMIT) -> None:
+        """``limit``: bytes of a dataset as JSON."""
         self._datasets = datasets
+        self._limit = limit
 
     def routes(self) -> list[Route]:
         one = Text(name="id", text="The dataset; by default a proplet asks for its own id.", place="path", longest=200)
@@ -69,6 +71,7 @@ class DataStoreApi:
                 parameters=(one,),
                 body=DatasetUpload,
                 body_example={"data": [ROW]},
+                limit=self._limit,
                 answer=DatasetStored,
                 status=201,
             ),
@@ -106,14 +109,14 @@ class DataStoreApi:
             return response
 
     async def _post(self, request: web.Request) -> web.Response:
-        name, text = request.match_info["id"], await read_text(request)
+        name, body = request.match_info["id"], await read_json(request)
         self._datasets.has(name)  # refuses a bad name before the body is looked at
-        size = await asyncio.to_thread(self._store, name, text)
+        size = await asyncio.to_thread(self._store, name, body)
         log.info("Dataset stored", proplet_id=name, size=size)
         return answer(DatasetStored(proplet_id=name, size=size), status=201)
 
-    def _store(self, name: str, text: str) -> int:
-        upload = parse(text, DatasetUpload)
+    def _store(self, name: str, body: bytes) -> int:
+        upload = parse(body, DatasetUpload)
         self._datasets.put(name, upload.data, upload.schema_name)
         return len(upload.data)
 

@@ -10,8 +10,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from proplet.work.attempts import Guests
 from proplet.work.course import Course
+from proplet.work.endings import Guests
 from proplet.work.outcome import STOPPED, Failure, Outcome, Success
 from proplet.work.outgoing import Ref
 from proplet.work.starts import called, checked_invoke

@@ -9,12 +9,12 @@ from swashplate import logging
 from swashplate.bus import Bus, Received
 from swashplate.errors import IntegrityError, InvalidRequestError, TooLargeError, UnavailableError
 from swashplate.messages.legacy import LegacyChunk, LegacyWanted
+from swashplate.messages.tasks import WASM_MAGIC
 from swashplate.service import Tasks
 from swashplate.topics import SHARED_QOS, Topics
 
 log = logging.get("fetch")
 
-MAGIC = b"\0asm"
 LIMIT_BYTES = 100 << 20
 """The pieces are in memory until the last one is there, and nothing says beforehand how many bytes they will be."""
 ALL_WITHIN_S = 60.0
@@ -119,7 +119,7 @@ class LegacyFetcher:
 
     async def _adopt(self, image: str, assembly: LegacyAssembly) -> str:
         content = assembly.content()
-        if not content.startswith(MAGIC):
+        if not content.startswith(WASM_MAGIC):
             raise InvalidRequestError(f"{image} is not a WebAssembly binary", code="not_wasm")
         digest = await asyncio.to_thread(self._binaries.store.put, content)
         log.info(

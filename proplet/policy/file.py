@@ -1,8 +1,10 @@
-"""The policy file read from the disk, when the proplet starts."""
+"""The policy file read from the disk."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import tomli
@@ -18,33 +20,54 @@ MACHINE = (Path("/proc"), Path("/sys"), Path("/dev/mem"))
 """A guest that is let in there, or further up, is let into the memory of the process that runs it."""
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """``content`` is that of the file, empty without one; ``digest`` is its sha256 in hexadecimal."""
+
+    policy: Policy
+    file: PolicyFile
+    content: bytes = b""
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def content_of(path: Path) -> bytes:
+    """Raises ``ConfigurationError`` naming the file and the reason."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"policy {path}: cannot be read: {error.strerror}", hint="PROPLET_POLICY names it"
+        ) from error
+
+
 def load(
     path: Path | None,
     settings: Amounts,
     isolation: Isolation,
     environ: Mapping[str, str],
     own: Iterable[Path] = (),
-) -> Policy:
+) -> Loaded:
     """Without a file nothing is granted. ``own`` are the proplet's folders: its key, its journal, other tasks' files.
 
-    Raises ``ConfigurationError`` naming the field and the reason.
+    Raises ``ConfigurationError`` naming the file, the field and the reason.
     """
     if path is None:
-        return combined(PolicyFile(), settings, isolation, {}, environ)
+        return Loaded(combined(PolicyFile(), settings, isolation, {}, environ), PolicyFile())
+    content = content_of(path)
     try:
-        file = _read(path, own)
+        file = _parsed(content, own)
         signers = {name: _verifier(name, signer.public_key) for name, signer in file.signers.items()}
-        return combined(file, settings, isolation, signers, environ)
+        return Loaded(combined(file, settings, isolation, signers, environ), file, content)
     except ConfigurationError as error:
         raise ConfigurationError(f"policy {path}: {error.sentence}", hint=error.hint) from error
 
 
-def _read(path: Path, own: Iterable[Path]) -> PolicyFile:
+def _parsed(content: bytes, own: Iterable[Path]) -> PolicyFile:
     try:
-        document = tomli.loads(path.read_text(encoding="utf-8"))
-        file = PolicyFile.model_validate(document)
-    except OSError as error:
-        raise ConfigurationError(f"cannot be read: {error.strerror}", hint="PROPLET_POLICY names it") from error
+        file = PolicyFile.model_validate(tomli.loads(content.decode("utf-8")))
     except ValidationError as error:
         raise _sentence(error) from error
     except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -63,7 +86,8 @@ def _sentence(error: ValidationError) -> ConfigurationError:
     """The first wrong field and the reason; the entries of a list are counted from one."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
-    reason = str(first["msg"]).removeprefix("Value error, ")
+    unknown = first["type"] == "extra_forbidden"
+    reason = "there is no such field" if unknown else str(first["msg"]).removeprefix("Value error, ")
     return ConfigurationError(f"field {where}: {reason}" if where else reason)
 
 

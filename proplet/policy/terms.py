@@ -64,7 +64,9 @@ def resolved(start: Start, policy: Policy) -> Terms:
     }
     refused = [wish for wish, granted in wishes.items() if not granted]
     if refused:
-        raise RefusedError(f"this proplet's policy does not grant {', '.join(refused)}")
+        unset = {f"env {name}" for name in variables if name not in policy.environ}
+        named = (f"{wish}, which is not set there" if wish in unset else wish for wish in refused)
+        raise RefusedError(f"this proplet's policy does not grant {', '.join(named)}")
     taken = [
         name
         for name, wanted, there in (("clock", asked.clock, clock), ("random", asked.random, random))
@@ -122,7 +124,9 @@ def _signers(start: Start, policy: Policy) -> frozenset[str]:
     known = [name for name in start.signatures if name in policy.signers]
     for name in known:
         if not policy.signers[name](start.digest, decoded(start.signatures[name])):
-            raise RefusedError(f"what is given as the signature of {name} is none", code="signature_invalid")
+            raise RefusedError(
+                f"the signature that is said to be of {name} is not, or not of this binary", code="signature_invalid"
+            )
     return frozenset(known)
 
 

@@ -41,6 +41,10 @@ class Compilations:
         self._running: dict[Compilation, _Running] = {}
         self._refused: OrderedDict[Compilation, tuple[float, Answer]] = OrderedDict()
 
+    def bind(self, bounds: Bounds) -> None:
+        """For what is compiled from now on."""
+        self._bounds = bounds
+
     async def compiled(self, job: Job) -> Answer:
         """The module of ``job`` is in the cache unless the answer has an error; ``compiled`` for the first who asked.
 
@@ -89,7 +93,7 @@ class Compilations:
         except WorkerDiedError as died:
             if died.ending is None or died.ending >= 0 or died.ending == KILLED:  # a status says nothing of the binary
                 raise
-            return self._refuse(wanted, self._bounds.ended(-died.ending))
+            return self._refuse(wanted, wanted.bounds.ended(-died.ending))
         finally:
             self.seconds += self._clock() - began
             worker.kill()

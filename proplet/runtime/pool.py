@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from proplet.runtime.compilations import Compilations
+from proplet.runtime.templates import Templates
 from proplet.runtime.worker import OnStderr, Worker, WorkerDiedError
 from proplet.runtime.zygote import Zygote
 from proplet.sandbox.bounds import Bounds
@@ -17,7 +18,7 @@ from proplet.sandbox.frames import NOT_COMPILED, Answer, Job
 from proplet.sandbox.module_folder import ModuleFolder, UnsafeFolderError
 from proplet.work.course import Course, Process
 from swashplate import logging
-from swashplate.errors import ConfigurationError
+from swashplate.errors import ConfigurationError, SwashplateError
 from swashplate.service import Tasks
 
 log = logging.get("runtime")
@@ -47,6 +48,7 @@ class WorkerPool:
         self.slot = asyncio.Semaphore(slots)
         """Entered, in turn, around ``run``."""
         self._zygote = Zygote(modules, empty, tasks, on_death=self._lose)
+        self._templates = Templates(self._zygote)
         self.compilations = Compilations(self._zygote, bounds, compile_wall_s)
         self._idle: list[Worker] = []
         """Those that have run nothing yet come first."""
@@ -67,10 +69,32 @@ class WorkerPool:
             self._prepare()
         return self
 
+    async def ready(self) -> list[str]:
+        """Returns when a guest can run, with the names of what confines it. Raises ``ConfigurationError`` when none can."""
+        started = await asyncio.gather(*self._spares, return_exceptions=True)
+        if not self._all:
+            reasons = [error.sentence for error in started if isinstance(error, SwashplateError)]
+            raise ConfigurationError(
+                f"no guest can run on this machine: {'; '.join(reasons[:1]) or 'its processes do not start'}",
+                hint="reinstall wasmtime, in the version that this program names, for this machine and this Python",
+            )
+        return self._zygote.confinement
+
+    def renew(self) -> None:
+        """The folder of the tasks is another: those that have run may touch only what is in the one before."""
+        for worker in self._all:
+            worker.stale = worker.runs > 0 or worker not in self._idle
+        for worker in [idle for idle in self._idle if idle.stale]:
+            self._idle.remove(worker)
+            worker.kill()
+            self._all.discard(worker)
+        self._prepare()
+
     async def __aexit__(self, *exc: object) -> None:
         for worker in self._all:
             worker.kill()
         await self._background.close()
+        await self._templates.close()
         await self._zygote.close()
         self._all.clear()
 
@@ -79,8 +103,8 @@ class WorkerPool:
         return [worker.pid for worker in self._all]
 
     def every_process(self) -> dict[int, str]:
-        """Also those of the zygote and of the compilers: which is what."""
-        return self._zygote.processes()
+        """Also those of the zygote, of the templates and of the compilers: which is what."""
+        return self._zygote.processes() | self._templates.processes()
 
     @property
     def warm(self) -> int:
@@ -102,25 +126,26 @@ class WorkerPool:
             self.hits += 1
             return answer
         self.misses += 1
-        course.enter("waiting")
+        course.enter("compiling")
         compiled = await self.compilations.compiled(job)
         if compiled.error:
             return compiled
         return replace(await self._run(job, on_stderr, course), compiled=compiled.compiled)
 
     async def _run(self, job: Job, on_stderr: OnStderr, course: Course) -> Answer:
-        worker = await self._take(job)
+        alone = job.isolation == "fork"
+        worker = await (self._take_own(job) if alone else self._take(job))
         process = course.process = Process(worker.pid, asyncio.get_running_loop().time(), worker.spent)
         course.enter("running")
         spent = True
         self.running += 1
         try:
+            worker.directories = list(job.directories)
             answer = await worker.ask(job, on_stderr)
             process.after = worker.spent
             if answer.code != NOT_COMPILED:
                 worker.runs, worker.digest = worker.runs + 1, job.digest
-            alone = job.isolation == "fork" and worker.runs > 0
-            spent = alone or not answer.reusable or worker.runs >= RUNS_PER_WORKER
+            spent = alone or worker.stale or not answer.reusable or worker.runs >= RUNS_PER_WORKER
             return answer
         except WorkerDiedError as died:
             if died.ending == -signal.SIGABRT:  # what the runtime does when it gets no more memory
@@ -132,32 +157,38 @@ class WorkerPool:
                 self.recycled += worker.runs > 0
                 worker.kill()
                 self._all.discard(worker)
-                self._prepare()
+                if not alone:
+                    self._prepare()
             elif worker.runs:
                 self._idle.append(worker)
             else:
                 self._idle.insert(0, worker)
+
+    async def _take_own(self, job: Job) -> Worker:
+        worker = await self._templates.start(job)
+        self.forked += 1
+        self._all.add(worker)
+        return worker
 
     async def _take(self, job: Job) -> Worker:
         worker = self._pick(job)
         if worker is None and self._spares:
             await asyncio.wait(self._spares, return_when=asyncio.FIRST_COMPLETED)
             worker = self._pick(job)
-        alone = job.isolation == "fork"
-        instead = (worker is None or not worker.runs) and not alone and self._make_room(starting=worker is None)
+        instead = (worker is None or not worker.runs) and self._make_room(starting=worker is None)
         if worker is None:
             worker = await self._start()
         if all(idle.runs for idle in self._idle):
-            self._prepare(beyond=alone or instead)  # for whoever comes while this one is busy, or is spent
+            self._prepare(beyond=instead)  # for whoever comes while this one is busy, or is spent
         return worker
 
     def _pick(self, job: Job) -> Worker | None:
-        """One that has run this binary, else one that has run nothing."""
+        """One that has run this binary, else one that has run nothing; and that may touch what this job may."""
         for worker in [each for each in self._idle if each.gone]:
             self._idle.remove(worker)
             self._all.discard(worker)
         for worker in reversed(self._idle):
-            if not worker.runs or (job.isolation != "fork" and worker.digest == job.digest):
+            if (not worker.runs or worker.digest == job.digest) and worker.directories in (None, list(job.directories)):
                 self._idle.remove(worker)
                 return worker
         return None

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 
-from proplet.policy.policy import Policy
+from proplet.policy.current import CurrentPolicy
 from proplet.policy.terms import RefusedError, Terms, resolved
 from proplet.runtime import results
 from proplet.runtime.guest_log import GuestLog
@@ -16,8 +16,9 @@ from proplet.runtime.pool import WorkerPool
 from proplet.runtime.reports import Reporting
 from proplet.runtime.task_folder import TaskFolder, TaskFolders
 from proplet.sandbox.frames import Answer, Job
+from proplet.supply.assembly import Wanted
 from proplet.supply.binaries import Binaries
-from proplet.supply.fetch import Fetcher, Wanted
+from proplet.supply.fetch import Fetcher
 from proplet.supply.inputs import Inputs, together
 from proplet.work.course import Course
 from proplet.work.outcome import Failure, Large, Learned, Outcome, Success
@@ -46,7 +47,7 @@ class Runner:
         inputs: Inputs,
         pool: WorkerPool,
         folders: TaskFolders,
-        policy: Policy,
+        policy: CurrentPolicy,
         coordinator_url: Callable[[], str],
         result_files: ResultFiles,
     ) -> None:
@@ -64,7 +65,7 @@ class Runner:
 
     def check(self, start: Start) -> None:
         """Raises ``RefusedError`` for what the policy does not allow."""
-        resolved(start, self._policy)
+        resolved(start, self._policy.now)
 
     async def perform(self, start: Start, course: Course) -> Outcome:
         """Never raises for what a task can cause; cancelled, it leaves neither a guest nor a file behind."""
@@ -84,11 +85,11 @@ class Runner:
         """
         log.info("Deploying task %s", start.id, task_id=start.id, attempt=start.attempt)
         course.enter("fetching")
-        terms = resolved(start, self._policy)
+        terms = resolved(start, self._policy.now)
         with self._binaries.in_use(start.digest):
             with self._folders.lent() as folder:
                 job = self._job(start, terms, folder, await self._binary(start), {}, precompile=True)
-                answer = await self._run(start, job, course, Reporting(terms, GuestLog(start.id)))
+                answer = await self._run(start, job, course, Reporting(terms, GuestLog(start.id, terms.limits.log)))
             if answer.error:
                 raise SwashplateError(answer.error, code=answer.code, retryable=answer.code in OF_THIS_MACHINE)
             yield
@@ -98,7 +99,8 @@ class Runner:
             raise ConfigurationError(
                 "the task learns, but this proplet knows no coordinator", hint="set COORDINATOR_URL"
             )
-        guest_log, terms = GuestLog(start.id, course.log), _with_folders(resolved(start, self._policy))
+        terms = _with_folders(resolved(start, self._policy.now))
+        guest_log = GuestLog(start.id, terms.limits.log, course.log)
         reporting = Reporting(terms, guest_log)
         course.report = reporting.report
         if self._binaries.has(start.digest):
@@ -115,7 +117,7 @@ class Runner:
             if len(text) > LARGE_UPDATE_BYTES:
                 return await asyncio.to_thread(self._learned, start, text)
             return self._learned(start, text)
-        return await self._finished(start, answer, folder)
+        return await self._finished(start, answer, folder, course.ref)
 
     async def _binary(self, start: Start) -> Path:
         wanted = Wanted(start.digest, start.size, start.image_url)
@@ -170,14 +172,19 @@ class Runner:
             self._binaries.drop(start.digest)
         return answer
 
-    async def _finished(self, start: Start, answer: Answer, folder: TaskFolder) -> Success | Large:
+    async def _finished(self, start: Start, answer: Answer, folder: TaskFolder, ref: Ref) -> Success | Large:
         try:
             return results.small(answer, folder, daemon=start.daemon)
         except TooLargeError:
             if UPLOAD_TOKEN not in start.tokens or start.daemon:
                 raise
-        writer = self._result_files.writer(Ref(start.id, start.attempt))
-        return await asyncio.to_thread(results.large, answer, folder, writer)
+        writer = self._result_files.writer(ref)
+        written = asyncio.get_running_loop().run_in_executor(None, results.large, answer, folder, writer)
+        try:
+            return await asyncio.shield(written)
+        except (Exception, asyncio.CancelledError):
+            written.add_done_callback(lambda _: self._result_files.remove(ref))  # a thread cannot be cancelled
+            raise
 
     def _learned(self, start: Start, text: bytes) -> Learned:
         large = len(text) > LARGE_UPDATE_BYTES
@@ -209,7 +216,7 @@ class Runner:
 
 
 def large_update() -> ModuleType:
-    from proplet.runtime import large_update  # noqa: PLC0415  # what most proplets never need takes memory
+    from swashplate.messages import large_update  # noqa: PLC0415  # what most proplets never need takes memory
 
     return large_update
 

@@ -11,9 +11,9 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from proplet.sandbox import tree
 from proplet.sandbox.claim import LOCK, alone_in, held
@@ -87,6 +87,10 @@ def sweep(common: Path) -> None:
                 os.close(handle)
 
 
+def _nothing() -> None:
+    return None
+
+
 class TaskFolders:
     """``root`` belongs to this process alone; it is emptied at the start, and made again should it vanish.
 
@@ -95,6 +99,8 @@ class TaskFolders:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.on_remade: Callable[[], None] = _nothing
+        """Called when it had vanished and is there again, as another folder of the same name."""
         self._lock = -1
         self._clean: list[TaskFolder] = []
         self._make()
@@ -107,6 +113,7 @@ class TaskFolders:
             except FileNotFoundError:  # whoever tidies /dev/shm at the end of a login takes folders of the living too
                 log.warning("the folder of the tasks has vanished, making it again", folder=str(self.root))
                 self._make()
+                self.on_remade()
                 path = tempfile.mkdtemp(prefix="task-", dir=self.root)
             return TaskFolder(Path(path))
         except (OSError, ConfigurationError) as error:
@@ -171,8 +178,9 @@ class TaskFolder:
         self.path = path
         self.reusable = True
         """Not when its process ended with the run: it may still write for a moment after it has told us."""
-        for folder in (path / "in", path / "out"):
-            folder.mkdir(mode=0o700)
+        self._in, self._out, self._stdout = f"{path}/in", f"{path}/out", f"{path}/stdout"  # as text: for every run
+        for folder in (self._in, self._out):
+            os.mkdir(folder, 0o700)  # noqa: PTH102
 
     def describe(self, task: dict[str, Any]) -> None:
         self.write("task.json", json.dumps(task).encode())
@@ -202,19 +210,19 @@ class TaskFolder:
 
     def stdout(self, limit: int, *, last: bool = False) -> bytes:
         """What the guest printed; ``last``: of more than ``limit`` bytes the last. Raises ``TooLargeError``."""
-        return _read(self.path / "stdout", limit, last=last) or b""
+        return _read(self._stdout, limit, last=last) or b""
 
     def result_file(self, limit: int) -> bytes | None:
         """``/out/result.json``, None when there is none."""
-        return _read(self.path / "out" / "result.json", limit)
+        return _read(f"{self._out}/result.json", limit)
 
     def result_pieces(self) -> Iterator[bytes] | None:
         """``/out/result.json``, however large, a piece at a time; None when there is none."""
-        path = self.path / "out" / "result.json"
+        path = f"{self._out}/result.json"
         return _pieces(path) if os.path.lexists(path) else None
 
     def stdout_pieces(self) -> Iterator[bytes]:
-        return _pieces(self.path / "stdout")
+        return _pieces(self._stdout)
 
     def wipe(self) -> bool:
         """Make it as good as new, when that takes no more than to forget what was printed; False when it takes more.
@@ -224,10 +232,11 @@ class TaskFolder:
         if not self.reusable:
             return False
         try:
-            given = [entry.name for entry in (self.path / "in").iterdir()]
-            if any((self.path / "out").iterdir()) or given not in ([], ["task.json"]):
-                return False
-            (self.path / "stdout").unlink(missing_ok=True)
+            with os.scandir(self._out) as listed:
+                if next(listed, None) is not None or os.listdir(self._in) not in ([], ["task.json"]):  # noqa: PTH208
+                    return False
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._stdout)  # noqa: PTH108
         except OSError:
             return False
         return True
@@ -249,44 +258,40 @@ def _log_failure(removal: asyncio.Future[None]) -> None:
         log.error("the folder of a task was not removed", error=repr(error))
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int | None]:
-    """A descriptor of a regular file, never of what a link points to; None when there is none."""
+def _open(path: str) -> BinaryIO | None:
+    """A regular file, never what a link points to; None when there is none."""
+    name = os.path.basename(path)  # noqa: PTH119
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        yield None
-        return
+        return None
     except OSError as error:
-        raise SwashplateError(f"{path.name} cannot be read: {error.strerror}", code="result_invalid") from error
-    try:
-        yield handle
-    finally:
-        os.close(handle)
+        raise SwashplateError(f"{name} cannot be read: {error.strerror}", code="result_invalid") from error
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    raise SwashplateError(f"{name} is not a file", code="result_invalid")
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _pieces(path: str) -> Iterator[bytes]:
     """Nothing of a file that is not there."""
-    with _opened(path) as handle:
-        if handle is None:
-            return
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise SwashplateError(f"{path.name} is not a file", code="result_invalid")
-        while piece := os.read(handle, PIECE):
-            yield piece
+    file = _open(path)
+    if file is not None:
+        with file:
+            while piece := file.read(PIECE):
+                yield piece
 
 
-def _read(path: Path, limit: int, *, last: bool = False) -> bytes | None:
+def _read(path: str, limit: int, *, last: bool = False) -> bytes | None:
     """Raises ``TooLargeError`` with code ``result_too_large``."""
-    with _opened(path) as handle:
-        if handle is None:
-            return None
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise SwashplateError(f"{path.name} is not a file", code="result_invalid")
-        if found.st_size > limit and last:
-            return os.pread(handle, limit, found.st_size - limit)
-        if found.st_size > limit:
-            raise TooLargeError(f"{path.name} has {found.st_size} bytes, the limit is {limit}", code="result_too_large")
-        with os.fdopen(os.dup(handle), "rb") as file:
-            return file.read(limit)
+    file = _open(path)
+    if file is None:
+        return None
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit and not last:
+            name = os.path.basename(path)  # noqa: PTH119
+            raise TooLargeError(f"{name} has {size} bytes, the limit is {limit}", code="result_too_large")
+        if size > limit:
+            file.seek(size - limit)
+        return file.read(min(size, limit))

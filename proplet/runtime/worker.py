@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Callable
 from typing import Self, cast
 
-from proplet.runtime.zygote import Child, Kind, Zygote
+from proplet.runtime.forking import Child, Forker, Kind
 from proplet.sandbox.bounds import Compilation
 from proplet.sandbox.frames import STDERR, Answer, Incoming, Job, decoded, packed_message
 from proplet.work.course import Spent
@@ -90,11 +90,14 @@ class Worker:
         """When it last answered: it uses nothing while it waits."""
         self.digest = ""
         """The binary that it ran."""
+        self.directories: list[tuple[str, str, bool]] | None = None
+        """Those of the job that it was asked first: it may touch no others."""
+        self.stale = False
 
     @classmethod
-    async def start(cls, zygote: Zygote, kind: Kind) -> Self:
+    async def start(cls, forker: Forker, kind: Kind) -> Self:
         """Cancelled, it leaves no process behind. Raises ``UnavailableError``."""
-        child, ours = await zygote.fork(kind)
+        child, ours = await forker.fork(kind)
         try:
             ours.setblocking(False)
             _, connection = await asyncio.get_running_loop().create_connection(_Connection, sock=ours)

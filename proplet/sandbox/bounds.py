@@ -14,8 +14,15 @@ ENDLESS = 1 << 62
 """Bytes: who allows so many means no limit, and the kernel takes no larger number."""
 
 
+_set: dict[int, int] = {}
+"""What this process was given last: a run that wants the same spares itself the asking."""
+
+
 def soft_limit(which: int, amount: int) -> None:
     """Of this process. Who started it may have set a hard limit, above which nothing can be asked for."""
+    if _set.get(which) == amount:
+        return
+    _set[which] = amount
     _, most = resource.getrlimit(which)
     amount = resource.RLIM_INFINITY if amount >= ENDLESS else amount
     if most != resource.RLIM_INFINITY and (amount == resource.RLIM_INFINITY or amount > most):

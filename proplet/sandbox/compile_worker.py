@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from proplet.sandbox import landlock
 from proplet.sandbox.bounds import Compilation
 from proplet.sandbox.compiler import compile_binary
 from proplet.sandbox.engine import Configuration
@@ -18,6 +19,11 @@ def serve(connection: socket.socket, modules: ModuleCache) -> None:
         return
     wanted = Compilation.of(asked)
     wanted.bounds.impose()
+    if landlock.version():
+        folder = modules.folder
+        key = folder.with_name(f"{folder.name}.key")
+        allowed = {wanted.binary: landlock.READ, str(folder): landlock.WRITE, str(key): landlock.READ}
+        landlock.restrict(landlock.ruleset(allowed))
     configuration = Configuration(wanted.fuel, wanted.deterministic)
     answer = compile_binary(Path(wanted.binary), wanted.digest, modules.folder, configuration, wanted.bounds)
     connection.sendall(packed_message(answer))

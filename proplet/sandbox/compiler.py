@@ -12,7 +12,7 @@ from typing import IO
 import wasmtime
 from wasmtime import component
 
-from proplet.sandbox import components, imports
+from proplet.sandbox import components, imports, pooling
 from proplet.sandbox.bounds import Bounds
 from proplet.sandbox.declared import Declared, Malformed, declared
 from proplet.sandbox.engine import Configuration
@@ -85,6 +85,8 @@ def _checked(content: bytes, configuration: Configuration, bounds: Bounds) -> De
     imports.check(found.imports)
     if not found.component and len(found.memories) > 1:
         raise GuestError(f"the module has {len(found.memories)} memories, one is allowed", "memory_limit")
+    if not found.component and len(found.tables) > pooling.TABLES:
+        raise GuestError(f"the module has {len(found.tables)} tables, {pooling.TABLES} are allowed", "table_limit")
     for size in found.memories:
         if size > bounds.memory:
             raise GuestError(

@@ -68,7 +68,7 @@ class Call:
         if len(inputs) != len(self.params):
             wanted = ", ".join(f"{name}: {kind}" for name, kind in self.params)
             raise GuestError(
-                f"the function takes {len(self.params)} arguments ({wanted}), got {len(inputs)} inputs",
+                f"the function takes {len(self.params)} argument{'s' * (len(self.params) != 1)} ({wanted}), got {len(inputs)} input{'s' * (len(inputs) != 1)}",
                 "invalid_inputs",
             )
         return [_argument(at, *pair) for at, pair in enumerate(zip(self.params, inputs, strict=True))]

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import wasmtime
 
+from proplet.sandbox import pooling
+
 VERSION = ",".join(sorted(path.name for path in Path(wasmtime.__file__).parents[1].glob("wasmtime-*.dist-info")))
 """Of the runtime; importlib.metadata says the same and costs the processes that run guests 4 MB."""
 STACK = 512 * 1024
@@ -39,15 +41,21 @@ components are joined with them; their number is limited elsewhere."""
 
 
 class Configuration(NamedTuple):
-    """``fuel`` counts instructions. ``deterministic``: the same bits on any machine. ``stack`` is the guest's, in bytes."""
+    """``fuel`` counts instructions. ``deterministic``: the same bits on any machine. ``stack`` is the guest's, in bytes.
+    ``pooled``: see ``pooling``.
+    """
 
     fuel: bool = False
     deterministic: bool = False
     stack: int = STACK
+    pooled: bool = False
 
     def engine(self) -> wasmtime.Engine:
         """To run modules. It may be inherited through a fork, as it has no thread."""
-        return wasmtime.Engine(self._config())
+        config = self._config()
+        if self.pooled:
+            pooling.pool(config)
+        return wasmtime.Engine(config)
 
     def compiling_engine(self, *, optimise: bool) -> wasmtime.Engine:
         """To compile modules that ``engine`` runs, in some threads: not in a process that forks afterwards."""
@@ -79,9 +87,13 @@ class Configuration(NamedTuple):
     def key(self) -> str:
         """The same for two configurations exactly when this machine can run the code of either in the other.
 
-        The stack is not in it: the code asks for its end when it runs.
+        The stack is not in it: the code asks for its end when it runs. Nor is the pool, which changes no code.
         """
         return _key(**self._of_the_code())
+
+
+USUAL = Configuration(pooled=True)
+"""Of core modules that ask for nothing special: only this one keeps a pool, so that a process has no more than one."""
 
 
 @functools.cache
@@ -90,6 +102,7 @@ def _key(**of_the_code: bool) -> str:
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
+@functools.cache  # a child that is confined cannot look any more
 def processor() -> list[str]:
     """What Cranelift may find and use: the architecture and what the kernel says that the processor has."""
     try:

@@ -117,7 +117,7 @@ def arguments(types: Sequence[str], inputs: Sequence[str]) -> list[int | float]:
     """Inputs as values of the WebAssembly types i32, i64, f32, f64; raises ``GuestError``."""
     if len(types) != len(inputs):
         raise GuestError(
-            f"the function takes {len(types)} arguments ({', '.join(types)}), got {len(inputs)} inputs",
+            f"the function takes {len(types)} argument{'s' * (len(types) != 1)} ({', '.join(types)}), got {len(inputs)} input{'s' * (len(inputs) != 1)}",
             "invalid_inputs",
         )
     return [_value(kind, text, at) for at, (kind, text) in enumerate(zip(types, inputs, strict=True))]

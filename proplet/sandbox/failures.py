@@ -54,11 +54,13 @@ WORDS = {
 
 OUT_OF_MEMORY = {"trap:unreachable", "trap:out_of_bounds"}
 """How a guest ends that wanted memory and did not get it: ``abort`` is ``unreachable``, and no pointer points too far."""
+OUT_OF_TABLE = {"trap:unreachable", "trap:table_out_of_bounds"}
+"""Likewise one that wanted room in a table."""
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes of a guest's linear memory, when it began and when it failed."""
+class Growth:
+    """Of a guest's linear memory in bytes, or of its table in elements: when it began and when it failed."""
 
     before: int
     after: int
@@ -66,17 +68,29 @@ class Memory:
     def exhausted(self, limit: int) -> bool:
         """Did it grow so far that doubling it, an allocator's largest usual step, would have passed ``limit``?
 
-        ``memory.grow`` tells a refusal to the guest alone, so this is the nearest that can be known.
+        ``memory.grow`` and ``table.grow`` tell a refusal to the guest alone, so this is the nearest that can be known.
         """
         return self.after > self.before and self.after * 2 > limit
 
 
-def failed(error: Exception, limits: Limits, memory: Memory | None) -> GuestError:
+@dataclass(frozen=True)
+class Grown:
+    """What a guest shows of itself; None is what it does not show."""
+
+    memory: Growth | None = None
+    table: Growth | None = None
+
+
+def failed(error: Exception, limits: Limits, grown: Grown) -> GuestError:
     """What wasmtime, or Python for want of memory, raised while a guest ran."""
     cause = in_short(error)
     code = _code(error, cause)
+    memory, table = grown.memory, grown.table
     if code in OUT_OF_MEMORY and memory is not None and memory.exhausted(limits.memory):
         code, cause = MEMORY_LIMIT, f"{cause}, {_grown(memory, limits)}"
+    elif code in OUT_OF_TABLE and table is not None and table.exhausted(limits.table_elements):
+        code = TABLE_LIMIT
+        cause += f", after its table had grown to {table.after} of the {limits.table_elements} elements allowed"
     elif code == MEMORY_LIMIT and "count" not in cause:
         cause = f"{cause}, {limits.memory} bytes are allowed"
     elif code == TABLE_LIMIT and "count" not in cause:
@@ -88,9 +102,9 @@ def failed(error: Exception, limits: Limits, memory: Memory | None) -> GuestErro
     return GuestError(cause, code, reusable=False)
 
 
-def exited(status: int, limits: Limits, memory: Memory | None) -> GuestError:
+def exited(status: int, limits: Limits, grown: Grown) -> GuestError:
     """A status other than 0: the guest's own decision, even when memory may have been the reason for it."""
-    sentence = f"process exited with status {status}"
+    sentence, memory = f"process exited with status {status}", grown.memory
     if memory is not None and memory.exhausted(limits.memory):
         sentence += f", {_grown(memory, limits)}"
     return GuestError(sentence, "guest_exit")
@@ -118,5 +132,5 @@ def _code(error: Exception, cause: str) -> str:
     return next((code for words, code in WORDS.items() if words in cause), OTHER)
 
 
-def _grown(memory: Memory, limits: Limits) -> str:
+def _grown(memory: Growth, limits: Limits) -> str:
     return f"after its memory had grown to {memory.after} of the {limits.memory} bytes allowed"

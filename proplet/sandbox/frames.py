@@ -10,9 +10,9 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 HEADER = struct.Struct(">IB")
 MESSAGE, STDERR = 0, 1
@@ -47,8 +47,7 @@ class Allowance:
         return self._left
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What one run may use at most: bytes, seconds, and how many. Of ``wall_s``, ``cpu_s`` and ``fuel`` 0 is no limit."""
 
     memory: int
@@ -62,8 +61,7 @@ class Limits:
     fuel: int = 0
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One run of a guest, or with ``precompile`` only its preparation. ``folder`` holds ``in/`` and ``out/``; stdout is
     written to ``stdout`` in it. ``directories`` are (folder here, path for the guest, may it write). ``isolation`` is that
     of ``swashplate.messages.RunTerms``, never empty.
@@ -83,12 +81,13 @@ class Job:
     seed: int = 0
     clock: bool = True
     random: bool = True
-    directories: list[tuple[str, str, bool]] = field(default_factory=list)
+    directories: Sequence[tuple[str, str, bool]] = ()
 
     @classmethod
-    def of(cls, asked: dict[str, Any]) -> Self:
-        """The job in a received message."""
-        return cls(**{**asked, "limits": Limits(**asked["limits"])})
+    def of(cls, asked: Sequence[Any]) -> Self:
+        """The job in a received message, which has the fields in their order."""
+        job = cls(*asked)
+        return job._replace(limits=Limits(*job.limits))
 
 
 @dataclass(frozen=True)
@@ -128,10 +127,10 @@ def packed(kind: int, payload: bytes) -> bytes:
 
 
 def packed_message(message: object) -> bytes:
-    return packed(MESSAGE, _encode(vars(message)).encode())
+    return packed(MESSAGE, _encode(message).encode())
 
 
-def messages(connection: socket.socket) -> Iterator[dict[str, Any]]:
+def messages(connection: socket.socket) -> Iterator[Any]:
     """What the agent sends, until it is gone; it may send the next before the last is answered."""
     incoming = Incoming(most_bytes=sys.maxsize)
     while piece := connection.recv(RECEIVED_BYTES):

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import wasmtime
 
-from proplet.sandbox import entry, failures, instance
+from proplet.sandbox import entry, failures, instance, pooling, wasi
 from proplet.sandbox.components import Call
-from proplet.sandbox.engine import Configuration
+from proplet.sandbox.declared import PAGE
+from proplet.sandbox.engine import USUAL, Configuration
 from proplet.sandbox.entry import COMMAND, INITIALIZE, TYPE_UNSUPPORTED, Exited, GuestError
-from proplet.sandbox.failures import Memory
+from proplet.sandbox.failures import Grown, Growth
 from proplet.sandbox.frames import NOT_COMPILED, Answer, Job, Limits
 from proplet.sandbox.module_cache import CoreModule, Loaded, LoadedComponent, ModuleCache, NotCompiled, Signature
 from proplet.sandbox.preview1 import linking
 
 CORE_INSTANCES, COMPONENT_INSTANCES = 1, 64
 MEMORY = "memory"
-CORE_TABLES, COMPONENT_TABLES = 8, 64
+COMPONENT_TABLES = 64
 
 
-def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
-    """Run ``job``; the guest's stderr goes to the file ``stderr``. Never raises for what a guest does.
+def run(job: Job, modules: ModuleCache, stderr: int) -> Answer:
+    """Run ``job``; the guest's stderr goes to the descriptor ``stderr``. Never raises for what a guest does.
 
-    Of ``Answer.used`` only the memory and the fuel are filled in.
+    Of ``Answer.used`` only the memory, the fuel and, of a run that failed, the table are filled in.
     """
     guest: Guest | None = None
-    text, failure = None, None
+    text, failure, grown = None, None, Grown()
     try:
-        loaded = modules.load(job.digest, Configuration(job.limits.fuel > 0, job.deterministic, job.limits.stack))
+        loaded = modules.load(job.digest, configuration(job))
         if job.precompile:
             _check_entry(job, loaded)
         else:
@@ -35,11 +36,14 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     except NotCompiled:
         return Answer(error="the compiled module is not there", code=NOT_COMPILED)
     except (GuestError, Exited, wasmtime.Trap, wasmtime.WasmtimeError, MemoryError) as ended:
-        failure = _failure(ended, job.limits, guest.memory() if guest else None)
+        grown = guest.grown() if guest else grown
+        failure = _failure(ended, job.limits, grown)
     used: dict[str, float] = {}
     if guest is not None:
         used = guest.used()
         guest.close()
+    if failure is not None and grown.table is not None:
+        used["table_elements"] = grown.table.after
     if failure is None:
         return Answer(text=text, used=used)
     if guest is not None and guest.refused:
@@ -47,14 +51,22 @@ def run(job: Job, modules: ModuleCache, stderr: str) -> Answer:
     return Answer(error=failure.sentence, code=failure.code, reusable=failure.reusable, used=used)
 
 
-def _failure(ended: Exception, limits: Limits, memory: Memory | None) -> GuestError | None:
+def configuration(job: Job) -> Configuration:
+    """How the module of ``job`` is loaded."""
+    limits = job.limits
+    asked = Configuration(limits.fuel > 0, job.deterministic, limits.stack)
+    fits = limits.memory <= pooling.MEMORY and limits.table_elements <= pooling.ELEMENTS
+    return USUAL if fits and asked == USUAL._replace(pooled=False) and not linking.replaces(job) else asked
+
+
+def _failure(ended: Exception, limits: Limits, grown: Grown) -> GuestError | None:
     """None for an exit with status 0."""
     if isinstance(ended, GuestError):
         return ended
     if isinstance(ended, Exited | wasmtime.ExitTrap):
         status = ended.status if isinstance(ended, Exited) else ended.code
-        return failures.exited(status, limits, memory) if status else None
-    return failures.failed(ended, limits, memory)
+        return failures.exited(status, limits, grown) if status else None
+    return failures.failed(ended, limits, grown)
 
 
 def _check_entry(job: Job, loaded: Loaded) -> None:
@@ -92,14 +104,14 @@ def _texts(kinds: list[wasmtime.ValType]) -> list[str]:
 class Guest:
     """A store with every limit set and with nothing but the job's own files, arguments and environment."""
 
-    def __init__(self, job: Job, loaded: Loaded, stderr: str) -> None:
+    def __init__(self, job: Job, loaded: Loaded, stderr: int) -> None:
         self.limits = job.limits
         self.refused: list[str] = []
         """What it asked for and may not use."""
         self._job = job
         self._loaded = loaded
         self._memory: wasmtime.Memory | None = None
-        self._before = 0
+        self._made: wasmtime.Instance | None = None
         self._store = wasmtime.Store(loaded.engine)
         own = isinstance(loaded, CoreModule) and linking.replaces(job)
         core = isinstance(loaded, CoreModule)
@@ -107,13 +119,12 @@ class Guest:
             memory_size=job.limits.memory,
             table_elements=job.limits.table_elements,
             instances=(linking.INSTANCES if own else CORE_INSTANCES) if core else COMPONENT_INSTANCES,
-            tables=CORE_TABLES if core else COMPONENT_TABLES,
+            tables=pooling.TABLES if core else COMPONENT_TABLES,
             memories=linking.INSTANCES if own else 1,
         )
         if job.limits.fuel:
             self._store.set_fuel(job.limits.fuel)
-        self._preopened: list[str] = []
-        self._store.set_wasi(self._wasi(stderr))
+        self._store.set_wasi(wasi.configured(job, stderr))
 
     def run(self) -> str | None:
         """What a function returned. Raises ``GuestError``, ``Exited`` and wasmtime's errors."""
@@ -121,11 +132,18 @@ class Guest:
             return self._run_core(self._loaded)
         return self._run_component(self._loaded)
 
-    def memory(self) -> Memory | None:
-        """None for a guest that shows no memory."""
-        if self._memory is None:
-            return None
-        return Memory(self._before, self._memory.data_len(self._store))
+    def grown(self) -> Grown:
+        """As far as it exports its memory and its tables. It asks for every export: only for a run that failed."""
+        memory = None
+        if self._memory is not None:
+            least = self._memory.type(self._store).limits.min * PAGE
+            memory = Growth(least, self._memory.data_len(self._store))
+        tables = []
+        if self._made is not None:
+            exports = [name for name, function in self._loaded.exports.items() if not function]
+            found = instance.tables(self._store, self._made, exports)
+            tables = [Growth(each.type(self._store).limits.min, each.size(self._store)) for each in found]
+        return Grown(memory, max(tables, key=lambda table: table.after, default=None))
 
     def used(self) -> dict[str, float]:
         used: dict[str, float] = {}
@@ -139,43 +157,21 @@ class Guest:
         """Give its memory and its open files back, whoever still holds this: an exception that wasmtime's Python raised is
         held in one of its own frames, and would keep them until the garbage is collected.
         """
-        self._memory = None
+        self._memory = self._made = None
         self._store.close()
-
-    def _wasi(self, stderr: str) -> wasmtime.WasiConfig:
-        job, folder = self._job, self._job.folder  # as text: a Path costs as much as the guest
-        wasi = wasmtime.WasiConfig()
-        wasi.argv = [job.name, *job.inputs]
-        if job.env:
-            wasi.env = sorted(job.env.items())
-        try:
-            wasi.stdout_file = f"{folder}/stdout"
-        except wasmtime.WasmtimeError as error:
-            raise GuestError("the file for stdout cannot be made", "task_folder") from error
-        wasi.stderr_file = stderr
-        own = [(f"{folder}/in", "/in", False), (f"{folder}/out", "/out", True)]
-        for here, path, write in [*own, *job.directories]:
-            try:
-                wasi.preopen_dir(here, path, write)  # it takes no keyword
-            except wasmtime.WasmtimeError as error:
-                code = "task_folder" if path in {"/in", "/out"} else "directory_unavailable"
-                raise GuestError(f"the directory for {path} cannot be opened", code) from error
-            self._preopened.append(path)
-        return wasi
 
     def _run_core(self, module: CoreModule) -> str | None:
         job, store = self._job, self._store
         export = _chosen(job, module)
         if linking.replaces(job):
-            functions = linking.OwnFunctions(job, store, self._preopened)
+            functions = linking.OwnFunctions(job, store, [path for _, path, _ in wasi.directories(job)])
             self.refused = functions.refused
             made = functions.linker.instantiate(store, module.module)
         else:
-            made = module.prepared.instantiate(store)
+            made = instance.instantiate(store, module.prepared)
+        self._made = made
         if MEMORY in module.exports:
             self._memory = instance.memory(store, made, MEMORY)
-        if self._memory is not None:
-            self._before = self._memory.data_len(store)
         called = instance.function(store, made, export)
         params, results = self._signature(module, export, called)
         entry.check_signature(export, params, results)
@@ -209,7 +205,7 @@ class Guest:
         except wasmtime.ExitTrap:
             raise
         except wasmtime.WasmtimeError as error:
-            failure = failures.failed(error, self.limits, None)
+            failure = failures.failed(error, self.limits, Grown())
             code = "guest_link" if failure.code == failures.OTHER else failure.code
             sentence = f"the component cannot be instantiated: {failure.sentence}"
             raise GuestError(sentence, code, reusable=False) from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,7 @@ from wasmtime import component
 
 from proplet.sandbox.engine import Configuration
 from proplet.sandbox.entry import Exited, GuestError
-from proplet.sandbox.module_folder import ModuleFolder, Stored
+from proplet.sandbox.module_folder import Contents, ModuleFolder, Stored
 
 Signature = tuple[list[str], list[str]]
 Kind = TypeVar("Kind", wasmtime.Module, component.Component)
@@ -85,7 +86,7 @@ class ModuleCache:
             if stored is None:
                 raise NotCompiled(digest)
             try:
-                loaded = self._ready(stored, self.linker(configuration))
+                loaded = self._ready(stored, configuration)
             except wasmtime.WasmtimeError as error:  # the runtime itself was replaced under the same version
                 self._folder.drop(digest, configuration.key)
                 raise NotCompiled(digest) from error
@@ -105,20 +106,37 @@ class ModuleCache:
         self._linkers.move_to_end(configuration)
         return linker
 
-    def _ready(self, stored: Stored, linker: wasmtime.Linker) -> Loaded:
-        engine, exports = linker.engine, stored.contents.exports
+    def _ready(self, stored: Stored, configuration: Configuration) -> Loaded:
         if stored.contents.component:
+            engine = self.linker(configuration._replace(pooled=False)).engine
             wasi = component.Linker(engine)
             wasi.add_wasip2()
-            return LoadedComponent(engine, wasi, _mapped(component.Component, engine, stored), exports)
-        module = _mapped(wasmtime.Module, engine, stored)
+            return LoadedComponent(engine, wasi, _mapped(component.Component, engine, stored), stored.contents.exports)
+        return self._linked(
+            _mapped(wasmtime.Module, self.linker(configuration).engine, stored), stored.contents, configuration
+        )
+
+    def _linked(self, module: wasmtime.Module, contents: Contents, configuration: Configuration) -> CoreModule:
+        linker = self.linker(configuration)
         try:
             prepared = linker.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
             raise GuestError(
                 f"the binary cannot be linked: {' '.join(str(error).split())[:500]}", "guest_link"
             ) from error
-        return CoreModule(engine, module, prepared, exports, frozenset(stored.contents.vectors))
+        return CoreModule(linker.engine, module, prepared, contents.exports, frozenset(contents.vectors))
+
+    @contextlib.contextmanager
+    def lent(
+        self, digest: str, configuration: Configuration, module: wasmtime.Module, contents: Contents
+    ) -> Iterator[None]:
+        """Have ``module``, which is in no folder, meanwhile."""
+        wanted = digest, configuration
+        self._remember(wanted, self._linked(module, contents, configuration), 0)
+        try:
+            yield
+        finally:
+            del self._loaded[wanted], self._touched[wanted]
 
     def _remember(self, wanted: tuple[str, Configuration], loaded: Loaded, size: int) -> None:
         self._loaded[wanted] = loaded, size

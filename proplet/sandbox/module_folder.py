@@ -15,13 +15,14 @@ import fcntl
 import hmac
 import json
 import os
-import shutil
 import stat
 import struct
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from proplet.sandbox import tree
 
 SUFFIX = ".cwasm"
 INCOMING = ".incoming-"
@@ -191,7 +192,7 @@ def remove(path: Path) -> None:
     """Whatever it is; what cannot be removed is not used either."""
     with contextlib.suppress(OSError):
         if stat.S_ISDIR(path.lstat().st_mode):
-            shutil.rmtree(path)
+            tree.remove(path)
         else:
             path.unlink()
 

@@ -41,24 +41,31 @@ class Output:
             )
 
 
+NOTHING = Output(0, 0)
+
+
 def measured(job: Job, *, held: bool = False) -> Output:
     """Counts no further than one entry over the limit. Raises ``GuestError`` for what cannot be measured.
 
     ``held``: also what this process holds open and has no name any more, which takes space until the guest ends.
     """
     out = f"{job.folder}/out"  # as text: a Path costs as much as the guest
-    printed = 0
     try:
-        with contextlib.suppress(FileNotFoundError):
-            printed = os.stat(f"{job.folder}/stdout").st_size  # noqa: PTH116
-        nameless = _nameless(os.stat(out).st_dev) if held else Output(0, 0)  # noqa: PTH116
+        printed = _size(f"{job.folder}/stdout")
+        nameless = _nameless(os.stat(out).st_dev) if held else NOTHING  # noqa: PTH116
         with os.scandir(out) as listed:
-            if next(listed, None) is None:
-                return Output(printed + nameless.size, nameless.entries)
-        found = tree.measure(Path(out), job.limits.files)
+            empty = next(listed, None) is None
+        found = NOTHING if empty else tree.measure(Path(out), job.limits.files)
     except Exception as error:  # a guest must not get rid of its limit, by whatever error
         raise _unmeasured(error) from error
     return Output(printed + nameless.size + found.size, nameless.entries + found.entries)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except FileNotFoundError:
+        return 0
 
 
 def _nameless(device: int) -> Output:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import resource
 
-from proplet.sandbox import digests, guest
-from proplet.sandbox.bounds import ENDLESS, soft_limit
+from proplet.sandbox import digests, guest, pooling
+from proplet.sandbox.bounds import soft_limit
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import Answer, Job, Limits
 from proplet.sandbox.module_cache import ModuleCache
@@ -14,7 +14,7 @@ from proplet.sandbox.output import measured
 from proplet.sandbox.watch import Watch, check_time
 
 BEYOND_MEMORY_LIMIT = 1 << 30
-"""Bytes of private memory for Python, the runtime and its tables, above the guest's own limit."""
+"""Bytes of private memory for Python, the runtime and its tables, above the guest's own limit, and above what the one before may have left: see ``pooling``."""
 OF_THE_MACHINE = {"deadline", "cpu_limit"}
 """What depends on how fast it is; such an end has no digest."""
 
@@ -39,12 +39,14 @@ def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
             output_digest = digests.of_output(job, answer.text, answer.error, answer.code)
             answer = dataclasses.replace(answer, inputs_digest=inputs_digest, output_digest=output_digest)
     finally:
-        soft_limit(resource.RLIMIT_FSIZE, ENDLESS)
         watch.end()
     return answer
 
 
 def _bound(limits: Limits) -> None:
-    """No file grows beyond the output: a guest that tries is told EFBIG. What fails for want of memory is told too."""
-    soft_limit(resource.RLIMIT_DATA, limits.memory + BEYOND_MEMORY_LIMIT)
+    """No file grows beyond the output: a guest that tries is told EFBIG. What fails for want of memory is told too.
+
+    Both hold until the next run: the process itself writes no files.
+    """
+    soft_limit(resource.RLIMIT_DATA, max(limits.memory, pooling.MEMORY) + BEYOND_MEMORY_LIMIT)
     soft_limit(resource.RLIMIT_FSIZE, limits.output + 1)

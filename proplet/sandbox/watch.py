@@ -6,10 +6,10 @@ A run of a few milliseconds costs no thread switch: the thread looks at its cloc
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import select
 import socket
-import threading
 import time
 import traceback
 
@@ -54,10 +54,10 @@ class Run:
 def check_time(limits: Limits, wall_s: float, cpu_s: float) -> None:
     """Raises ``GuestError``."""
     if limits.wall_s and wall_s > limits.wall_s:
-        raise GuestError(f"the run took {wall_s:.3f} s, {limits.wall_s:g} s are allowed", "deadline", reusable=False)
+        raise GuestError(f"the run took {wall_s:.3f} s, {limits.wall_s:g} s is allowed", "deadline", reusable=False)
     if limits.cpu_s and cpu_s > limits.cpu_s:
         raise GuestError(
-            f"the run took {cpu_s:.3f} s of processor time, {limits.cpu_s:g} s are allowed", "cpu_limit", reusable=False
+            f"the run took {cpu_s:.3f} s of processor time, {limits.cpu_s:g} s is allowed", "cpu_limit", reusable=False
         )
 
 
@@ -68,23 +68,36 @@ class Watch:
         self._connection = connection
         self._pipe, self._write_end = os.pipe()
         os.set_blocking(self._pipe, False)
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._run: Run | None = None
         self._last: Run | None = None
         self._next_measure = 0.0
-        self._awake = threading.Event()
-        _thread.start_new_thread(self._serve, ())  # a Thread would wait for its start: too long for a short run
+        self._asleep = _thread.allocate_lock()  # the module threading would cost every fork a hundred pages
+        self._asleep.acquire()
+        self._began = False
+
+    def close(self) -> None:
+        """Only of one that has watched nothing."""
+        os.close(self._pipe)
+        os.close(self._write_end)
 
     @property
-    def stderr(self) -> str:
-        """The path of the file that a guest's stderr goes to."""
-        return f"/proc/self/fd/{self._write_end}"
+    def stderr(self) -> int:
+        """The descriptor that a guest's stderr goes to."""
+        return self._write_end
 
     def begin(self, job: Job) -> Run:
         self._run = self._last = run = Run(job)
-        if not self._awake.is_set():
-            self._awake.set()
+        self.wake()
         return run
+
+    def wake(self) -> None:
+        """Have the thread look after the run that begins."""
+        if not self._began:
+            self._began = True
+            _thread.start_new_thread(self._serve, ())
+        elif self._asleep.locked():
+            self._asleep.release()
 
     def end(self) -> None:
         self._run = None
@@ -117,13 +130,12 @@ class Watch:
     def _serve(self) -> None:
         """Nothing runs unwatched: the process ends with this thread."""
         try:
-            while self._awake.wait():
+            while True:
                 self._stay()
-                self._awake.clear()
-                if self._run is not None:  # it began before the event was cleared
-                    self._awake.set()
+                self._asleep.acquire()
         except Exception:  # noqa: BLE001
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # stderr may be a file, and larger than one of the guest's may be
+                traceback.print_exc()
             os._exit(1)
 
     def _stay(self) -> None:

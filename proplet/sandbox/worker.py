@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import resource
 import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
+from proplet.sandbox import landlock
 from proplet.sandbox.frames import NOT_COMPILED, Job, messages
 from proplet.sandbox.module_cache import ModuleCache
 from proplet.sandbox.performance import perform
@@ -16,9 +22,33 @@ STORAGE_BLOCK = 512
 
 def serve(connection: socket.socket, modules: ModuleCache) -> None:
     """Returns when the agent is gone, or after the one guest that wants a process of its own."""
-    watch = Watch(connection)
-    for asked in messages(connection):
-        job = Job.of(asked)
+    asked = messages(connection)
+    first = next(asked, None)
+    if first is None:
+        return
+    restrict(Job.of(first), modules.folder)
+    run_all(itertools.chain([first], asked), modules, Watch(connection))
+
+
+def restrict(job: Job, modules: Path) -> None:
+    """Of this process, to the files of ``job``, where the kernel can: for all its life, so that only others with the same granted
+    directories can follow, and none when it has a process of its own. Raises ``OSError``.
+    """
+    if not landlock.version():
+        return
+    tasks = job.folder if job.isolation == "fork" else job.folder.rpartition("/")[0]
+    allowed = {str(modules): landlock.USE, tasks: landlock.WRITE, "/proc": landlock.LIST}  # its descriptors are there
+    for here, _, write in job.directories:
+        allowed[here] = landlock.WRITE if write else landlock.READ
+    made = landlock.ruleset(allowed)
+    landlock.restrict(made)
+    os.close(made)
+
+
+def run_all(asked: Iterable[Any], modules: ModuleCache, watch: Watch) -> None:
+    """As ``serve``, with whatever watches."""
+    for each in asked:
+        job = Job.of(each)
         answer = perform(job, modules, watch)
         answer.spent.extend(_spent())
         watch.answer(answer)

@@ -20,21 +20,24 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from proplet.sandbox import claim, compile_worker, worker
-from proplet.sandbox.engine import Configuration
-from proplet.sandbox.module_cache import ModuleCache
+from proplet.sandbox import claim, compile_worker, confinement, landlock, worker
+from proplet.sandbox.engine import USUAL
+from proplet.sandbox.entry import GuestError
+from proplet.sandbox.frames import Incoming, Job, decoded
+from proplet.sandbox.guest import configuration
+from proplet.sandbox.module_cache import ModuleCache, NotCompiled
+from proplet.sandbox.rehearsal import rehearse
 
 Kind = Callable[[socket.socket, ModuleCache], None]
-KINDS: dict[str, Kind] = {"worker": worker.serve, "compiler": compile_worker.serve}
-REQUEST_BYTES = 256
+REQUEST_BYTES = 4096
 FAREWELL = b"farewell"
 AGENT_ENDS_MS = 5000
 
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
 """A broken pipe and a file that is too large are errors for the one who writes, not the end of the process."""
 CONNECTION = 3
@@ -68,19 +71,38 @@ def _first_victim() -> None:
         os.close(handle)
 
 
-def become(kind: Kind, parent: int, connection: int, modules: ModuleCache) -> NoReturn:
-    """Be the child: nothing is left of its parent but what is imported, and of descriptors ``connection`` and stderr."""
+def _limit_descriptors() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = MOST_DESCRIPTORS if most == resource.RLIM_INFINITY else min(MOST_DESCRIPTORS, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+
+def _close_all_but(kept: Iterable[int]) -> None:
+    """``kept`` ascends."""
+    lowest = CONNECTION + 1
+    for handle in kept:
+        os.closerange(lowest, handle)
+        lowest = handle + 1
+    os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
+
+
+def become(kind: Kind, parent: int, connection: int, modules: ModuleCache, kept: list[int] | None = None) -> NoReturn:
+    """Be the child: nothing is left of its parent but what is imported, and of descriptors ``connection`` and stderr.
+
+    A template's child has its module too, with the descriptors ``kept``, and its limits from it.
+    """
     status = 1
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:  # else it ended before it could take us along
             os.setsid()
             os.dup2(connection, CONNECTION)
-            os.closerange(CONNECTION + 1, os.sysconf("SC_OPEN_MAX"))
-            _first_victim()
-            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-            limit = MOST_DESCRIPTORS if most == resource.RLIM_INFINITY else min(MOST_DESCRIPTORS, most)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            _close_all_but(kept or ())
+            if kept is None:
+                _first_victim()
+                _limit_descriptors()
+            if kind is not template:  # which forks
+                confinement.confine()
             kind(socket.socket(fileno=CONNECTION), modules)
             status = 0
     except BaseException:  # noqa: BLE001  # a child that returned would be a second zygote
@@ -89,33 +111,39 @@ def become(kind: Kind, parent: int, connection: int, modules: ModuleCache) -> No
         os._exit(status)
 
 
-class Zygote:
-    def __init__(self, agent: socket.socket, modules: ModuleCache, tasks: Path) -> None:
+class Forks:
+    """Forks for the agent, over ``agent``, children of ``kinds``; serves until the agent is gone."""
+
+    def __init__(
+        self, agent: socket.socket, modules: ModuleCache, kinds: Mapping[str, Kind], job: Job | None = None
+    ) -> None:
         self._agent = agent
-        self._parent = os.pidfd_open(os.getppid())
         self._modules = modules
-        self._tasks = tasks
+        self._kinds = kinds
+        self._job = job
+        """Of a template: the one whose module every child shall have."""
+        self._kept: list[int] | None = None
+        """The descriptors that the children get from us beside their connection; None while they begin with nothing."""
         self._children: dict[int, int] = {}
-        """The id of each child by its pidfd."""
+        """The pidfd of each child by its id."""
         self._ready = select.poll()
         self._ready.register(agent, select.POLLIN)
 
-    def serve(self) -> None:
-        """Returns when the agent is gone, and with it everything of it."""
+    def serve(self) -> bool:
+        """Returns when the agent is gone, and with it everything of it: did it say farewell?"""
         farewell = False
         try:
             while not farewell:
                 for handle, _ in self._ready.poll():
-                    if handle in self._children:
-                        self._ended(handle)
-                    else:
+                    if handle == self._agent.fileno():
                         farewell = not self._asked()
+                    else:
+                        self._reap()
         except ConnectionError:
             pass
         finally:
             self._kill_all()
-        if not farewell:
-            self._remove_tasks()
+        return farewell
 
     def _asked(self) -> bool:
         """Fork the child that is asked for; False for a farewell. Raises ``ConnectionError`` when the agent is gone."""
@@ -131,7 +159,8 @@ class Zygote:
             self._tell({"failed": "too many open files"})
             return True
         [connection] = handles
-        parent = os.getpid()
+        begin, parent = self._kinds[kind.decode()], os.getpid()
+        self._load()
         try:
             child = os.fork()
         except OSError as error:
@@ -139,50 +168,96 @@ class Zygote:
             os.close(connection)
             return True
         if child == 0:
-            become(KINDS[kind.decode()], parent, connection, self._modules)
+            become(begin, parent, connection, self._modules, self._kept)
         os.close(connection)
-        pidfd = os.pidfd_open(child)
-        self._children[pidfd] = child
+        pidfd = self._children[child] = os.pidfd_open(child)
         self._ready.register(pidfd, select.POLLIN)
         self._tell({"forked": child}, pidfd)
         return True
+
+    def _load(self) -> None:
+        """The module that the children shall have, once it is compiled; they find out themselves why there is none."""
+        if self._job is None:
+            return
+        before = _open_descriptors() if self._kept is None else None
+        with contextlib.suppress(NotCompiled, GuestError):
+            self._modules.load(self._job.digest, configuration(self._job))
+            if before is not None:  # the runtime keeps the file to map its data from
+                self._kept = sorted(_open_descriptors() - before)
+                gc.freeze()
 
     def _tell(self, message: dict[str, Any], *handles: int) -> None:
         with contextlib.suppress(ConnectionError):  # we shall hear of it
             socket.send_fds(self._agent, [json.dumps(message).encode()], handles)
 
-    def _ended(self, pidfd: int) -> None:
-        child = self._children.pop(pidfd)
-        self._ready.unregister(pidfd)
-        os.close(pidfd)
-        _, status = os.waitpid(child, 0)
-        self._tell({"ended": child, "status": os.waitstatus_to_exitcode(status)})
+    def _reap(self) -> None:
+        """Those that have ended, and those of a template that ended before them, of which nobody wants to hear."""
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                child, status = ended
+                if (pidfd := self._children.pop(child, None)) is not None:
+                    self._ready.unregister(pidfd)
+                    os.close(pidfd)
+                    self._tell({"ended": child, "status": os.waitstatus_to_exitcode(status)})
 
     def _kill_all(self) -> None:
-        for pidfd in self._children:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        for child in self._children.values():
-            os.waitpid(child, 0)
+        """Those of our templates are ours as soon as these have ended."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                for child in _own_children() or self._children:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)  # nobody else can have the number before we have waited for it
+                child, _ = os.waitpid(-1, 0)
+                self._children.pop(child, None)
 
-    def _remove_tasks(self) -> None:
-        """The agent's lock of the folder may outlive its end of our socket, but not its process."""
-        ended = select.poll()
-        ended.register(self._parent, select.POLLIN)
-        ended.poll(AGENT_ENDS_MS)
-        claim.remove_left(self._tasks)
+
+def _open_descriptors() -> set[int]:
+    return {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208  # also the listing's own, which is closed
+
+
+def _own_children() -> list[int]:
+    """Empty where the kernel does not tell."""
+    try:
+        with open("/proc/thread-self/children") as file:  # noqa: PTH123
+            return [int(child) for child in file.read().split()]
+    except OSError:
+        return []
+
+
+def template(connection: socket.socket, modules: ModuleCache) -> None:
+    """Fork those that run one module, once each; what runs is never in this process. The first message says which module."""
+    if asked := connection.recv(REQUEST_BYTES):
+        [(_, payload)] = Incoming().feed(asked)
+        Forks(connection, modules, {"worker": worker.serve}, Job.of(decoded(payload))).serve()
+
+
+KINDS: dict[str, Kind] = {"worker": worker.serve, "compiler": compile_worker.serve, "template": template}
+
+
+def _remove_tasks(agent: int, tasks: Path) -> None:
+    """The agent's lock of the folder may outlive its end of our socket, but not its process, of which ``agent`` is a pidfd."""
+    ended = select.poll()
+    ended.register(agent, select.POLLIN)
+    ended.poll(AGENT_ENDS_MS)
+    claim.remove_left(tasks)
 
 
 def main() -> None:
     number, folder, tasks = sys.argv[1:]
     prepare()
     modules = ModuleCache(Path(folder))
-    usual = Configuration()
-    modules.linker(usual)  # its engine handles the signals that are a guest's traps
-    _ = usual.key  # remembered
+    modules.linker(USUAL)  # its engine handles the signals that are a guest's traps
+    _ = USUAL.key  # remembered
+    rehearse(modules)
     gc.collect()
     gc.freeze()  # the pages of what is never collected stay shared
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    parent = os.pidfd_open(os.getppid())
+    confined = {"seccomp": confinement.offered(), "landlock": landlock.version() > 0}
     with socket.socket(fileno=int(number)) as agent:
-        Zygote(agent, modules, Path(tasks)).serve()
+        agent.send(json.dumps({"confinement": [name for name, offered in confined.items() if offered]}).encode())
+        if not Forks(agent, modules, KINDS).serve():
+            _remove_tasks(parent, Path(tasks))
 
 
 if __name__ == "__main__":

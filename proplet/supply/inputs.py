@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from pydantic_core import from_json, to_json
 
 from proplet.runtime.task_folder import TaskFolder
+from proplet.supply.assembly import Wanted
 from proplet.supply.binaries import Binaries
-from proplet.supply.fetch import Fetcher, Wanted
+from proplet.supply.fetch import Fetcher
 from proplet.supply.input_cache import SMALL_BYTES, InputCache, Kept
 from swashplate import logging
 from swashplate.errors import ConfigurationError, InvalidRequestError, NotFoundError, SwashplateError, UnavailableError

@@ -1,69 +1,37 @@
-"""The attempts and invocations that have no result yet: begun, stopped, superseded, and brought to their end."""
+"""What the manager wants of this proplet: attempts and invocations begun, stopped, superseded, and answered once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 from structlog.contextvars import bound_contextvars
 
 from proplet.monitoring.counters import Counters
 from proplet.work.course import Course
 from proplet.work.deliveries import Deliveries
-from proplet.work.journal import Journal, PendingUpdate, PendingUpload
+from proplet.work.endings import Endings, Guests
+from proplet.work.journal import Journal
 from proplet.work.outbox import Outbox
-from proplet.work.outcome import STOPPED, Failure, Large, Learned, Outcome, log_outcome
+from proplet.work.outcome import STOPPED, Failure, log_outcome
 from proplet.work.outgoing import Ref, result_message
+from proplet.work.register import Open, Register
 from proplet.work.starts import called
 from proplet.work.states import AttemptState
 from proplet.work.task_logs import TaskLogs
 from proplet.work.uploads import Uploads
 from swashplate import logging
 from swashplate.errors import SwashplateError
-from swashplate.messages import UPLOAD_TOKEN, Invoke, Start
+from swashplate.messages import Invoke, Start
 from swashplate.service import Tasks
+from swashplate.words import counted
 
 log = logging.get("agent")
 
 MOST_INVOCATIONS = 1000
 """That run or wait here; beyond it a call is refused at once."""
 SUPERSEDED = Failure("another attempt has started", "superseded")
-
-
-class Guests(Protocol):
-    """What runs tasks: ``proplet.runtime.runner.Runner``."""
-
-    async def perform(self, start: Start, course: Course) -> Outcome:
-        """Never raises for what a task can cause."""
-
-    def check(self, start: Start) -> None:
-        """Raises ``SwashplateError`` for what is not taken here."""
-
-    def deployed(self, start: Start, course: Course) -> AbstractAsyncContextManager[None]:
-        """Within, the task can be performed at once. Raises ``SwashplateError``."""
-
-
-@dataclass(eq=False)
-class Open:
-    """An attempt or an invocation without a result. ``deadline`` is the loop's time, None when only a stop ends it."""
-
-    ref: Ref
-    start: Start
-    deadline: float | None
-    course: Course
-    turns: asyncio.Semaphore | None = None
-    """Of a latent task: entered, in turn, around each of its invocations."""
-    work: asyncio.Task[Any] | None = None
-    begun: bool = False
-    stopped: Failure | None = None
-    recording: bool = False
-
-    @property
-    def ready(self) -> bool:
-        return self.course.stage == "ready"
+LOST = Failure("the proplet restarted while the task was running", "proplet_restarted", retryable=True)
 
 
 class Attempts:
@@ -91,12 +59,16 @@ class Attempts:
         self._uploads = uploads
         self._logs = logs
         self._guests = guests
-        self._counters = counters
-        self._open: dict[Ref, Open] = {}
-        self._newest: dict[str, Ref] = {}
-        """By task: its open attempt of the highest number."""
+        self._open = Register(slots)
+        self._lost: set[Ref] = set()
+        """Deployments of an earlier life, that are reported when all of their invocations are."""
+        self._deployments: set[Ref] = set()
+        """Those of this life, whatever became of them."""
         self._background = Tasks(log)
-        self._closing = False
+        self._endings = Endings(proplet_id, outbox, deliveries, uploads, guests, counters)
+        self._endings.on_deployed = lambda _each: self.on_change()
+        self._endings.on_undeployed = self._end_invocations
+        self._endings.on_outcome = self._has_outcome
         self.on_change: Callable[[], None] = lambda: None
         """Called when what runs here has changed."""
         self.on_stage: Callable[[Course], None] = lambda _course: None
@@ -105,15 +77,28 @@ class Attempts:
         """Called when something has an outcome, before anybody is told."""
 
     async def report_lost(self) -> None:
-        """What an earlier life left without a result has failed; call before anything is begun."""
-        lost = Failure("the proplet restarted while the task was running", "proplet_restarted", retryable=True)
+        """What an earlier life left without a result has failed; call before anything is begun, when the uploads are open.
+
+        With a deployment the manager ends the invocations that it knows no result of. Where one is still on its way, the
+        end of the deployment waits for it.
+        """
+        awaited = {ref.deployment for ref in self._uploads.refs() if ref.invocation}
         for ref in self._journal.in_state(AttemptState.ACCEPTED):
-            log_outcome(ref.task_id, lost)
-            await self._journal.finish(result_message(ref, self._id, lost))
+            log_outcome(ref.task_id, LOST)
+            if ref in awaited:
+                self._lost.add(ref)
+                self._background.start(self._report_after_its_calls(ref), f"lost {ref.task_id}")
+            else:
+                await self._journal.finish(result_message(ref, self._id, LOST))
+
+    async def _report_after_its_calls(self, ref: Ref) -> None:
+        await self._uploads.calls_told(ref)
+        await self._outbox.finish(result_message(ref, self._id, LOST))
+        self._lost.discard(ref)
 
     async def close(self) -> None:
         """Kill what runs. The journal keeps it: the next life reports it."""
-        self._closing = True
+        self._endings.closing = True
         await self._background.close()
         self._logs.close()
 
@@ -121,8 +106,8 @@ class Attempts:
 
     @property
     def running(self) -> int:
-        """How many have no outcome yet; one whose outcome is only being written has one."""
-        return sum(1 for each in self._open.values() if not each.recording)
+        """How many have no outcome yet."""
+        return self._open.running
 
     def knows(self, ref: Ref) -> bool:
         return ref in self._open or self._journal.state(ref) is not None
@@ -132,27 +117,22 @@ class Attempts:
         each = self._open.get(ref)
         return None if each is None else each.start
 
+    def log_again(self) -> None:
+        """To a manager that is new: what guests wrote to stderr last."""
+        self._logs.again()
+
     def told(self) -> Iterable[Ref]:
-        """The open ones that the manager has been told about."""
-        return [ref for ref in self._open if self._journal.state(ref) is not None]
+        """Those without a result that the manager has been told about."""
+        return [*self._lost, *(each.ref for each in self._open if self._journal.state(each.ref) is not None)]
 
     @property
     def queued(self) -> int:
         """How many wait for their inputs, for a compilation or for a slot."""
-        return sum(1 for each in self._open.values() if each.course.stage in {"", "fetching", "waiting"})
+        return self._open.queued
 
     @property
     def free_slots(self) -> int:
-        return max(0, self._slots - self._busy() - self._invocations())
-
-    def _invocations(self) -> int:
-        return sum(1 for ref in self._open if ref.invocation)
-
-    def _busy(self) -> int:
-        """Attempts that have a slot or wait for one; not those whose end is only being written."""
-        return sum(
-            1 for ref, each in self._open.items() if not ref.invocation and not each.ready and not each.recording
-        )
+        return self._open.free_slots
 
     # What the manager wants. None of this waits: what comes later must find what came before.
 
@@ -160,22 +140,24 @@ class Attempts:
         ref = Ref(start.id, start.attempt)
         if self._known(ref):
             return
-        newest = self._newest.get(ref.task_id)
-        if newest is not None and newest.attempt > ref.attempt:
+        newest = self._open.newest(ref.task_id)
+        if newest is not None and newest.ref.attempt > ref.attempt:
             self._outbox.deny(ref, SUPERSEDED.code, SUPERSEDED.error)
             return
         if newest is not None:
-            self._end(self._open[newest], SUPERSEDED)
+            newest.end(SUPERSEDED)
         try:
             self._guests.check(start)
         except SwashplateError as error:
             self._outbox.deny(ref, error.code, error.sentence)
             return
-        if len(self._open) >= self._slots + self._queue and (busy := self._busy()) >= self._slots + self._queue:
-            self._outbox.deny(ref, "no_slot", f"{busy} tasks run or wait already")
+        most = self._slots + self._queue
+        if len(self._open) >= most and (busy := self._open.busy) >= most:
+            self._outbox.deny(ref, "no_slot", f"{counted(busy, 'task')} here already, running or waiting")
             return
-        self._newest[ref.task_id] = ref
         turns = asyncio.Semaphore(start.concurrency or self._slots) if start.latent else None
+        if start.latent:
+            self._deployments.add(ref)
         self._begin(ref, start, turns)
 
     def invoke(self, invoke: Invoke) -> None:
@@ -183,19 +165,22 @@ class Attempts:
         if self._known(ref):
             return
         deployment = self._open.get(ref.deployment)
+        if ref.deployment not in self._deployments and self._journal.state(ref.deployment) is not None:
+            # An earlier life had it, and may have begun this call and died before that was on the disk.
+            self._outbox.deny(ref, LOST.code, LOST.error, retryable=True)
+            return
         if deployment is None or not deployment.ready or deployment.stopped is not None:
             self._outbox.deny(ref, "not_deployed", f"task {ref.task_id} is not deployed here", retryable=True)
             return
-        if self._invocations() >= MOST_INVOCATIONS:
+        if self._open.invocations >= MOST_INVOCATIONS:
             self._outbox.deny(ref, "no_slot", f"{MOST_INVOCATIONS} invocations run or wait already", retryable=True)
             return
         self._begin(ref, called(deployment.start, invoke), deployment.turns)
 
     def stop(self, task_id: str, attempt: int) -> None:
         """``attempt`` 0 means each. A stop that overtakes its start is an answer, and the start then finds that answer."""
-        for ref, each in list(self._open.items()):
-            if ref.task_id == task_id and attempt in (0, ref.attempt):
-                self._end(each, STOPPED)
+        for each in self._open.of_task(task_id, attempt):
+            each.end(STOPPED)
         for brought in (self._deliveries, self._uploads):
             for ref in brought.refs():
                 if ref.task_id == task_id and attempt in (0, ref.attempt) and brought.give_up(ref, STOPPED):
@@ -220,20 +205,11 @@ class Attempts:
 
     def _begin(self, ref: Ref, start: Start, turns: asyncio.Semaphore | None) -> None:
         deadline = None if start.timeout_s is None else asyncio.get_running_loop().time() + start.timeout_s
-        course = Course(ref, self.on_stage, log=self._logs.of(ref))
-        each = self._open[ref] = Open(ref, start, deadline, course, turns)
+        each = Open(ref, start, deadline, Course(ref, self.on_stage, log=self._logs.of(ref)), turns)
+        self._open.add(each)
         self._outbox.accept(ref)
         self.on_change()
         each.work = self._background.start(self._pursue(each), "/".join(map(str, ref)))
-
-    def _end(self, each: Open, reason: Failure) -> None:
-        if each.stopped is not None:
-            return
-        each.stopped = reason
-        if each.begun and not each.recording and each.work is not None:
-            each.work.cancel()  # before its first step it would be gone without a word
-
-    # One of them.
 
     async def _pursue(self, each: Open) -> None:
         each.begun = True
@@ -241,91 +217,20 @@ class Attempts:
         try:
             if round_id:
                 with bound_contextvars(round_id=round_id):
-                    await self._to_its_end(each)
+                    await self._endings.reach(each)
             else:
-                await self._to_its_end(each)
+                await self._endings.reach(each)
         except SwashplateError as error:
             log.error("attempt could not be recorded", task_id=each.ref.task_id, error=error.sentence)
         finally:
-            del self._open[each.ref]
+            self._open.remove(each)
             self._logs.forget(each.ref)
-            if self._newest.get(each.ref.task_id) == each.ref:
-                del self._newest[each.ref.task_id]
             each.course.enter("")
             self.on_change()
 
-    async def _to_its_end(self, each: Open) -> None:
-        outcome = await self._outcome(each)
-        each.recording = True
-        if not each.ref.invocation:  # before anybody is told: who is told may look
-            self._counters.ended(outcome.code if isinstance(outcome, Failure) else "")
-        self.on_outcome(each.course)
-        report = each.course.report()
-        log_outcome(each.ref.task_id, outcome)
-        if isinstance(outcome, Learned):
-            success = result_message(each.ref, self._id, outcome, report).payload
-            token = each.start.tokens.get("update", "")
-            await self._deliveries.deliver(PendingUpdate(each.ref, outcome.update, token, success))
-            if each.stopped is not None:  # while that was written
-                self._deliveries.give_up(each.ref, each.stopped)
-        elif isinstance(outcome, Large):
-            success = result_message(each.ref, self._id, outcome, report).payload
-            token = each.start.tokens.get(UPLOAD_TOKEN, "")
-            await self._uploads.bring(PendingUpload(each.ref, outcome.digest, token, success))
-            if each.stopped is not None:  # while that was written
-                self._uploads.give_up(each.ref, each.stopped)
-        else:
-            await self._outbox.finish(result_message(each.ref, self._id, outcome, report))
+    def _has_outcome(self, course: Course) -> None:
+        self.on_outcome(course)
 
-    async def _outcome(self, each: Open) -> Outcome:
-        """Performs until the end, the deadline, or a stop."""
-        if not each.ref.invocation:
-            self._counters.started += 1
-        if each.stopped is not None:
-            return each.stopped
-        try:
-            async with asyncio.timeout_at(each.deadline):
-                return await self._performed(each)
-        except TimeoutError:
-            # What was left of the task's time when it was placed here: rarely a round number.
-            return Failure(f"timed out after {each.start.timeout_s or 0:.1f} s", "timeout")
-        except asyncio.CancelledError:
-            this = asyncio.current_task()
-            if each.stopped is None or this is None or self._closing:
-                raise
-            this.uncancel()
-            return each.stopped
-
-    async def _performed(self, each: Open) -> Outcome:
-        """A fault of our own is an outcome too: the manager must not wait for a lease to end."""
-        try:
-            if each.start.latent:
-                return await self._deployed(each)
-            if each.turns is not None:
-                async with each.turns:
-                    return await self._guests.perform(each.start, each.course)
-            return await self._guests.perform(each.start, each.course)
-        except Exception:
-            log.exception("attempt failed unexpectedly", task_id=each.ref.task_id)
-            return Failure("internal error of the proplet; its log has the details", "internal", retryable=True)
-
-    async def _deployed(self, each: Open) -> Failure:
-        """Ready to be invoked until it is stopped; its invocations end with it."""
-        try:
-            async with self._guests.deployed(each.start, each.course):
-                each.course.enter("ready")
-                self._outbox.ready(each.ref)
-                self.on_change()
-                try:
-                    await asyncio.Event().wait()  # until it is cancelled
-                finally:
-                    if each.stopped is not None:
-                        self._end_invocations(each.ref, each.stopped)
-            raise AssertionError("nobody sets the event")
-        except SwashplateError as error:
-            return Failure(error.sentence, error.code, error.retryable)
-
-    def _end_invocations(self, deployment: Ref, reason: Failure) -> None:
-        for ref, each in list(self._open.items()):
-            if ref.invocation and ref.deployment == deployment:
-                self._end(each, reason)
+    def _end_invocations(self, deployment: Open, reason: Failure) -> None:
+        for each in self._open.calls_of(deployment.ref):
+            each.end(reason)

@@ -13,6 +13,7 @@ from proplet.work.outgoing import Outgoing, Ref, result_message, result_of
 from swashplate import logging
 from swashplate.client import HttpClient
 from swashplate.errors import SwashplateError, UnavailableError
+from swashplate.messages import TOKEN_HEADER
 from swashplate.service import Tasks
 
 log = logging.get("outbox")
@@ -81,7 +82,7 @@ class Deliveries:
 
     async def _posted(self, update: PendingUpdate, url: str) -> Outgoing:
         """The result that is true after the coordinator's answer; raises ``UnavailableError`` when it gave none."""
-        headers = {"X-Attempt-Token": update.token} if update.token else {}
+        headers = {TOKEN_HEADER: update.token} if update.token else {}
         try:
             _, content = await self._http.request("POST", url, body=update.body, headers=headers)
         except UnavailableError:

@@ -27,9 +27,9 @@ CREATE TABLE IF NOT EXISTS pending_update (
     task_id TEXT NOT NULL, attempt INTEGER NOT NULL, body BLOB NOT NULL, token TEXT NOT NULL, success BLOB NOT NULL,
     PRIMARY KEY (task_id, attempt)
 );
-CREATE TABLE IF NOT EXISTS pending_upload (
-    task_id TEXT NOT NULL, attempt INTEGER NOT NULL, digest TEXT NOT NULL, token TEXT NOT NULL, success BLOB NOT NULL,
-    PRIMARY KEY (task_id, attempt)
+CREATE TABLE IF NOT EXISTS pending_result (
+    task_id TEXT NOT NULL, attempt INTEGER NOT NULL, invocation TEXT NOT NULL, digest TEXT NOT NULL, token TEXT NOT NULL,
+    success BLOB NOT NULL, PRIMARY KEY (task_id, attempt, invocation)
 );
 """
 ACCEPT = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -43,6 +43,7 @@ ACKNOWLEDGE = (
 )
 SELECT_RESULT = "SELECT result FROM entry WHERE task_id = ? AND attempt = ? AND invocation = ?"
 FORGET = "DELETE FROM entry WHERE task_id = ? AND attempt = ? AND invocation = ?"
+FORGET_PENDING = "DELETE FROM pending_result WHERE task_id = ? AND attempt = ? AND invocation = ?"
 KEPT_ENTRIES = 4000
 """Remembered after the manager has their results, so that a start that comes again does not run again."""
 KEPT_RESULT_BYTES = 8192
@@ -118,8 +119,8 @@ class Journal:
 
     async def keep_upload(self, upload: PendingUpload) -> None:
         def work(db: sqlite3.Connection) -> None:
-            values = (upload.ref.task_id, upload.ref.attempt, upload.digest, upload.token, upload.success)
-            db.execute("INSERT OR REPLACE INTO pending_upload VALUES (?, ?, ?, ?, ?)", values)
+            values = (*upload.ref, upload.digest, upload.token, upload.success)
+            db.execute("INSERT OR REPLACE INTO pending_result VALUES (?, ?, ?, ?, ?, ?)", values)
 
         await self._step(upload.ref, AttemptEvent.CONTENT_KEPT, None, work)
 
@@ -130,7 +131,7 @@ class Journal:
         def work(db: sqlite3.Connection) -> None:
             if pending:
                 db.execute("DELETE FROM pending_update WHERE task_id = ? AND attempt = ?", message.ref[:2])
-                db.execute("DELETE FROM pending_upload WHERE task_id = ? AND attempt = ?", message.ref[:2])
+                db.execute(FORGET_PENDING, message.ref)
 
         await self._step(message.ref, AttemptEvent.RESULT_KEPT, message.payload, work)
 
@@ -158,7 +159,8 @@ class Journal:
                 self._states.pop(old, None)
 
     async def unacknowledged(self) -> list[Outgoing]:
-        query = "SELECT task_id, attempt, invocation, result FROM entry WHERE state = ? ORDER BY rowid"
+        """Those of calls first: with its deployment ends whatever call the manager knows no result of."""
+        query = "SELECT task_id, attempt, invocation, result FROM entry WHERE state = ? ORDER BY invocation = '', rowid"
         rows = await self._run(lambda db: db.execute(query, (AttemptState.FINISHED.value,)).fetchall())
         return [result_of(Ref(*known), payload) for *known, payload in rows]
 
@@ -168,9 +170,9 @@ class Journal:
         return [PendingUpdate(Ref(task_id, number), *rest) for task_id, number, *rest in rows]
 
     async def uploads(self) -> list[PendingUpload]:
-        query = "SELECT task_id, attempt, digest, token, success FROM pending_upload"
+        query = "SELECT task_id, attempt, invocation, digest, token, success FROM pending_result"
         rows = await self._run(lambda db: db.execute(query).fetchall())
-        return [PendingUpload(Ref(task_id, number), *rest) for task_id, number, *rest in rows]
+        return [PendingUpload(Ref(*row[:3]), *row[3:]) for row in rows]
 
     async def _step(self, ref: Ref, event: AttemptEvent, result: bytes | None, work: Work) -> None:
         """Do ``work`` and record the state after ``event``, in one transaction.
@@ -213,12 +215,17 @@ def _forget_oldest(db: sqlite3.Connection) -> list[Ref]:
 
 
 def _take_over_earlier_tables(db: sqlite3.Connection) -> None:
-    """Attempts and messages once had a table each, and acceptances were kept too."""
-    if db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'attempt'").fetchone() is None:
-        return
-    db.execute(
-        "INSERT OR IGNORE INTO entry SELECT a.task_id, a.attempt, '', a.state, a.accepted_at, m.payload FROM attempt a"
-        " LEFT JOIN message m ON m.kind = 'results' AND m.task_id = a.task_id AND m.attempt = a.attempt"
-    )
-    db.execute("DROP TABLE attempt")
-    db.execute("DROP TABLE message")
+    """Attempts and messages once had a table each, and acceptances were kept too; only attempts had large results."""
+    there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "pending_upload" in there:
+        db.execute(
+            "INSERT OR IGNORE INTO pending_result SELECT task_id, attempt, '', digest, token, success FROM pending_upload"
+        )
+        db.execute("DROP TABLE pending_upload")
+    if "attempt" in there:
+        db.execute(
+            "INSERT OR IGNORE INTO entry SELECT a.task_id, a.attempt, '', a.state, a.accepted_at, m.payload FROM attempt a"
+            " LEFT JOIN message m ON m.kind = 'results' AND m.task_id = a.task_id AND m.attempt = a.attempt"
+        )
+        db.execute("DROP TABLE attempt")
+        db.execute("DROP TABLE message")

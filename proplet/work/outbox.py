@@ -113,6 +113,12 @@ class Outbox:
             if self._journal.state(ref) in {AttemptState.ACCEPTED, AttemptState.DELIVERING}:  # else its result says so
                 self.say_accepted(ref)
 
+    async def kept(self, ref: Ref) -> None:
+        """Return when it is on the disk that it is accepted, however long that refuses it."""
+        if self._journal.state(ref) is None:
+            self._new.pop(ref, None)
+            await self._accepted([ref])
+
     def say_accepted(self, ref: Ref) -> None:
         if not ref.invocation:
             self.say(status_message(ref, self._proplet_id, "accepted"))

@@ -75,7 +75,7 @@ def result_message(ref: Ref, proplet_id: str, outcome: Outcome, report: RunRepor
             said |= {"error": error, "code": code, "retryable": retryable}
     message: Result | InvokeResult
     if ref.invocation:
-        message = InvokeResult(id=ref.result_id, invocation_id=ref.invocation, **said)
+        message = InvokeResult(id=ref.result_id, invocation_id=ref.invocation, report=report, **said)
     else:
         message = Result(id=ref.result_id, report=report, **said)
     return result_of(ref, message.encode())

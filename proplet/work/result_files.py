@@ -1,4 +1,6 @@
-"""Large results, kept until the manager has them: a folder for each attempt, with one file of JSON named by its digest."""
+"""Large results, kept until the manager has them: a folder for each attempt or invocation, with one file of JSON named by
+its digest.
+"""
 
 from __future__ import annotations
 
@@ -36,4 +38,10 @@ class ResultFiles:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _folder(self, ref: Ref) -> Path:
-        return self._root / f"{hashlib.sha256(ref.task_id.encode()).hexdigest()[:32]}-{ref.attempt}"
+        named = f"{_hashed(ref.task_id)}-{ref.attempt}"
+        return self._root / (f"{named}-{_hashed(ref.invocation)}" if ref.invocation else named)
+
+
+def _hashed(told: str) -> str:
+    """A name for a file in the place of one that others gave."""
+    return hashlib.sha256(told.encode()).hexdigest()[:32]

@@ -42,6 +42,6 @@ def called(start: Start, invoke: Invoke) -> Start:
         "env": {**start.env, **invoke.env},
         "timeout_s": invoke.timeout_s,
         "latent": False,
-        "tokens": {},
+        "tokens": invoke.tokens,
     }
     return start.model_copy(update=changes)

@@ -1,6 +1,7 @@
 """What guests write to stderr, sent to the manager while they run: gathered, at a bounded rate, and nobody waits for it.
 
-QoS 0, and held in memory alone: what is lost is a gap, which shows since each part says where it stands.
+QoS 0, and held in memory alone: what is lost is a gap, which shows since each part says where it stands. A manager that
+comes back is sent the last of it once more.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import codecs
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 
 from proplet.work.outgoing import Ref
@@ -20,6 +22,8 @@ GATHER_S = 0.2
 MOST_IN_MESSAGE = 32 * 1024
 RATE, BURST = 64 * 1024, 256 * 1024
 """Bytes of one attempt per second, and at once; as many may wait for the broker."""
+RECENT = 64 * 1024
+"""Bytes of one attempt that a manager may have missed while it was away."""
 ENOUGH = 16 * 1024
 """After a flood so many must be allowed again before more is taken: fewer would be shreds."""
 
@@ -27,7 +31,7 @@ ENOUGH = 16 * 1024
 class LogStream:
     """The stderr of one attempt; of a latent task that of all its calls, in the order in which it comes."""
 
-    __slots__ = ("_at", "_clock", "_left", "_logs", "_over", "_parts", "end", "ref", "told")
+    __slots__ = ("_at", "_clock", "_left", "_logs", "_over", "_parts", "_sent", "end", "ref", "told")
 
     def __init__(self, ref: Ref, logs: TaskLogs, clock: Callable[[], float]) -> None:
         self.ref = ref
@@ -39,6 +43,7 @@ class LogStream:
         self._clock = clock
         self._parts: list[tuple[int, bytearray]] = []
         """What waits to be sent, and how many bytes come before each."""
+        self._sent: deque[tuple[int, bytes]] = deque()
         self._left, self._at, self._over = float(BURST), clock(), False
 
     def feed(self, content: bytes) -> None:
@@ -82,9 +87,12 @@ class LogStream:
                 if size == 0:
                     break
                 found.append(self._message(offset + at, size, text))
+                self._sent.append((offset + at, piece[:size]))
                 at += size
             if at < len(content):
                 self._parts.append((offset + at, content[at:]))
+        while self._sent and self._sent[0][0] < self.told - RECENT:
+            self._sent.popleft()
         if final and self.end > self.told:
             found.append(self._message(self.end, 0, ""))
         return found
@@ -99,6 +107,13 @@ class LogStream:
             size=size,
             text=text,
         )
+
+    def again(self) -> None:
+        """The last that was sent may not have arrived."""
+        if self._sent:
+            self._parts = [*((offset, bytearray(content)) for offset, content in self._sent), *self._parts]
+            self._sent.clear()
+            self._logs.soon(self)
 
     def flush(self) -> None:
         """A run has ended: the result that follows must find its log there."""
@@ -140,6 +155,10 @@ class TaskLogs:
         stream = self._streams.pop(ref, None)
         if stream is not None:
             self._due.discard(stream)
+
+    def again(self) -> None:
+        for stream in self._streams.values():
+            stream.again()
 
     def soon(self, stream: LogStream) -> None:
         self._due.add(stream)

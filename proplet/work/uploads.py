@@ -14,7 +14,7 @@ from proplet.work.result_files import ResultFiles
 from swashplate import logging
 from swashplate.client import HttpClient, UnreachableError, error_of
 from swashplate.errors import SwashplateError, UnavailableError
-from swashplate.messages import UPLOAD_TOKEN_HEADER
+from swashplate.messages import TOKEN_HEADER
 from swashplate.service import Tasks
 
 log = logging.get("outbox")
@@ -59,8 +59,14 @@ class Uploads:
         await self._background.close()
 
     def refs(self) -> list[Ref]:
-        """The attempts whose result the manager does not have yet."""
+        """The attempts and invocations whose result the manager does not have yet."""
         return list(self._uploading)
+
+    async def calls_told(self, deployment: Ref) -> None:
+        """Return when the results of its invocations that are on their way now have been told."""
+        of_it = [work for ref, (_, work) in self._uploading.items() if ref.invocation and ref.deployment == deployment]
+        if of_it:
+            await asyncio.wait(of_it)
 
     async def bring(self, upload: PendingUpload) -> None:
         """Keep it, then bring it to the manager and report how that ended; does not wait for it."""
@@ -109,7 +115,7 @@ class Uploads:
                 if heard_at is not None and began > heard_at + AWAY_S:
                     return self._failed(upload, f"{error.sentence}; {NO_URL}", "result_too_large")
                 log.warning("result not uploaded, trying again", task_id=upload.ref.task_id, error=error.sentence)
-                self._outbox.say_accepted(upload.ref)  # its acknowledgement shows that the manager lives
+                self._outbox.say_accepted(upload.ref.deployment)  # its acknowledgement shows that the manager lives
             except SwashplateError as error:
                 reason = f"{error.sentence} ({error.hint})" if error.hint else error.sentence
                 return self._failed(upload, reason, error.code)
@@ -132,9 +138,10 @@ class Uploads:
             raise UnavailableError("no manager has announced itself")
         if not base:
             raise SwashplateError(f"no URL of the manager is known; {NO_URL}", code="result_too_large")
-        query = urlencode({"task_id": ref.task_id, "attempt": ref.attempt, "proplet_id": self._proplet_id})
+        whose = {"task_id": ref.task_id, "attempt": ref.attempt, "proplet_id": self._proplet_id}
+        query = urlencode(whose | ({"invocation_id": ref.invocation} if ref.invocation else {}))
         url = f"{base}/blobs/{upload.digest}"
-        headers = {UPLOAD_TOKEN_HEADER: upload.token, "Content-Type": "application/json"}
+        headers = {TOKEN_HEADER: upload.token, "Content-Type": "application/json"}
         try:
             with self._files.path(ref, upload.digest).open("rb") as content:
                 timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_connect=CONNECT_S, sock_read=READ_S)

@@ -14,6 +14,7 @@ from pathlib import Path
 from provision.brokers.common import Kind, Place, User, narrowed
 from provision.brokers.files import config_file, write_broker_files
 from swashplate.errors import UnavailableError
+from swashplate.stack.log_files import Follower
 
 WITHIN_S = 10.0
 """A broker on a busy machine takes its time; one that refuses says so at once."""
@@ -66,18 +67,20 @@ class Broker:
         pid = self._running()
         if pid is None:
             return
-        seen = self._log_size()
+        log = None if self.log_file is None else Follower(self.log_file)
+        if log is not None:
+            log.skip()
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGHUP)
-        if self.log_file is None:
+        if log is None:
             return
         deadline = time.monotonic() + WITHIN_S
         while time.monotonic() < deadline:
-            said = self._log_since(seen)
-            complaint = next((line for line in said.splitlines() if words.refused in line), None)
+            said = list(log.fresh())
+            complaint = next((line for line in said if words.refused in line), None)
             if complaint is not None:
                 raise UnavailableError(f"the broker refuses its new access lists: {complaint}")
-            if words.taken in said or self._running() != pid:  # one that starts again reads them then
+            if any(words.taken in line for line in said) or self._running() != pid:  # a new one reads them at its start
                 return
             await asyncio.sleep(0.002)
         raise UnavailableError("the broker did not read its new access lists", hint=f"its log: {self.log_file}")
@@ -92,17 +95,3 @@ class Broker:
         except (OSError, ValueError):
             return None
         return pid if os.fsencode(self.place.folder / config_file(self.kind)) in command else None
-
-    def _log_size(self) -> int:
-        try:
-            return self.log_file.stat().st_size if self.log_file else 0
-        except OSError:
-            return 0
-
-    def _log_since(self, offset: int) -> str:
-        try:
-            with (self.log_file or Path(os.devnull)).open("rb") as file:
-                file.seek(offset)
-                return file.read().decode(errors="replace")
-        except OSError:
-            return ""

@@ -225,15 +225,19 @@ class Attempt(Answer):
 
 
 class Invocation(Answer):
-    """One call of a latent task. ``status`` is queued, running, completed or failed."""
+    """One call of a latent task. ``status`` is queued, running, completed or failed. In a list, results that were too large
+    for a message are left out, and ``results_omitted`` is true; no list has the ``report``.
+    """
 
     invocation_id: str = ""
     task_id: str = ""
     proplet_id: str = ""
     status: str = "completed"
     results: Any = None
+    results_omitted: bool = False
     error: str = ""
     code: str = ""
+    report: Report | None = None
     created_at: Time = None
     finish_time: Time = None
 
@@ -301,6 +305,7 @@ class Capabilities(Answer):
     digests: list[str] = []
     slots: int = 1
     queue: int = 0
+    confinement: list[str] = []
 
 
 class Proplet(Answer):

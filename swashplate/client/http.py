@@ -126,8 +126,9 @@ class HttpClient:
         body: bytes | str | aiohttp.FormData | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        quiet_s: float | None = None,
     ) -> tuple[int, bytes]:
-        """Status and body of a 2xx answer; anything else is raised."""
+        """Status and body of a 2xx answer; anything else is raised. ``timeout`` is for all of it, ``quiet_s`` for each pause."""
         import aiohttp  # noqa: PLC0415  # see HttpClient
 
         sent = dict(headers or {})
@@ -139,7 +140,7 @@ class HttpClient:
                 url,
                 data=body if isinstance(body, aiohttp.FormData) else _sendable(body),
                 headers=sent,
-                timeout=aiohttp.ClientTimeout(total=timeout or self._timeout, connect=5),
+                timeout=aiohttp.ClientTimeout(total=timeout or self._timeout, connect=5, sock_read=quiet_s),
             ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

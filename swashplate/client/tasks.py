@@ -218,7 +218,7 @@ class Tasks:
         """Call a latent task and wait for its result, in one request; ``timeout`` is at most 300 s."""
         body = {"inputs": [str(each) for each in inputs], "env": dict(env or {}), "timeout_s": timeout}
         path = path_of("tasks", task_id) + "/invoke"
-        return await self._transport.post(Invocation, path, body, timeout=timeout + SLACK_S)
+        return await self._transport.post(Invocation, path, body, timeout=timeout + UPLOAD_S, quiet_s=timeout + SLACK_S)
 
     async def submit(
         self,
@@ -236,7 +236,7 @@ class Tasks:
 
     async def invocation(self, task_id: str, invocation_id: str, *, wait: float = 0) -> Invocation:
         path = path_of("tasks", task_id, "invocations", invocation_id) + query_of(wait=f"{wait:g}" if wait else None)
-        return await self._transport.get(Invocation, path, timeout=wait + SLACK_S)
+        return await self._transport.get(Invocation, path, timeout=wait + UPLOAD_S, quiet_s=wait + SLACK_S)
 
     async def invocations(self, task_id: str, *, offset: int = 0, limit: int = PAGE) -> Page[Invocation]:
         path = path_of("tasks", task_id, "invocations")

@@ -55,10 +55,12 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         again: bool | None = None,
         timeout: float | None = None,
+        quiet_s: float | None = None,
     ) -> Any:
         """The answer's JSON, None when it is empty. ``make_body`` is for a body that can be sent once only.
 
-        ``again``: does it do no harm to do this twice? By default that of GET and PUT.
+        ``again``: does it do no harm to do this twice? By default that of GET and PUT. ``quiet_s`` is how long nothing of the
+        answer may come, while ``timeout`` is for all of it.
         """
         if again is None:
             again = method in {"GET", "PUT"}
@@ -66,7 +68,7 @@ class Transport:
         deadline, delay = loop.time() + self.retry_s, AGAIN_S
         while True:
             try:
-                return await self._once(method, path, make_body() if make_body else body, headers, timeout)
+                return await self._once(method, path, make_body() if make_body else body, headers, timeout, quiet_s)
             except UnreachableError as error:
                 self._met = self._met or error.sent
                 if (error.sent and not again) or not self._met or loop.time() + delay > deadline:
@@ -75,12 +77,20 @@ class Transport:
             delay = min(delay * 2, AGAIN_MOST_S)
 
     async def _once(
-        self, method: str, path: str, body: Any, headers: Mapping[str, str] | None, timeout: float | None
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        headers: Mapping[str, str] | None,
+        timeout: float | None,
+        quiet_s: float | None,
     ) -> Any:
         if body is not None and not isinstance(body, bytes | str | aiohttp.FormData):
             body = json.dumps(body)
         try:
-            _, content = await self._http.request(method, self.url + path, body=body, headers=headers, timeout=timeout)
+            _, content = await self._http.request(
+                method, self.url + path, body=body, headers=headers, timeout=timeout, quiet_s=quiet_s
+            )
         except UnreachableError as error:
             reason = reason_of(error.__cause__) if error.__cause__ else error.sentence
             raise UnreachableError(
@@ -102,8 +112,8 @@ class Transport:
                 f"{self.url}{path} does not answer JSON", hint="is the URL that of a manager?"
             ) from error
 
-    async def get(self, kind: type[A], path: str, *, timeout: float | None = None) -> A:
-        return kind.read(await self.call("GET", path, timeout=timeout))
+    async def get(self, kind: type[A], path: str, **options: Any) -> A:
+        return kind.read(await self.call("GET", path, **options))
 
     async def post(self, kind: type[A], path: str, body: Any = None, **options: Any) -> A:
         return kind.read(await self.call("POST", path, body=body, **options) or {})

@@ -64,7 +64,7 @@ def line_of(task: Task) -> str:
 async def follow(client: Client, task: Task, *, quiet: bool = False) -> Task:
     """The task when it has ended, or when it stands; over restarts of the manager. What its guest writes to stderr is shown.
 
-    Even a ``quiet`` one tells once why it waits, when that lasts: nobody may ever take it.
+    Even a ``quiet`` one tells once what is waited for, when that lasts: nobody may ever take it.
     """
     with telling(quiet=quiet) as say:
         say(line_of(task))
@@ -74,9 +74,9 @@ async def follow(client: Client, task: Task, *, quiet: bool = False) -> Task:
         now = task
         try:
             async for now in client.tasks.watch(task.id):
-                say(line_of(now))
                 if now.settled:
-                    break
+                    break  # whoever follows says how it came out
+                say(line_of(now))
             if now.ended and not quiet:
                 await asyncio.wait([beside], timeout=REST_S)
         finally:
@@ -98,12 +98,12 @@ async def _explain(client: Client, task_id: str) -> None:
             now = await client.tasks.get(task_id)
         except SwashplateError:  # whoever follows the task meets it, too
             continue
-        if now.waiting and not now.settled:
+        if (now.waiting or now.stage == "compiling") and not now.settled:
             output.note(line_of(now))
             return
 
 
-def conclude(task: Task, *, began: float, report: Report | None = None) -> None:
+def conclude(task: Task, *, began: float, report: Report | None = None, quiet: bool = False) -> None:
     """What is said of a task that was followed. Failure is told on stderr, and by the exit status of whoever calls."""
     lasted = output.seconds(time.monotonic() - began)
     if task.succeeded or not task.ended:
@@ -113,5 +113,7 @@ def conclude(task: Task, *, began: float, report: Report | None = None) -> None:
         return
     reason = reports.reason(task.error, task.code, report)
     output.note(f"error: task {task.id} {task.status} after {lasted}{reason}")
-    reports.tell_log(report)
-    output.note(f"hint: swashplate task attempts {task.id[:8]} shows every attempt")
+    if quiet:  # else it was shown as it came
+        reports.tell_log(report)
+    if task.attempt > 1:
+        output.note(f"hint: swashplate task attempts {task.id[:8]} shows every attempt")

@@ -28,11 +28,11 @@ class Named(Protocol):
 N = TypeVar("N", bound=Named)
 
 
-def chosen(given: str, known: list[tuple[str, str]], noun: str) -> str:
+def chosen(given: str, known: list[tuple[str, str]], noun: str, beyond: int = 0) -> str:
     """The id among ``known`` (ids and names) that ``given`` means: itself, its name, or its beginning.
 
     A whole name goes before the beginning of an id: names such as ``add`` are hexadecimal, too. Raises
-    ``InvalidRequestError`` naming the candidates when it could mean several.
+    ``InvalidRequestError`` naming the candidates when it could mean several; ``beyond`` are as many more of that name.
     """
     if any(identity == given for identity, _ in known):
         return given
@@ -48,10 +48,10 @@ def chosen(given: str, known: list[tuple[str, str]], noun: str) -> str:
             hint=f"swashplate {noun} list shows them" + ("; of an older one type the whole id" if many else ""),
         )
     candidates = ", ".join(f"{identity} ({name})" if name else identity for identity, name in found[:NAMED])
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    raise InvalidRequestError(
-        f"{given!r} could be {len(found)} {noun}s: {candidates}{more}", code="ambiguous_id", hint="type more of the id"
-    )
+    count = len(found) + beyond
+    more = f" and {count - NAMED} more" if count > NAMED else ""
+    hint = "type the id of one" if found[0][1] == given else "type more of the id"
+    raise InvalidRequestError(f"{given!r} could be {count} {noun}s: {candidates}{more}", code="ambiguous_id", hint=hint)
 
 
 async def _full(given: str, every: AsyncIterator[N], noun: str) -> str:
@@ -72,7 +72,7 @@ async def task(client: Client, given: str) -> str:
         # The manager finds a name among all tasks, however many are newer.
         named = await client.tasks.list(name=given, limit=NAMED + 1)
         if named.items:
-            return chosen(given, [(each.id, each.name) for each in named.items], "task")
+            return chosen(given, [(each.id, each.name) for each in named.items], "task", named.total - len(named.items))
     return await _full(given, client.tasks.every(), "task")
 
 

@@ -177,6 +177,11 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
     return f"{seconds(max(passed, 0))} ago" if passed > -1 else f"in {seconds(-passed)}"
 
 
+def lasting(began: datetime | None) -> str:
+    """Until now."""
+    return "" if began is None else seconds(max(0, (datetime.now(UTC) - began).total_seconds()))
+
+
 def took(began: datetime | None, ended: datetime | None) -> str:
     return "" if began is None or ended is None else seconds((ended - began).total_seconds())
 

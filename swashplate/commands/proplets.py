@@ -10,6 +10,7 @@ from swashplate.commands import naming, output
 from swashplate.commands.arguments import Limit, Offset, PropletId
 from swashplate.commands.connection import AsJson, ManagerUrl, speak
 from swashplate.commands.groups import Group
+from swashplate.words import counted
 
 if TYPE_CHECKING:
     from swashplate.client import Client, Metric, Page, Proplet
@@ -99,6 +100,7 @@ def show(proplet: PropletId, manager: ManagerUrl = "", as_json: AsJson = False) 
             ("memory", output.size(can.memory_bytes) if can.memory_bytes else ""),
             ("architecture", can.arch),
             ("wasm features", can.wasm_features),
+            ("confinement", can.confinement),
             ("binaries", f"{len(can.digests)} at hand" if can.digests else ""),
             *((f"metadata {name}", value) for name, value in found.metadata.items()),
         ]
@@ -119,7 +121,7 @@ def _change(proplet: str, do: str, manager: str, *, as_json: bool, said: str) ->
     if as_json:
         output.emit(found.document)
     else:
-        busy = f"; tasks that are still there: {found.task_count}" if found.task_count and do != "uncordon" else ""
+        busy = f"; it still has {counted(found.task_count, 'task')}" if found.task_count and do != "uncordon" else ""
         output.note(f"proplet {found.id} {said}{busy}")
 
 

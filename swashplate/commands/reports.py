@@ -40,6 +40,17 @@ def _spent(report: Report, field: str) -> str:
     return f"{limits.shown(field, report.used[field])}{of}"
 
 
+def summary(report: Report | None) -> str:
+    """What was used of what was allowed, and what was asked for and not granted, in one line; empty when nothing is known."""
+    from swashplate import limits
+
+    if report is None:
+        return ""
+    used = [f"{limits.NAMES.get(name, name)} {_spent(report, name)}" for name, amount in report.used.items() if amount]
+    parts = {"used ": used, "not granted: ": report.capabilities.refused}
+    return "; ".join(what + ", ".join(listed) for what, listed in parts.items() if listed)
+
+
 def tell_log(report: Report | None) -> None:
     """On stderr, indented: the last lines of what the guest wrote there."""
     if report is None or not report.log_tail.strip():

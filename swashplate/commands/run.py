@@ -89,7 +89,7 @@ def run(
     task, report = speak(manager, work, interrupted=interrupted)
     failed = task.ended and not task.succeeded
     if wait and (not quiet or failed):
-        following.conclude(task, began=began, report=report)
+        following.conclude(task, began=began, report=report, quiet=quiet)
     if as_json:
         output.emit(task.document)
     elif wait:

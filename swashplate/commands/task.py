@@ -169,6 +169,7 @@ def _fields(task: Task) -> list[tuple[str, Any]]:
         ("created", output.at(task.created_at)),
         ("started", output.at(task.start_time)),
         ("finished", output.at(task.finish_time)),
+        ("running for", output.lasting(task.start_time) if task.status == "running" else ""),
         ("took", output.took(task.start_time, task.finish_time)),
     ]
 

@@ -14,12 +14,12 @@ import typer
 from swashplate.commands import naming, output
 from swashplate.commands.arguments import TaskId
 from swashplate.commands.connection import ManagerUrl, speak
+from swashplate.words import counted
 
 if TYPE_CHECKING:
     from swashplate.client import Attempt, Client, LogPart, Task
 
 Write = Callable[[str], None]
-PAUSE_S = 0.2
 
 
 class Lines:
@@ -33,7 +33,7 @@ class Lines:
     def feed(self, part: LogPart) -> None:
         if part.dropped:
             self.end()
-            self._write(f"{self._prefix}[{part.dropped} bytes are missing]")
+            self._write(f"{self._prefix}[{counted(part.dropped, 'byte')} missing here]")
         *lines, self._partial = (self._partial + part.text).split("\n")
         for line in lines:
             self._write(self._prefix + line)
@@ -74,19 +74,29 @@ async def follow(client: Client, task: Task, write: Write) -> None:
 
 
 async def _follow_runs(client: Client, task_id: str, write: Write) -> None:
-    """The log of the latest attempt, then of those that take its place, until the task has ended."""
-    task, attempt = await client.tasks.get(task_id), 0
-    while True:
-        while task.attempt == attempt and not task.ended:
-            task = await client.tasks.get(task_id, wait=1)
-            await asyncio.sleep(0 if task.ended else PAUSE_S)  # an older manager does not wait
-        if task.attempt == attempt:
-            return
-        if attempt:
-            output.note(f"attempt {task.attempt} of task {task_id[:8]}")
-        attempt = task.attempt
-        await copy(client, task_id, attempt, write, follow=True)
-        task = await client.tasks.get(task_id)
+    """The log of the latest attempt, then of those that take its place, until the task has ended; over restarts of the
+    manager.
+    """
+    latest = 0
+    async for task in client.tasks.watch(task_id):
+        for attempt in range(latest + 1 if latest else max(1, task.attempt), task.attempt + 1):
+            to = _announcing(write, f"attempt {attempt} of task {task_id[:8]}") if latest else write
+            latest = attempt
+            await copy(client, task_id, attempt, to, follow=True)
+
+
+def _announcing(write: Write, note: str) -> Write:
+    """An attempt that nobody took has no log, and is not worth a word."""
+    silent = True
+
+    def announced(line: str) -> None:
+        nonlocal silent
+        if silent:
+            output.note(note)
+        silent = False
+        write(line)
+
+    return announced
 
 
 def logs(

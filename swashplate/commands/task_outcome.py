@@ -25,10 +25,16 @@ def invoke(
         float, typer.Option(parser=values.duration, metavar="DURATION", help="For this call, at most 5m.")
     ] = 30.0,
     later: Annotated[bool, typer.Option("--async", help="Print the invocation's id and do not wait.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Do not tell what it used, nor what it wrote to stderr.")
+    ] = False,
     manager: ManagerUrl = "",
     as_json: AsJson = False,
 ) -> None:
-    """Call a latent task that is ready, and print what it returns."""
+    """Call a latent task that is ready, and print what it returns.
+
+    The result alone is on stdout; what the call used of what it was allowed, and the end of its stderr, are on stderr.
+    """
     variables = values.pairs(env or (), "--env")
     asked: list[Invocation] = []
 
@@ -48,10 +54,16 @@ def invoke(
         print(found.invocation_id)
     else:
         output.result(found.results)
-    if found.status == "failed":
-        output.note(
-            f"error: invocation {found.invocation_id} failed: {found.error}" + (f" [{found.code}]" * bool(found.code))
-        )
+    failed = found.status == "failed"
+    if failed:
+        reason = reports.reason(found.error, found.code, found.report)
+        output.note(f"error: invocation {found.invocation_id} failed{reason}")
+    elif found.ended and not quiet:
+        said = reports.summary(found.report)
+        output.note(f"invocation {found.invocation_id} completed" + f" ({said})" * bool(said))
+    if failed or not quiet:
+        reports.tell_log(found.report)
+    if failed:
         raise typer.Exit(1)
 
 

@@ -1,7 +1,17 @@
 """HTTP: a table of routes becomes a service with one error shape, ``/health``, ``/metrics``, OpenAPI and a docs page."""
 
 from swashplate.http import docs_page, strict_json
-from swashplate.http.bodies import BODY_LIMIT, LARGE_BODY, MIB, parse, read_body, read_bytes, read_text
+from swashplate.http.bodies import (
+    BODY_LIMIT,
+    FILE_LIMIT,
+    MIB,
+    parse,
+    read_body,
+    read_bytes,
+    read_json,
+    text_of,
+    values_in,
+)
 from swashplate.http.connection import Patience, RequestTimeoutError
 from swashplate.http.parameters import (
     OFFSET,
@@ -12,8 +22,6 @@ from swashplate.http.parameters import (
     Text,
     Whole,
     limit_of,
-    query_int,
-    query_seconds,
 )
 from swashplate.http.routes import Handler, Route, answer, refusal
 from swashplate.http.service import Check, HttpService, must_be_connected
@@ -21,7 +29,7 @@ from swashplate.http.uploads import Received, read_upload
 
 __all__ = [
     "BODY_LIMIT",
-    "LARGE_BODY",
+    "FILE_LIMIT",
     "MIB",
     "OFFSET",
     "Check",
@@ -42,12 +50,12 @@ __all__ = [
     "limit_of",
     "must_be_connected",
     "parse",
-    "query_int",
-    "query_seconds",
     "read_body",
     "read_bytes",
-    "read_text",
+    "read_json",
     "read_upload",
     "refusal",
     "strict_json",
+    "text_of",
+    "values_in",
 ]

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 
@@ -48,6 +48,17 @@ def malformed(error: BaseException | None) -> InvalidRequestError:
             f"the request line or a header is over the limit of {MAX_HEADER_BYTES} bytes", code="header_too_large"
         )
     return InvalidRequestError(f"this is not a well-formed HTTP request: {reason[:200]}", code="malformed_request")
+
+
+async def expected(request: web.Request) -> web.Response | None:
+    """Tell a client that waits with its body to go on; the answer when it expects what HTTP does not know."""
+    if request.version != HttpVersion11:
+        return None
+    if request.headers["Expect"].lower() != "100-continue":
+        return refusal(InvalidRequestError("header Expect must be 100-continue", code="malformed_request"))
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the answer has not begun
+    return None
 
 
 class Connection(web.RequestHandler):

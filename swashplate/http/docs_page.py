@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from swashplate.http.parameters import LARGEST
+from swashplate.words import counted
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#d8dce2;--soft:#f5f6f8;--text:#1c2430;--dim:#5b6675;--page:#fff;
@@ -203,7 +204,9 @@ class _Page:
             table = _table(("field", "type", ""), rows)
             folded = len(rows) > UNFOLDED
             inner += (
-                f"<details class=answer><summary>{len(rows)} fields</summary>{table}</details>" if folded else table
+                f"<details class=answer><summary>{counted(len(rows), 'field')}</summary>{table}</details>"
+                if folded
+                else table
             )
             for name, header in response.get("headers", {}).items():
                 if name != "X-Request-Id":

@@ -31,7 +31,7 @@ _REASONS = {
     405: ("Not with this method", "method_not_allowed", "DELETE /tasks: Method Not Allowed"),
     408: ("The body did not come", "request_timeout", "fewer than 1024 bytes of the body came within 30 s"),
     409: ("In conflict with what is there", "conflict", "it is running"),
-    413: ("Too large", "too_large", "the body is over the limit of 104857600 bytes"),
+    413: ("Too large", "too_large", "this is too large"),
     415: ("Not this media type", "unsupported_media_type", "this is not taken"),
     416: ("Not this range", "range_not_satisfiable", "the range is outside"),
     500: ("A bug of ours; the log has the details", "internal", "internal error"),
@@ -92,16 +92,14 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         for name in _PARAMETER.findall(route.path)
         if name not in known
     ]
-    described += [_parameter(parameter) for parameter in route.parameters]
-    described += [
-        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
-        for name, text in route.query.items()
-    ]
-    return described
+    return described + [_parameter(parameter) for parameter in route.parameters]
 
 
-def _failure(status: int, route: Route) -> dict[str, Any]:
+def _failure(status: int, route: Route, body_limit: int) -> dict[str, Any]:
     sentence, code, example = _REASONS.get(status, ("Failed", "error", "it failed"))
+    if status == 413 and _takes_body(route) and route.error_schema is None:
+        most = route.limit or body_limit
+        sentence, example = f"The body has more than {most} bytes", f"the body is over the limit of {most} bytes"
     if route.error_schema is not None and status not in {401, 500}:
         shared = [{"$ref": "#/components/schemas/Error"}]
         content: dict[str, Any] = {"schema": {"anyOf": [dict(route.error_schema), *shared]}}
@@ -127,13 +125,16 @@ def _success(status: int, model: type[BaseModel] | None, route: Route, schemas: 
     return described
 
 
+def _takes_body(route: Route) -> bool:
+    return route.body is not None or route.body_schema is not None
+
+
 def _failures(route: Route, *, secured: bool) -> set[int]:
-    takes_body = route.body is not None or route.body_schema is not None
-    found = {400, *route.errors, *((408, 413) if takes_body else ())}
+    found = {400, *route.errors, *((408, 413) if _takes_body(route) else ())}
     return found | ({401} if secured else set())
 
 
-def _operation(route: Route, schemas: _Schemas, *, secured: bool) -> dict[str, Any]:
+def _operation(route: Route, schemas: _Schemas, body_limit: int, *, secured: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {"summary": route.summary, "operationId": _operation_id(route)}
     if route.description:
         operation["description"] = route.description
@@ -141,7 +142,7 @@ def _operation(route: Route, schemas: _Schemas, *, secured: bool) -> dict[str, A
     parameters = _parameters(route)
     if parameters:
         operation["parameters"] = parameters
-    if route.body is not None or route.body_schema is not None:
+    if _takes_body(route):
         schema = schemas.of(route.body) if route.body is not None else dict(route.body_schema or {})
         content: dict[str, Any] = {"schema": schema}
         if route.body_example is not None:
@@ -150,10 +151,15 @@ def _operation(route: Route, schemas: _Schemas, *, secured: bool) -> dict[str, A
     answers = {route.status: route.answer, **route.also}
     operation["responses"] = {
         **{
-            str(status): _success(status, model, route, schemas) if status < 400 else _failure(status, route)
+            str(status): _success(status, model, route, schemas)
+            if status < 400
+            else _failure(status, route, body_limit)
             for status, model in sorted(answers.items())
         },
-        **{str(status): _failure(status, route) for status in sorted(_failures(route, secured=secured) - set(answers))},
+        **{
+            str(status): _failure(status, route, body_limit)
+            for status in sorted(_failures(route, secured=secured) - set(answers))
+        },
     }
     if secured:
         operation["security"] = [{"token": []}]
@@ -178,14 +184,20 @@ def document(
     secured: bool = False,
     basic: bool = False,
     description: str = "",
+    body_limit: int,
 ) -> dict[str, Any]:
-    """The OpenAPI document of a service; ``secured`` when it demands a token, ``basic`` when a password will do too."""
+    """The OpenAPI document of a service; ``secured`` when it demands a token, ``basic`` when a password will do too.
+
+    ``body_limit`` is in bytes, for the routes that have no limit of their own.
+    """
     routes = list(routes)
     schemas = _Schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         needs = route.bearer or (secured and not route.open)
-        paths.setdefault(shown_path(route), {})[route.method.lower()] = _operation(route, schemas, secured=needs)
+        paths.setdefault(shown_path(route), {})[route.method.lower()] = _operation(
+            route, schemas, body_limit, secured=needs
+        )
     tags: dict[str, None] = {tag: None for route in routes for tag in [route.tag or _tag(route)]}
     info: Mapping[str, Any] = {"title": f"Swashplate {name.replace('_', ' ')}", "version": version}
     described: dict[str, Any] = {

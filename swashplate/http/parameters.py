@@ -169,16 +169,6 @@ class JsonObject(Parameter[dict[str, Any] | None]):
 OFFSET = Whole(name="offset", text="How many to leave out.")
 
 
-def query_int(request: web.Request, name: str, default: int, *, low: int = 0, high: int = LARGEST) -> int:
-    """The value of a parameter that is described elsewhere."""
-    return Whole(name=name, text="", default=default, low=low, high=high).of(request)
-
-
-def query_seconds(request: web.Request, name: str, *, high: float) -> float:
-    """How long a caller is willing to wait; 0 when it does not say."""
-    return Seconds(name=name, text="", high=high).of(request)
-
-
 def limit_of(most: int, default: int = 100) -> Whole:
     """The parameter ``limit`` of a page that shows at most ``most``."""
     return Whole(name="limit", text=f"How many at most, up to {most}.", default=default, low=1, high=most)

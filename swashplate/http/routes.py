@@ -35,13 +35,14 @@ class Route:
     answer: type[BaseModel] | None = None
     status: int = 200
     parameters: tuple[Parameter[Any], ...] = ()
-    query: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     example: Any = None
     open: bool = False
     """Needs no token of the service: its handler demands a proof of its own."""
     bearer: bool = False
     """That proof is a bearer token too."""
+    limit: int = 0
+    """Bytes that its body may have; 0 for the service's limit."""
     hidden: bool = False
     """Stands in no description: a refusal of everything else."""
     description: str = ""

@@ -23,8 +23,8 @@ from swashplate import __version__, logging, ports
 from swashplate.access import Access
 from swashplate.errors import InvalidRequestError, SwashplateError, UnauthorizedError, UnavailableError
 from swashplate.http import docs_page, openapi
-from swashplate.http.bodies import BODY_LIMIT, over_limit
-from swashplate.http.connection import Patience, Runner
+from swashplate.http.bodies import BODY_LIMIT, LIMIT, over_limit
+from swashplate.http.connection import Patience, Runner, expected
 from swashplate.http.routes import Handler, Route, answer, refusal
 
 log = logging.get("http")
@@ -88,6 +88,7 @@ class HttpService:
         self._access = access or Access()
         self._patience = patience or Patience()
         self._open: set[web.AbstractRoute] = set()
+        self._limits: dict[web.AbstractRoute, int] = {}
         self.registry = CollectorRegistry()
         self._checks = dict(checks or {})
         self._health_body = health
@@ -112,6 +113,7 @@ class HttpService:
             secured=bool(self._access.token),
             basic=self._access.basic,
             description=description,
+            body_limit=body_limit,
         )
 
     def _add(self, routes: list[Route]) -> None:
@@ -120,9 +122,11 @@ class HttpService:
         for route in routes:
             methods = ["GET", "HEAD"] if route.method == "GET" and route.path not in heads else [route.method]
             for method in methods:
-                added = self.app.router.add_route(method, route.path, route.handler)
+                added = self.app.router.add_route(method, route.path, route.handler, expect_handler=expected)
                 if route.open:
                     self._open.add(added)
+                if route.limit:
+                    self._limits[added] = route.limit
 
     def _own_routes(self) -> list[Route]:
         return [
@@ -175,6 +179,7 @@ class HttpService:
         route = resource.canonical if resource else "unknown"
         method = request.method if request.method in METHODS else "other"
         request_id = request[REQUEST_ID] = _request_id(request)
+        request[LIMIT] = self._limits.get(request.match_info.route, self._body_limit)
         bound = structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             response = await self._guarded(request, handler)
@@ -205,7 +210,7 @@ class HttpService:
                 )
             return refusal(error, request_id)
         except web.HTTPRequestEntityTooLarge:
-            return refusal(over_limit(self._body_limit))
+            return refusal(over_limit(request[LIMIT]))
         except web.HTTPException as error:
             return _of_aiohttp(request, error)
         except (web.RequestPayloadError, HttpProcessingError) as error:

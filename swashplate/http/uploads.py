@@ -10,7 +10,7 @@ from typing import Protocol
 from aiohttp import BodyPartReader, web
 
 from swashplate.errors import InvalidRequestError
-from swashplate.http.bodies import BODY_LIMIT, over_limit
+from swashplate.http.bodies import FILE_LIMIT, over_limit
 
 PIECE = 1 << 20
 ENOUGH = 512
@@ -34,7 +34,7 @@ async def read_upload(
     into: Writer,
     *,
     field: str = "file",
-    limit: int = BODY_LIMIT,
+    limit: int = FILE_LIMIT,
     check: Callable[[str, bytes], None] = lambda _name, _first: None,
 ) -> Received:
     """Write the file of the form's ``field`` into ``into``, which the caller commits or throws away.

@@ -34,8 +34,9 @@ MAX_QUEUE = 100_000
 
 
 class Capabilities(Message):
-    """What a proplet can do and has at hand. ``memory_bytes`` is the machine's total; ``queue`` is how many accepted starts
-    may wait there for one of the ``slots``. Bounded, since they are believed.
+    """What a proplet can do and has at hand. ``memory_bytes`` is the machine's total, or its container's; ``queue`` is how
+    many accepted starts may wait there for one of the ``slots``. ``confinement`` is what of the kernel holds the processes
+    that run guests besides the runtime: ``seccomp``, ``landlock``. Bounded, since they are believed.
     """
 
     cpu: int = Field(default=0, ge=0, lt=2**31)
@@ -47,6 +48,7 @@ class Capabilities(Message):
     digests: list[str] = Field(default_factory=list)
     slots: int = Field(default=1, ge=0, le=MAX_SLOTS)
     queue: int = Field(default=0, ge=0, le=MAX_QUEUE)
+    confinement: list[str] = []
 
 
 class PropletCreate(Message):
@@ -79,7 +81,7 @@ class AttemptRef(Message):
     attempt: AttemptNumber
 
 
-Stage = Literal["", "fetching", "waiting", "running", "ready"]
+Stage = Literal["", "fetching", "waiting", "compiling", "running", "ready"]
 """What a proplet does with an accepted attempt: ``waiting`` is for a slot, ``ready`` is a latent task that can be invoked."""
 
 
@@ -95,7 +97,8 @@ class Alive(Message):
 
 UPLOAD_TOKEN = "results"  # noqa: S105  # the name of a token
 """In a start's tokens: it proves the upload of a result that is too large for a message."""
-UPLOAD_TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
+TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105  # the name of a header
+"""Of a request that brings a token of a start: of an upload, and of an update."""
 
 
 class Start(RunTerms):
@@ -137,7 +140,9 @@ class Stop(Message):
 
 
 class Invoke(Message):
-    """Call a latent task that is ready: ``inputs`` replace the task's unless empty, ``env`` is merged over it."""
+    """Call a latent task that is ready: ``inputs`` replace the task's unless empty, ``env`` is merged over it. ``tokens`` as in
+    a ``Start``.
+    """
 
     invocation_id: str = Field(min_length=1, max_length=64)
     task_id: str
@@ -146,6 +151,7 @@ class Invoke(Message):
     inputs: list[str] = Field(default_factory=list)
     env: dict[str, str] = Field(default_factory=dict)
     timeout_s: float = Field(gt=0, le=300)
+    tokens: dict[str, str] = {}
 
 
 class AttemptStatus(Message):
@@ -182,7 +188,7 @@ class Result(Message):
 
 
 class InvokeResult(Message):
-    """How one invocation ended; kept and sent again until it is acknowledged, like a ``Result``."""
+    """How one invocation ended; kept and sent again until it is acknowledged, like a ``Result``, with the same fields."""
 
     id: str
     invocation_id: str
@@ -193,6 +199,9 @@ class InvokeResult(Message):
     error: Reason | None = None
     code: Code = ""
     retryable: bool = False
+    results_digest: Digest | None = None
+    results_size: int = Field(default=0, ge=0)
+    report: RunReport | None = None
 
 
 class PropletMetrics(Message):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from swashplate.messages.base import Identifier, JsonObject, Message
+from swashplate.words import counted
 
 PROPLET_IDS_HINT = (
     "a proplet goes by its client id, the UUID in PROPLET_CLIENT_ID, PROPLET_2_CLIENT_ID, … of the env file;"
@@ -39,7 +40,7 @@ class ExperimentConfig(Message):
         if len(set(self.participants)) != len(self.participants):
             raise ValueError("participants must not repeat")
         if self.k_of_n is not None and self.k_of_n > len(self.participants):
-            raise ValueError(f"k_of_n is {self.k_of_n} but there are only {len(self.participants)} participants")
+            raise ValueError(f"k_of_n is {self.k_of_n}, more than the {counted(len(self.participants), 'participant')}")
         return self
 
 

@@ -6,14 +6,17 @@ import asyncio
 import json
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from swashplate.stack.health import Health
 
 StateDir = Annotated[Path, typer.Option(help="Where everything is kept.")]
 
 
-def _table(description: dict[str, Any], health: dict[str, str]) -> None:
+def _table(description: dict[str, Any], health: Health) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -23,57 +26,44 @@ def _table(description: dict[str, Any], health: dict[str, str]) -> None:
         table.add_column(column, no_wrap=column != "state", overflow="fold")
     rows = {"broker": description["broker"], **description["urls"], **description["proplets"]}
     for name, where in rows.items():
-        if name in health:
-            table.add_row(name, health[name], where)
+        if name in health.states:
+            table.add_row(name, health.states[name], where)
     console = Console()
     console.print(table)
-    console.print(f"credentials  {description['env_file']}", highlight=False, soft_wrap=True)
-    console.print(f"logs         {description['logs']}", highlight=False, soft_wrap=True)
+    for line in (
+        *(f"policy       {line}" for line in _policies(description["policies"], health)),
+        f"credentials  {description['env_file']}",
+        f"logs         {description['logs']}",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
-def _all_well(description: dict[str, Any]) -> dict[str, str]:
-    """The states of a stack that has just become ready."""
-    return dict.fromkeys(("broker", *description["urls"]), "ok") | dict.fromkeys(description["proplets"], "alive")
+def _digest(file: str) -> str:
+    import hashlib
+
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
-async def _health(description: dict[str, Any]) -> dict[str, str]:
-    import os
-    from urllib.parse import urlsplit
+def _policies(files: dict[str, str], health: Health) -> list[str]:
+    """Which one holds, in one line when all proplets have the same."""
 
-    from swashplate.client import HttpClient
-    from swashplate.errors import SwashplateError
-    from swashplate.stack.environment import read_env, token_for_reading
+    def said(name: str, file: str) -> str:
+        if not file:
+            return "none: no task is granted more than the settings allow"
+        digest = health.digests.get(name)
+        if digest is None:
+            return f"{file}; whether it holds is not known"
+        if _digest(file).startswith(digest):
+            return f"{file} (sha256 {digest}…)"
+        return f"an earlier {file} (sha256 {digest}…); why not the present one: swashplate logs {name}"
 
-    found: dict[str, str] = {}
-    known = {**read_env(Path(description["env_file"])), **os.environ}
-    tokens = {description["urls"]["manager"]: token_for_reading(known, "MANAGER")}
-    async with HttpClient(timeout=5, tokens=tokens) as client:
-
-        async def look(name: str, url: str) -> None:
-            try:
-                await client.get_json(f"{url}/health")
-                found[name] = "ok"
-            except SwashplateError as error:
-                found[name] = f"down: {error.sentence}"
-
-        await asyncio.gather(*(look(name, url) for name, url in description["urls"].items()))
-        broker = urlsplit(description["broker"])
-        try:
-            _, writer = await asyncio.open_connection(broker.hostname, broker.port)
-            writer.close()
-            found["broker"] = "ok"
-        except OSError as error:
-            found["broker"] = f"down: {error}"
-        alive: set[str] = set()
-        otherwise = "offline"
-        url = f"{description['urls']['manager']}/proplets?status=active&limit=10000"
-        try:
-            alive = {proplet["id"] for proplet in (await client.get_json(url))["proplets"]}
-        except SwashplateError as error:  # its token is not ours, say: then nobody is known to be alive
-            otherwise = f"unknown: {error.sentence}"
-        for name, proplet_id in description["proplets"].items():
-            found[name] = "alive" if proplet_id in alive else otherwise
-    return found
+    lines = {name: said(name, file) for name, file in files.items() if name in health.states}
+    if len(set(lines.values())) == 1:
+        return [*set(lines.values())]
+    return [f"{name}: {line}" for name, line in lines.items()]
 
 
 def status(
@@ -84,19 +74,28 @@ def status(
     """Show a running stack: URLs, ids, health. Exits 1 when none runs or something is down."""
     from swashplate.stack import control
     from swashplate.stack.description import described
+    from swashplate.stack.health import look
     from swashplate.stack.services import chosen
 
     description = described(state_dir)
-    states = control.ask(state_dir, control.Request(do="states"), print)["services"]
+    known = control.ask(state_dir, control.Request(do="states"), print)
+    states = known["services"]
     named = chosen(services or [], list(states))
-    health = asyncio.run(_health(description))
-    health |= {name: state for name, state in states.items() if state != "running"}
-    health = {name: state for name, state in health.items() if name in named or (not services and name == "broker")}
+    health = asyncio.run(look(description))
+    found = health.states | {name: state for name, state in states.items() if state != "running"}
+    health.states = {
+        name: state for name, state in found.items() if name in named or (not services and name == "broker")
+    }
     if as_json:
-        print(json.dumps({**description, "health": health}))
+        policies = {
+            name: {"file": file, "digest": health.digests.get(name, "")}
+            for name, file in description["policies"].items()
+        }
+        more = {"health": health.states, "policies": policies, "pids": known["pids"]}
+        print(json.dumps({**description, **more}))
     else:
         _table(description, health)
-    if any(state not in {"ok", "alive"} for state in health.values()):
+    if any(state not in {"ok", "alive"} for state in health.states.values()):
         raise typer.Exit(1)
 
 
@@ -135,6 +134,15 @@ def up(
             help="The broker to run when no MQTT address is set: embedded (nats-server) or mosquitto.",
         ),
     ] = "embedded",
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            resolve_path=True,
+            help="What every proplet grants to tasks, in place of PROPLET_POLICY in the env file; without either, nothing.",
+        ),
+    ] = None,
     detach: Annotated[
         bool,
         typer.Option(
@@ -144,25 +152,30 @@ def up(
 ) -> None:
     """Start the whole stack on this machine and keep it running until Ctrl-C or SIGTERM, or in the background."""
     from swashplate.stack import daemon
+    from swashplate.stack.health import look
     from swashplate.stack.services import Options
 
-    options = Options(state_dir.resolve(), env_file.resolve(), proplets, port_offset, broker)
+    options = Options(state_dir.resolve(), env_file.resolve(), proplets, port_offset, broker, policy)
     if detach:
         _in_background(context, options)
         return
 
-    def ready(running: Any) -> None:
+    async def ready(running: Any) -> None:
         description = running.described()
-        _table(description, _all_well(description))
+        _table(description, await look(description))
         print("ready; Ctrl-C stops everything", flush=True)
 
     asyncio.run(daemon.keep_up(options, daemon.tell, ready))
 
 
 def _in_background(context: typer.Context, options: Any) -> None:
+    import os
+
     from swashplate.folders import is_held
     from swashplate.stack import control, daemon
     from swashplate.stack.description import described
+    from swashplate.stack.environment import settings_of
+    from swashplate.stack.health import look
 
     if is_held(options.state_dir):
         given = {
@@ -170,11 +183,12 @@ def _in_background(context: typer.Context, options: Any) -> None:
             for name, value in vars(options).items()
             if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
         }
-        control.ask(options.state_dir, control.Request(do="apply", options=given), daemon.tell)
+        asked = control.Request(do="apply", options=given, shell=settings_of(os.environ))
+        control.ask(options.state_dir, asked, daemon.tell)
     else:
         daemon.detach(options, daemon.tell)
     description = described(options.state_dir)
-    _table(description, _all_well(description))
+    _table(description, asyncio.run(look(description)))
     elsewhere = "" if options.state_dir == Path(".swashplate").resolve() else f" --state-dir {options.state_dir}"
     print(f"running in the background; swashplate down{elsewhere} stops everything")
     if elsewhere:

@@ -31,6 +31,8 @@ class Request(BaseModel):
     services: list[str] = []
     options: dict[str, Any] = {}
     """For ``apply``: the options of ``up`` that its user gave."""
+    shell: dict[str, str] = {}
+    """For ``apply``: the settings in its user's environment, which are not taken over."""
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,18 @@ from swashplate.errors import NotFoundError, SwashplateError, UnavailableError
 from swashplate.stack import lifecycle
 from swashplate.stack.description import described
 from swashplate.stack.log_files import Follower
+from swashplate.stack.rotation import RotatedLog
 from swashplate.stack.services import Options
 
 LOG = "up.log"
+PATHS = ("state_dir", "env_file", "policy")
 LOOK_EVERY_S = 0.05
 STOP_WITHIN_S = 30.0
 
 
-async def keep_up(options: Options, notify: Callable[[str], None], ready: Callable[[lifecycle.Running], None]) -> None:
+async def keep_up(
+    options: Options, notify: Callable[[str], None], ready: Callable[[lifecycle.Running], Awaitable[None]]
+) -> None:
     """Run a stack until SIGINT, SIGTERM or SIGHUP; ``ready`` is called once it works."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -44,7 +48,7 @@ async def keep_up(options: Options, notify: Callable[[str], None], ready: Callab
     try:
         async with lifecycle.up(options, notify) as running:
             is_ready = True
-            ready(running)
+            await ready(running)
             await stop.wait()
     except asyncio.CancelledError:
         if not stop.is_set():
@@ -70,7 +74,7 @@ def detach(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     except OSError as error:
         raise SwashplateError(f"cannot write the log in {options.state_dir}: {error.strerror}") from error
     said = Follower(log)
-    said.history(0)
+    said.skip()
     with os.fdopen(handle, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "swashplate.stack.daemon", json.dumps(asdict(options), default=str)],
@@ -101,13 +105,21 @@ def detach(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 def main(text: str) -> int:
     """Run the stack that the options, as JSON, describe."""
     values = json.loads(text)
-    options = Options(**{**values, **{name: Path(values[name]) for name in ("state_dir", "env_file")}})
+    options = Options(**{**values, **{name: Path(values[name]) for name in PATHS if values[name] is not None}})
+    log = RotatedLog(options.state_dir / "logs" / LOG)
+
+    def note(text: str) -> None:
+        log.write(text.encode() + b"\n")
+
+    async def ready(_: lifecycle.Running) -> None:
+        note("ready")
+
     try:
-        asyncio.run(keep_up(options, tell, lambda _: tell("ready")))
+        asyncio.run(keep_up(options, note, ready))
     except SwashplateError as error:
-        tell(f"error: {error.sentence}")
+        note(f"error: {error.sentence}")
         if error.hint:
-            tell(f"hint: {error.hint}")
+            note(f"hint: {error.hint}")
         return 1
     return 0
 

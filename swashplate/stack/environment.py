@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from swashplate import dotenv
@@ -26,6 +26,22 @@ _NEWER_DIALECT = ("_TENANT_ID", "_ENTITY_ID", "_API_KEY")
 def without_roles(environ: Mapping[str, str]) -> dict[str, str]:
     """``environ`` less what is meant for one role, and less every token."""
     return {k: v for k, v in environ.items() if not _ROLE_SETTING.match(k) and not _TOKEN.fullmatch(k)}
+
+
+def settings_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """What of ``environ`` is meant for one role."""
+    return {k: v for k, v in environ.items() if v and (_ROLE_SETTING.match(k) or _TOKEN.fullmatch(k))}
+
+
+def unheeded(shell: Mapping[str, str], processes: Iterable[Mapping[str, str]]) -> list[str]:
+    """The names of those settings of ``shell`` that no process is given as they are there."""
+    given = {pair for env in processes for pair in env.items()}
+    return sorted(name for name, value in shell.items() if (_unnumbered(name), value) not in given)
+
+
+def _unnumbered(name: str) -> str:
+    """What the second proplet is given of ``PROPLET_2_LABELS``: ``PROPLET_LABELS``."""
+    return re.sub(r"^PROPLET_[0-9]+_", "PROPLET_", name)
 
 
 def token_for_reading(values: Mapping[str, str], service: str) -> str:
@@ -57,7 +73,8 @@ class Environment:
         own = {k: v for k, v in environ.items() if not _IDENTITY.fullmatch(k)}
         self._values = {**own, **values}
         self._values |= {k: v for k, v in own.items() if _ROLE_SETTING.match(k) or _TOKEN.fullmatch(k)}
-        self.common = without_roles(environ)
+        levels = {k: v for k, v in values.items() if k.endswith("LOG_LEVEL") and not _ROLE_SETTING.match(k)}
+        self.common = {**levels, **without_roles(environ)}
         """What every process gets."""
 
     def get(self, name: str) -> str:

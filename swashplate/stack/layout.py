@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from swashplate import ports
 from swashplate.stack.environment import Environment
@@ -66,6 +67,15 @@ class Layout:
     @property
     def proplets(self) -> dict[str, str]:
         return {f"proplet-{n}": self._env.proplet(n)["PROPLET_CLIENT_ID"] for n in range(1, self._options.proplets + 1)}
+
+    @property
+    def policies(self) -> dict[str, str]:
+        """Proplet name → its policy file, empty when it has none."""
+        return {f"proplet-{n}": self._policy(n) for n in range(1, self._options.proplets + 1)}
+
+    def _policy(self, number: int) -> str:
+        said = {**self._env.own("PROPLET"), **self._env.proplet(number)}.get("PROPLET_POLICY", "")
+        return str(self._options.policy or (said and Path(said).absolute()))
 
     @property
     def manager_url(self) -> str:
@@ -212,6 +222,7 @@ class Layout:
             **self._env.tokens("proplet"),
             "PROPLET_NAME": name,
             **own,
+            **({"PROPLET_POLICY": policy} if (policy := self._policy(number)) else {}),
             "PROPLET_MQTT_ADDRESS": self._addresses["PROPLET_MQTT_ADDRESS"],
             "PROPLET_METRICS_PORT": str(PROPLET_METRICS_PORT + self._options.port_offset),
             "PROPLET_STATE_DIR": str(self._state / name),

@@ -19,12 +19,13 @@ from swashplate.files import write_whole
 from swashplate.folders import is_held, state_folder
 from swashplate.stack import control
 from swashplate.stack.description import STATE_FILE
-from swashplate.stack.environment import read_env
+from swashplate.stack.environment import read_env, settings_of, unheeded
 from swashplate.stack.layout import Layout
 from swashplate.stack.readiness import Readiness
 from swashplate.stack.services import ALL_PORTS, HOST, Options, broker_program
 from swashplate.stack.supervisor import Child, Supervisor, ending
 from swashplate.stack.transitions import Plan, Transitions
+from swashplate.words import counted
 
 
 @dataclass
@@ -37,11 +38,14 @@ class Running:
     proplets: dict[str, str]
     """Proplet name → client id."""
     logs: Path
+    policies: dict[str, str] = field(default_factory=dict)
+    """Proplet name → its policy file, empty when it has none."""
     children: list[Child] = field(default_factory=list)
 
     def follow(self, plan: Plan) -> None:
         self.options, self.urls = plan.options, plan.layout.urls
         self.broker, self.proplets = plan.layout.broker, plan.layout.proplets
+        self.policies = plan.layout.policies
 
     def described(self) -> dict[str, Any]:
         return {
@@ -51,6 +55,7 @@ class Running:
             "broker": self.broker,
             "urls": self.urls,
             "proplets": self.proplets,
+            "policies": self.policies,
             "logs": str(self.logs),
         }
 
@@ -127,6 +132,7 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
                 async with transitions.one_at_a_time:
                     notify("provisioning credentials")
                     plan = await prepare(options)
+                    _tell_of_shell(plan, notify)
                     await _start(plan, supervisor, notify)
                     transitions.begin(plan)
                     written(plan)
@@ -135,6 +141,17 @@ async def up(options: Options, notify: Callable[[str], None]) -> AsyncIterator[R
             (state / STATE_FILE).unlink(missing_ok=True)
             notify("stopping")
             await supervisor.close()
+
+
+def _tell_of_shell(plan: Plan, notify: Callable[[str], None]) -> None:
+    """Which settings of this shell the stack has, and which it has not."""
+    shell = settings_of(os.environ)
+    ignored = unheeded(shell, (child.env for child in plan.children))
+    taken = sorted(name for name in shell if name not in ignored)
+    if taken:
+        notify(f"from this shell, whatever {plan.options.env_file} says: {', '.join(taken)}")
+    if ignored:
+        notify(f"not from this shell: {', '.join(ignored)}; up decides, or {plan.options.env_file}")
 
 
 async def _start(plan: Plan, supervisor: Supervisor, notify: Callable[[str], None]) -> None:
@@ -146,7 +163,7 @@ async def _start(plan: Plan, supervisor: Supervisor, notify: Callable[[str], Non
                 await supervisor.start(child)
                 await ready.wait(child)
         services = sum(child.name not in {"broker", *plan.layout.proplets} for child in plan.children)
-        notify(f"starting {services} services and {plan.options.proplets} proplets")
+        notify(f"starting {counted(services, 'service')} and {counted(plan.options.proplets, 'proplet')}")
         for child in plan.children:
             await supervisor.start(child)
         for child in plan.children:

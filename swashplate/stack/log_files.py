@@ -1,4 +1,4 @@
-"""The log files of a stack, read as they are: merged by time, or followed while they grow."""
+"""The log files of a stack, read as they are: merged by time, or followed while they grow and are rotated."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import select
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
+
+from swashplate.stack.rotation import parts
 
 LOOK_EVERY_S = 0.2
 _OURS = re.compile(r'^\{"time": ?"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?)')
@@ -53,7 +56,7 @@ def merged(texts: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, str]]:
 
 
 class Follower:
-    """One growing file. A file that was replaced or cut is read from its beginning; only whole lines are given."""
+    """One growing log. A file that was replaced or cut is read from its beginning; only whole lines are given."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -61,8 +64,28 @@ class Follower:
         self._rest = b""
 
     def history(self, tail: int | None) -> Iterable[str]:
-        """What is there now, or its last ``tail`` lines; ``fresh`` goes on behind it."""
-        return self.fresh() if tail is None else deque(self.fresh(), maxlen=tail)
+        """What is there now, of the files before this one too, or its last ``tail`` lines; ``fresh`` goes on behind it."""
+        return self._all() if tail is None else deque(self._all(), maxlen=tail)
+
+    def skip(self) -> None:
+        """Leave out what is there now."""
+        with suppress(FileNotFoundError):
+            self._file = file = self._path.open("rb")
+            file.seek(0, os.SEEK_END)
+
+    def _all(self) -> Iterator[str]:
+        found: dict[int, IO[bytes]] = {}
+        for path in parts(self._path):  # one that is rotated meanwhile is met twice
+            with suppress(FileNotFoundError):
+                file: IO[bytes] = path.open("rb")
+                if found.setdefault(os.fstat(file.fileno()).st_ino, file) is not file:
+                    file.close()
+        for file in reversed(found.values()):
+            if self._file is not None:
+                self._file.close()
+            self._file = file
+            yield from self._read()
+        yield from self.fresh()
 
     def fresh(self) -> Iterator[str]:
         """The lines that were added since the last look."""

@@ -51,6 +51,8 @@ class Options:
     proplets: int = 3
     port_offset: int = 0
     broker: str = "embedded"
+    policy: Path | None = None
+    """Of every proplet, in place of what the env file says."""
 
     def port(self, service: str) -> int:
         return PORTS[service] + self.port_offset

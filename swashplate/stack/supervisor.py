@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from swashplate.errors import ConfigurationError
+from swashplate.stack.rotation import Pump, RotatedLog
 
 RESTART_FIRST_S = 0.5
 RESTART_MOST_S = 30.0
@@ -69,6 +69,7 @@ class Child:
     """Stopped after all others."""
 
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+    pump: Pump | None = field(default=None, repr=False)
     restarts: int = 0
 
     @property
@@ -116,21 +117,27 @@ class Supervisor:
         return "running" if child.pid is not None else "restarting"
 
     async def _spawn(self, child: Child) -> None:
-        child.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with _append(child.log_file) as log:
-            try:
-                # A session of its own: Ctrl-C reaches the supervisor alone, which stops the children in order.
-                child.process = await asyncio.create_subprocess_exec(
-                    *child.command,
-                    env=dict(child.env),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    preexec_fn=die_with_parent(os.getpid()),
-                )
-            except OSError as error:
-                raise ConfigurationError(f"cannot start {child.name}: {error}") from error
+        try:
+            child.log_file.parent.mkdir(parents=True, exist_ok=True)
+            pump = child.pump = Pump(RotatedLog(child.log_file))
+        except OSError as error:
+            raise ConfigurationError(f"cannot write the log of {child.name}: {error}") from error
+        try:
+            # A session of its own: Ctrl-C reaches the supervisor alone, which stops the children in order.
+            child.process = await asyncio.create_subprocess_exec(
+                *child.command,
+                env=dict(child.env),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=pump.writing,
+                stderr=pump.writing,
+                start_new_session=True,
+                preexec_fn=die_with_parent(os.getpid()),
+            )
+        except OSError as error:
+            pump.close()
+            raise ConfigurationError(f"cannot start {child.name}: {error}") from error
+        finally:
+            os.close(pump.writing)
 
     async def _spawn_again(self, child: Child) -> None:
         delay = RESTART_FIRST_S
@@ -149,6 +156,8 @@ class Supervisor:
             began = time.monotonic()
             assert child.process is not None
             code = await child.process.wait()
+            if child.pump is not None:
+                child.pump.close()
             delay = restart_delay(delay, time.monotonic() - began)
             self._notify(f"{child.name} {ending(code)}, starting it again in {delay:g} s; log: {child.log_file}")
             await asyncio.sleep(delay)
@@ -165,19 +174,16 @@ class Supervisor:
 
     async def _stop(self, child: Child) -> None:
         process = child.process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(STOP_GRACE_S):
-                await process.wait()
-        except TimeoutError:
-            self._notify(f"{child.name} did not stop within {STOP_GRACE_S:g} s and is killed")
+        if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-
-def _append(path: Path) -> IO[bytes]:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
+                process.terminate()
+            try:
+                async with asyncio.timeout(STOP_GRACE_S):
+                    await process.wait()
+            except TimeoutError:
+                self._notify(f"{child.name} did not stop within {STOP_GRACE_S:g} s and is killed")
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        if child.pump is not None:
+            child.pump.close()

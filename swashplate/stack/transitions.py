@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from swashplate.client import HttpClient
 from swashplate.errors import ConfigurationError, ConflictError, InvalidRequestError
 from swashplate.stack.control import Request, Say
+from swashplate.stack.environment import unheeded
 from swashplate.stack.layout import Layout
 from swashplate.stack.readiness import READY_WITHIN_S, Readiness
+from swashplate.stack.rotation import put_aside
 from swashplate.stack.services import Options, chosen
 from swashplate.stack.supervisor import Child, Supervisor
 
@@ -59,7 +61,7 @@ class Transitions:
             if self._plan is None:
                 raise ConfigurationError("the stack did not start")
             if request.do == "apply":
-                return await self._apply(self._plan, request.options, say)
+                return await self._apply(self._plan, request.options, request.shell, say)
             children = self._named(self._plan, request.services)
             if request.do in {"stop", "restart"}:
                 await self._stop(children, say)
@@ -74,7 +76,10 @@ class Transitions:
         return [running.get(child.name, child) for child in plan.children if child.name in named]
 
     def _states(self, children: Sequence[Child]) -> dict[str, Any]:
-        return {"services": {child.name: self._supervisor.state(child) for child in children}}
+        return {
+            "services": {child.name: self._supervisor.state(child) for child in children},
+            "pids": {child.name: child.pid for child in children if child.pid is not None},
+        }
 
     async def _stop(self, children: Sequence[Child], say: Say) -> None:
         async def stop(child: Child) -> None:
@@ -95,10 +100,10 @@ class Transitions:
                     await ready.wait(child)
                 say(f"started {child.name}")
 
-    async def _apply(self, plan: Plan, given: dict[str, Any], say: Say) -> dict[str, Any]:
+    async def _apply(self, plan: Plan, given: dict[str, Any], shell: dict[str, str], say: Say) -> dict[str, Any]:
         for name, value in given.items():
             now = getattr(plan.options, name, None)
-            if name != "proplets" and str(now) != str(value):
+            if name not in {"proplets", "policy"} and str(now) != str(value):
                 option = "--" + name.replace("_", "-")
                 raise ConflictError(
                     f"the stack runs with {option} {now}, not {value}", hint="stop it first with: swashplate down"
@@ -106,7 +111,10 @@ class Transitions:
         proplets = given.get("proplets", plan.options.proplets)
         if not isinstance(proplets, int) or proplets < 1:
             raise InvalidRequestError(f"proplets is {proplets!r}, expected a whole number above 0")
-        new = await self._prepare(replace(plan.options, proplets=proplets))
+        policy = Path(given["policy"]) if given.get("policy") else plan.options.policy
+        new = await self._prepare(replace(plan.options, proplets=proplets, policy=policy))
+        if ignored := unheeded(shell, (child.env for child in new.children)):
+            say(f"not from this shell: {', '.join(ignored)}; a running stack goes by {plan.options.env_file}")
         running = {child.name: child for child in self._supervisor.children}
         wanted = {child.name: child for child in new.children}
         removed = [child for name, child in running.items() if name not in wanted]
@@ -120,8 +128,7 @@ class Transitions:
             if child.name in down or child.name not in {kept.name for kept in self._supervisor.children}
         ]
         for child in recreated:  # what a reader greps for is said by the one that runs, as with a new container
-            with contextlib.suppress(FileNotFoundError):
-                child.log_file.replace(child.log_file.with_suffix(".log.1"))
+            put_aside(child.log_file)
         self._plan = new
         self._changed(new)
         for child in removed:

@@ -11,7 +11,7 @@ from client_wasm.__main__ import main
 from .conftest import RunGuest, dataset, environment, model, runner
 from .test_guest_training import given, random_problem, reference_sgd
 
-pytestmark = pytest.mark.timeout(600)  # the first build compiles Go's standard library
+pytestmark = [pytest.mark.go, pytest.mark.timeout(600)]  # the first build compiles Go's standard library
 
 IDS = {"ROUND_ID": "r-1", "PROPLET_ID": "p-1", "MODEL_URI": "fl/models/global_model_v0"}
 

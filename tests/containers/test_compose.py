@@ -324,3 +324,15 @@ def test_a_service_is_handed_only_what_it_reads(config, service):
     for files, env in (((BASE,), ""), ((BASE, HOSTS), tokens()), ((BASE, SUPERMQ), "")):
         given = config(*files, env=env)["services"].get(service, {})
         assert set(given.get("environment", {})) <= read
+
+
+@pytest.mark.parametrize(
+    ("env", "source"),
+    [("", "/dev/null"), ("PROPLET_POLICY=\n", "/dev/null"), ("PROPLET_POLICY=./own.toml\n", str(ROOT / "own.toml"))],
+)
+def test_the_proplets_have_the_policy_of_this_machine_or_an_empty_one(config, env, source):
+    services = config(env=env)["services"]
+    for name in PROPLETS:
+        target = services[name]["environment"]["PROPLET_POLICY"]
+        [policy] = [volume for volume in services[name]["volumes"] if volume["target"] == target]
+        assert (policy["type"], policy["source"], policy["read_only"]) == ("bind", source, True)

@@ -134,14 +134,18 @@ def test_a_latent_task_is_called_when_it_is_ready(shell):
     name = f"adder-{uuid.uuid4().hex[:8]}"
     said = shell.run("run", "examples/add.wasm", "--invoke", "add", "--latent", "--name", name)
     assert "is ready on" in said.stderr
-    assert shell.run("task", "invoke", name, "2", "40").stdout == "42\n"
+    called = shell.run("task", "invoke", name, "2", "40")
+    assert called.stdout == "42\n"
+    assert "completed (used " in called.stderr
+    assert shell.json("task", "invoke", name, "2", "40")["report"]["limits"]["wall_s"] > 0
+    assert shell.run("task", "invoke", "-q", name, "2", "40").stderr == ""
     with SyncClient(shell.stack.url("manager")) as manager:
         task = next(task for task in manager.tasks.every(name=name) if task.name == name)
         assert manager.tasks.invoke(task.id, [3, 4]).results == "7"
         later = manager.tasks.submit(task.id, [5, 6])
         assert manager.tasks.wait_invocation(task.id, later.invocation_id, timeout=30).results == "11"
-        assert manager.tasks.invocations(task.id).total == 3
-    assert "got 1 inputs" in shell.run("task", "invoke", name, "2", status=1).stderr
+        assert manager.tasks.invocations(task.id).total == 5
+    assert "got 1 input" in shell.run("task", "invoke", name, "2", status=1).stderr
     shell.run("task", "stop", name)
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.timeout(600)  # the first build compiles Go's standard library
+pytestmark = [pytest.mark.go, pytest.mark.timeout(600)]  # the first build compiles Go's standard library
 
 
 def lines_of(stack, name: str) -> list[dict]:

@@ -35,6 +35,7 @@ def test_every_hostile_example_ends_with_one_clear_line_and_no_proplet_is_worse_
         stdout, stderr = running.communicate(timeout=120)
     assert running.returncode == 1
     assert_told(FIRST, stdout, stderr, expected)
+    assert "compiling on" in stderr
     assert {proplet["alive"] for proplet in shell.stack.get("manager", "/proplets")["proplets"]} == {True}
     assert shell.run("run", "examples/hello.wasm", "still here", "-q").stdout == "hello still here\n"
     status = shell.run("status").stdout

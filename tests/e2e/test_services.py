@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from swashplate.stack import services
+from swashplate.stack import control, services
 from swashplate.stack.environment import without_roles
 from tests.support.ports import free_offset
 from tests.support.stack import alive, poll
@@ -32,13 +33,14 @@ class Background:
         self.env_file = folder / "env"
         self.environment = without_roles(os.environ)
 
-    def up(self, *more: str) -> subprocess.CompletedProcess[str]:
+    def up(self, *more: str, shell: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         options = ("--env-file", str(self.env_file), "--port-offset", str(self.offset), "--proplets", "1")
-        return self.run("up", "-d", *options, *more)
+        return self.run("up", "-d", *options, *more, shell=shell)
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, shell: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *words, "--state-dir", str(self.state)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=self.environment)
+        environment = self.environment | (shell or {})
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
         command = [*COMMAND, *words, "--state-dir", str(self.state)]
@@ -53,13 +55,7 @@ class Background:
 
     def pids(self) -> dict[str, int]:
         """Service → pid, of the living children."""
-        owner = self.owner()
-        found = {}
-        for child in Path(f"/proc/{owner}/task/{owner}/children").read_text().split():
-            with contextlib.suppress(OSError):
-                log = Path(f"/proc/{child}/fd/2").readlink()
-                found[log.stem] = int(child)
-        return found
+        return dict(control.ask(self.state, control.Request(do="states"), print)["pids"])
 
     def curl(self, service: str, path: str) -> tuple[int, dict]:
         address = f"http://localhost:{services.PORTS[service] + self.offset}{path}"
@@ -85,6 +81,7 @@ def test_up_in_the_background_tells_its_progress_and_ends_with_the_table(backgro
     assert "provisioning credentials" in background.first.stderr
     assert re.search(r"coordinator +ok +http://localhost:\d+", background.first.stdout)
     assert re.search(r"proplet-1 +alive", background.first.stdout)
+    assert "policy       none: " in background.first.stdout
     owner = background.described()["pid"]
     assert os.getsid(owner) == owner  # no terminal's end reaches it
 
@@ -109,6 +106,25 @@ def test_up_after_a_change_of_the_env_file_recreates_exactly_the_services_concer
     assert b"PROXY_CHUNK_SIZE=123456" in Path(f"/proc/{after['proxy']}/environ").read_bytes().split(b"\0")
 
 
+def test_up_takes_a_policy_and_says_what_of_its_shell_does_not_count(background, tmp_path):
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[ceilings]\nmemory = "64MiB"\n')
+    held = f"{policy} (sha256 {hashlib.sha256(policy.read_bytes()).hexdigest()[:12]}…)"
+    before = background.pids()
+    done = background.up("--policy", str(policy), shell={"PROPLET_SLOTS": "3"})
+    after = background.pids()
+    assert done.returncode == 0, done.stderr
+    assert f"not from this shell: PROPLET_SLOTS; a running stack goes by {background.env_file}" in done.stderr
+    assert [name for name in before if before[name] != after[name]] == ["proplet-1"]
+    assert f"policy       {held}" in done.stdout
+
+    policy.write_text("[nonsense]\n")
+    os.kill(background.described()["pids"]["proplet-1"], signal.SIGHUP)
+    reason = f"policy {policy}: field nonsense: there is no such field"
+    poll(lambda: reason in background.run("logs", "proplet-1").stdout)
+    assert f"policy       an earlier {held}" in background.run("status").stdout
+
+
 def test_up_with_a_new_channel_takes_everybody_there_and_the_broker_too(background):
     before = background.pids()
     channel = "5d449aa6-0215-46dd-ba32-64d2ff9d45ee"
@@ -120,7 +136,7 @@ def test_up_with_a_new_channel_takes_everybody_there_and_the_broker_too(backgrou
     subscribed = [line for line in background.run("logs", "proplet").stdout.splitlines() if "subscribe" in line]
     assert subscribed
     assert all(channel in line for line in subscribed)  # the guide looks at the first of them
-    assert (background.state / "logs" / "proplet-1.log.1").exists()
+    assert (background.state / "logs" / "proplet-1.old").exists()
 
 
 def test_up_with_other_ports_than_the_running_ones_is_refused_with_the_reason(background):

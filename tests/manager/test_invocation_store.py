@@ -23,7 +23,7 @@ async def test_what_is_open_is_found_again_and_old_ones_make_room(database_url):
         found = await database.run(invocation_store.open_invocations)
         assert sorted(found, key=lambda each: each.seq) == [queued, again]
         assert await database.run(invocation_store.last_invocation_seq) == 9
-        await database.run(lambda db: invocation_store.prune_invocations(db, "t", 3))
+        assert await database.run(lambda db: invocation_store.prune_invocations(db, "t", 3)) == ["i3", "i4", "i5"]
         total, page = await database.run(lambda db: invocation_store.list_invocations(db, "t", 1, 3))
         assert (total, [each.seq for each in page]) == (5, [7, 6, 2])
         assert await database.run(lambda db: invocation_store.get_invocation(db, "t", "i9")) is None

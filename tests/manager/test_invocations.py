@@ -5,8 +5,10 @@ import asyncio
 import pytest
 
 from manager.latent import invocation_archive, invocations, invoke_sender
-from manager.state.records import AttemptKey
-from swashplate.messages import InvokeRequest, InvokeResult
+from manager.state.records import AttemptKey, CallKey
+from manager.state.states import InvocationState
+from swashplate.errors import ConflictError
+from swashplate.messages import Granted, InvokeRequest, InvokeResult, RunReport
 
 
 async def latent(world, **fields):
@@ -80,6 +82,54 @@ async def test_a_failed_call_is_an_error_with_the_guests_words_and_its_invocatio
         status, body = await waiting
         assert (status, body["error"], body["code"]) == (502, "division by zero", "trap:integer_divide_by_zero")
         assert body["invocation_id"] == invoke.invocation_id
+
+
+async def test_an_answer_has_the_report_of_the_call_and_a_list_does_not(world):
+    report = RunReport(
+        limits={"cpu_s": 2.0}, used={"cpu_s": 0.5}, log_tail="almost\n", capabilities=Granted(asked=["env A"])
+    )
+    said = {"isolation": "warm", "limits": {"cpu_s": 2.0}, "used": {"cpu_s": 0.5}, "log_tail": "almost\n"}
+    said["capabilities"] = {"asked": ["env A"]}
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await latent(world)
+        await p1.deployed()
+        waiting = await call(world, task)
+        await p1.invoke_result(await p1.invoked(), "42", report=report)
+        assert (await waiting)[1]["report"] == said
+        waiting = await call(world, task)
+        await p1.invoke_result(await p1.invoked(), error="too much", code="cpu_limit", report=report)
+        status, body = await waiting
+        assert (status, body["code"], body["report"]) == (502, "cpu_limit", said)
+        path = f"/tasks/{task['id']}/invocations"
+        assert (await world.call("GET", f"{path}/{body['invocation_id']}"))[1]["report"] == said
+        assert ["report" in each for each in (await world.call("GET", path))[1]["invocations"]] == [False, False]
+
+
+async def test_a_call_whose_large_result_was_never_uploaded_has_failed(world):
+    digest = "sha256:" + "cd" * 32
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await latent(world)
+        await p1.deployed()
+        waiting = await call(world, task)
+        invoke = await p1.invoked()
+        assert set(invoke.tokens) == {"results"}
+        await p1.acknowledged(await p1.invoke_result(invoke, results_digest=digest, results_size=300_000))
+        status, body = await waiting
+        assert (status, body["code"]) == (502, "result_missing")
+
+
+async def test_who_lost_a_call_may_not_upload_its_result_any_more(world):
+    async with world.manager() as manager, world.proplet("p1") as p1:
+        task = await latent(world, retries=1)
+        start = await p1.deployed()
+        await submit(world, task)
+        invoke = await p1.invoked()
+        key, token = CallKey(task["id"], 1, invoke.invocation_id), invoke.tokens["results"]
+        manager.large.check(key, "p1", token)
+        await p1.acknowledged(await p1.result(start, error="gone", code="proplet_restarted", retryable=True))
+        assert manager.ledger.invocation(invoke.invocation_id).state is InvocationState.QUEUED
+        with pytest.raises(ConflictError):
+            manager.large.check(key, "p1", token)
 
 
 async def test_a_call_for_later_can_be_looked_at_and_waited_for(world):
@@ -472,6 +522,16 @@ async def test_the_last_call_that_ends_lets_go_of_the_slot_for_whatever_waits(wo
         await world.until(lambda shown: "no free slot" in shown.get("waiting", ""), f"/tasks/{other['id']}")
         await p1.acknowledged(await p1.invoke_result(invoke, "1"))
         assert (await ended(world, path))["status"] == "completed"
+        assert (await p1.started()).id == other["id"]
+
+
+async def test_a_deployment_that_is_ready_lets_go_of_the_slot_for_whatever_waits(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        await latent(world)
+        start = await p1.started()
+        other = await world.launch()
+        await world.until(lambda shown: "no free slot" in shown.get("waiting", ""), f"/tasks/{other['id']}")
+        await p1.acknowledged(await p1.status(start, "ready"))
         assert (await p1.started()).id == other["id"]
 
 

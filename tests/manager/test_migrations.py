@@ -112,7 +112,8 @@ async def test_tasks_of_groups_are_counted_and_samples_of_what_was_deleted_remov
         db.execute(proplets.insert(), {"id": "p-1", "description": "{}", "last_seen": 1})
         for subject in (f"task {known}", f"task {task_id(2)}", "proplet p-1", "proplet p-2"):
             db.execute(samples.insert(), {"subject": subject, "slot": 0, "number": 1, "sample": "{}"})
-        db.execute(text("ALTER TABLE attempts DROP COLUMN report"))
+        for table in ("attempts", "invocations"):
+            db.execute(text(f"ALTER TABLE {table} DROP COLUMN report"))
         db.execute(text("UPDATE alembic_version SET version_num = '0004'"))
 
     async with Database(url, SCHEMA) as database:

@@ -20,8 +20,10 @@ from swashplate.client import Client
 from swashplate.messages import BlobRequest
 from swashplate.messages.base import digest_hex
 from swashplate.topics import Topics
-from tests.proplet.conftest import NAMES, FakeProxy
+from tests.proplet.conftest import NAMES, FakeProxy, logged
 from tests.support.ports import free_port
+
+__all__ = ["logged"]
 
 PATIENCE = 30
 

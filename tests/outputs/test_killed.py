@@ -13,9 +13,9 @@ from manager.settings import ManagerSettings
 from proxy.settings import ProxySettings
 from swashplate.client import Client
 from tests.outputs.conftest import Both, Proxy
-from tests.outputs.test_large_results import prints_many
 from tests.peers.conftest import OurProplet, provisioned
 from tests.support.ports import free_port
+from tests.support.wat import prints_many
 
 
 class Relay:

@@ -7,39 +7,19 @@ import base64
 import hashlib
 import json
 import os
+import sqlite3
+from contextlib import closing
 
-import pytest
 import wasmtime
 
 from manager.large_results import secret_in
+from manager.latent import invocation_archive
 from proplet.work import uploads
-from swashplate.errors import SwashplateError
 from tests.proplet.conftest import prints
+from tests.support.wat import A_WHILE, prints_many
 
 MANY = 20 << 20
 
-
-def prints_many(count: int, *, byte: int = 0x61, then: str = "") -> str:
-    """A command that prints ``byte`` so often, a megabyte at a time, and then does ``then``."""
-    return f"""(module
-      (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-      (memory (export "memory") 18)
-      (func (export "_start") (local $left i32)
-        (memory.fill (i32.const 65536) (i32.const {byte}) (i32.const 1048576))
-        (local.set $left (i32.const {count}))
-        (loop $again
-          (i32.store (i32.const 0) (i32.const 65536))
-          (i32.store (i32.const 4)
-            (select (local.get $left) (i32.const 1048576) (i32.lt_u (local.get $left) (i32.const 1048576))))
-          (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))
-          (local.set $left (i32.sub (local.get $left) (i32.load (i32.const 16))))
-          (br_if $again (i32.gt_s (local.get $left) (i32.const 0))))
-        {then}))"""
-
-
-A_WHILE = """(local.set $left (i32.const 2000000000))
-  (loop $on (br_if $on (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))"""
-"""The best part of a second."""
 
 SUM = """(module
   (import "wasi_snapshot_preview1" "path_open"
@@ -185,11 +165,100 @@ async def test_files_of_tasks_that_are_no_more_are_collected_at_the_start(both, 
         assert (await client.tasks.results(task.id)).results == "a" * 300_000
 
 
-async def test_the_result_of_a_call_stays_limited(both, client):
+async def latent(both, client, wat: str, **fields):
+    task = await both.launch(client, wat, latent=True, **fields)
+    return await client.tasks.ready(task.id, timeout=30)
+
+
+async def test_the_large_result_of_a_call_arrives_whole_and_goes_with_its_task(both, client):
     async with both.manager(), both.proplet():
-        task = await both.launch(client, prints_many(300_000), latent=True)
-        await client.tasks.ready(task.id, timeout=30)
-        with pytest.raises(SwashplateError) as raised:
-            await client.tasks.invoke(task.id)
-        assert "limit" in raised.value.sentence
+        task = await latent(both, client, prints_many(1_000_000))
+        answered = await client.tasks.invoke(task.id)  # its caller waited for the upload, too
+        assert answered.results == "a" * 1_000_000
+        assert answered.report.used["output_bytes"] == 1_000_000
+        shown = await client.tasks.invocation(task.id, answered.invocation_id)
+        assert (shown.results, shown.results_omitted) == (answered.results, False)
+        assert shown.report == answered.report
+        listed = (await client.tasks.invocations(task.id)).items
+        assert [(each.results, each.results_omitted, each.report) for each in listed] == [(None, True, None)]
         await client.tasks.stop(task.id)
+        await client.tasks.wait(task.id, timeout=30)
+        assert len(files_of(both)) == 1
+        await client.tasks.delete(task.id)
+
+        async def gone() -> bool:
+            return not files_of(both)
+
+        await both.until(gone)
+    assert not list((both.folder / "p1" / "results").iterdir())
+
+
+async def test_a_large_result_goes_with_the_record_of_its_call(both, client, monkeypatch):
+    monkeypatch.setattr(invocation_archive, "KEPT", 2)
+    monkeypatch.setattr(invocation_archive, "PRUNED_EVERY", 1)
+    async with both.manager(), both.proplet():
+        task = await latent(both, client, prints_many(300_000))
+        for _ in range(4):
+            await client.tasks.invoke(task.id)
+
+        async def pruned() -> bool:
+            return len(files_of(both)) == 2
+
+        await both.until(pruned)
+        kept = [each.invocation_id for each in (await client.tasks.invocations(task.id)).items]
+        assert [len((await client.tasks.invocation(task.id, each)).results) for each in kept] == [300_000] * 2
+        await client.tasks.stop(task.id)
+
+
+async def test_a_call_outlasts_restarts_of_both_between_its_result_and_the_upload(both, client):
+    """Its deployment has ended by then, and the guest has run once."""
+    async with both.manager(), both.proplet(MANAGER_URL="http://127.0.0.1:1"):
+        task = await latent(both, client, prints_many(1_000_000), retries=1)
+        called = await client.tasks.submit(task.id, timeout=60)
+
+        async def has_result() -> bool:
+            with closing(sqlite3.connect(both.folder / "p1" / "journal.db")) as journal:
+                return bool(journal.execute("SELECT 1 FROM pending_result").fetchone())
+
+        await both.until(has_result)
+    async with both.manager() as manager, both.proplet():
+        found = await client.tasks.wait_invocation(task.id, called.invocation_id, timeout=30)
+        assert (found.status, found.results) == ("completed", "a" * 1_000_000)
+        assert dict(manager.invocations.ended) == {"completed": 1}
+        with closing(sqlite3.connect(both.folder / "manager" / "manager.db")) as database:
+            assert database.execute("SELECT id, turn FROM invocations").fetchall() == [(called.invocation_id, 1)]
+        again = await client.tasks.invoke(task.id)  # the next deployment is there
+        assert again.results == found.results
+        assert [each.code for each in (await client.tasks.attempts(task.id)).items] == ["proplet_restarted", ""]
+        await client.tasks.stop(task.id)
+
+
+async def test_only_who_was_given_the_call_may_upload_its_result(both, client):
+    content = json.dumps("x" * 300_000).encode()
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    async with both.manager() as manager, both.proplet():
+        task = await latent(both, client, LOOPS)
+        called = await client.tasks.submit(task.id, timeout=60)
+        held = manager.ledger.invocation(called.invocation_id)
+
+        async def put(token: str, *, invocation: str = called.invocation_id, proplet_id: str = "p1"):
+            query = f"task_id={task.id}&attempt=1&proplet_id={proplet_id}&invocation_id={invocation}"
+            path = f"/blobs/{digest}?{query}"
+            return await both.raw("PUT", path, data=content, headers={"X-Attempt-Token": token})
+
+        of_attempt = manager.large.token(next(iter(manager.ledger.attempts_of(task.id))))
+        another_turn = manager.large.token(held.changed(turn=2))
+        for refused in (
+            await put(""),
+            await put(of_attempt),
+            await put(another_turn),
+            await put(manager.large.token(held), proplet_id="p2"),
+        ):
+            assert (refused[0], refused[1]["code"]) == (403, "token_mismatch")
+        assert (await put(another_turn, invocation=f"{held.id}.2"))[1]["code"] == "invocation_over"
+        assert (await put(manager.large.token(held), invocation="../../x"))[0] == 400
+        assert files_of(both) == []
+        assert (await put(manager.large.token(held)))[0] == 204
+        await client.tasks.stop(task.id)
+        await client.tasks.wait_invocation(task.id, held.id, timeout=30)
+        assert (await put(manager.large.token(held)))[1]["code"] == "invocation_over"

@@ -70,6 +70,41 @@ async def test_a_log_survives_the_manager_and_what_was_said_meanwhile_is_a_gap(b
         assert await text_of(client, task.id) == "kept\n"
 
 
+def says_later(seconds: float) -> str:
+    """``one``, and after so many seconds ``two``, and then nothing for ever."""
+    return f"""(module
+      (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+      (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+      (memory (export "memory") 1) (data (i32.const 64) "one\\0atwo\\0a")
+      (func $say (param $at i32)
+        (i32.store (i32.const 0) (local.get $at)) (i32.store (i32.const 4) (i32.const 4))
+        (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 16))))
+      (func (export "_start")
+        (call $say (i32.const 64))
+        (i32.store (i32.const 144) (i32.const 1)) (i64.store (i32.const 152) (i64.const {int(seconds * 1e9)}))
+        (drop (call $poll (i32.const 128) (i32.const 256) (i32.const 1) (i32.const 320)))
+        (call $say (i32.const 68))
+        (loop $again (br $again))))"""
+
+
+async def test_what_a_guest_says_while_the_manager_is_away_is_told_when_it_is_back(both, client, logged):
+    async with both.proplet():
+        async with both.manager():
+            task = await both.launch(client, says_later(1))
+            assert (await client.tasks.log(task.id, wait=20)).text == "one\n"
+        await logged.until("two")
+        async with both.manager():
+            text = ""
+            async with asyncio.timeout(20):
+                async for part in client.tasks.logs(task.id):
+                    text += part.text
+                    if "two" in text:
+                        break
+            assert (text, part.dropped) == ("one\ntwo\n", 0)
+            await client.tasks.stop(task.id)
+            await client.tasks.wait(task.id, timeout=20)
+
+
 async def test_a_flood_costs_a_bounded_amount_and_says_what_is_missing(both, client):
     lines = 3 * LOGGED_BYTES // 64
     async with both.manager(), both.proplet():

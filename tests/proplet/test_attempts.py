@@ -153,7 +153,11 @@ async def test_without_a_queue_a_second_start_is_denied_at_once(world, guests):
         await world.manager.start(running)
         await world.manager.start(refused)
         status = await world.manager.status(refused.id)
-        assert (status.status, status.code, status.reason) == ("denied", "no_slot", "1 tasks run or wait already")
+        assert (status.status, status.code, status.reason) == (
+            "denied",
+            "no_slot",
+            "1 task here already, running or waiting",
+        )
         assert not any(each.task_id == running.id for each in world.manager.results)
 
 
@@ -164,9 +168,10 @@ async def test_a_slot_is_free_when_the_manager_hears_of_the_result(world, guests
             assert (await world.manager.outcome(start)).results == str(number + 1)
 
 
-async def test_a_queued_task_runs_when_the_slot_is_free(world, proplet, guests):
+async def test_a_queued_task_runs_when_the_slot_is_free(world, proplet, guests, logged):
     first, second = world.start(guests["loops"]), world.start(guests["prints"]("my turn"))
     await world.manager.start(first)
+    await logged.until("looping")
     await world.manager.start(second)
     await world.manager.status(second.id)
     await world.manager.stop(first.id)

@@ -42,7 +42,7 @@ class Client:
 @asynccontextmanager
 async def store(folder, **options):
     port = free_port()
-    service = HttpService("data_store", DataStoreApi(Datasets(folder)).routes(), **options)
+    service = HttpService("data_store", DataStoreApi(Datasets(folder), **options).routes())
     async with service.serving("127.0.0.1", port), aiohttp.ClientSession() as session:
         yield Client(f"http://127.0.0.1:{port}", session)
 
@@ -158,7 +158,7 @@ async def test_a_name_that_could_leave_the_folder_is_refused(client, tmp_path, n
 
 
 async def test_a_body_over_the_limit_is_refused(tmp_path):
-    async with store(tmp_path, body_limit=1000) as client:
+    async with store(tmp_path, limit=1000) as client:
         status, answer = await client.post("/datasets/d", {"data": ROWS * 100})
         assert (status, answer["code"]) == (413, "too_large")
     assert list(tmp_path.iterdir()) == []

@@ -139,7 +139,7 @@ def test_without_invoke_it_is_the_function_called_like_the_task_or_the_command(s
             "export_not_found",
             "exports no function demo:numbers/api; it exports demo",
         ),
-        (FUNCTIONS, "same", [], "invalid_inputs", "takes 1 arguments (a: s8), got 0 inputs"),
+        (FUNCTIONS, "same", [], "invalid_inputs", "takes 1 argument (a: s8), got 0 inputs"),
         (
             FUNCTIONS,
             "same",

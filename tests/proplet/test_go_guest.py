@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.timeout(600)  # the first build compiles Go's standard library
+pytestmark = [pytest.mark.go, pytest.mark.timeout(600)]  # the first build compiles Go's standard library
 
 ROWS, FEATURES = 4200, 40
 

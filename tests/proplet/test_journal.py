@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from proplet.work.journal import KEPT_RESULT_BYTES, Journal, PendingUpdate
+from proplet.work.journal import KEPT_RESULT_BYTES, Journal, PendingUpdate, PendingUpload
 from proplet.work.outgoing import Outgoing, Ref, result_of
 from proplet.work.states import AttemptState
 from swashplate.errors import ConfigurationError, UnavailableError
@@ -166,6 +166,40 @@ async def test_an_inline_journal_writes_the_same_without_a_thread(path):
         await journal.finish(result(A))
     again = await reopened(path)
     assert (again.state(A), again.state(B)) == (AttemptState.FINISHED, AttemptState.ACCEPTED)
+
+
+async def test_results_of_calls_come_before_that_of_their_deployment(path):
+    """With which the manager would end them."""
+    deployment, call = Ref("a", 1), Ref("a", 1, "i")
+    async with Journal(path) as journal:
+        await journal.accept([deployment, call])
+        await journal.finish(result(deployment))
+        await journal.finish(result(call))
+        assert [message.ref for message in await journal.unacknowledged()] == [call, deployment]
+
+
+async def test_large_results_of_an_earlier_layout_are_taken_over(path):
+    async with Journal(path) as journal:
+        await journal.accept([A])
+    sql(
+        path,
+        """
+        CREATE TABLE pending_upload (task_id TEXT, attempt INTEGER, digest TEXT, token TEXT, success BLOB);
+        INSERT INTO pending_upload VALUES ('a', 1, 'sha256:00', 'secret', x'7b7d');
+        """,
+    )
+    for _ in range(2):
+        async with Journal(path) as journal:
+            assert await journal.uploads() == [PendingUpload(A, "sha256:00", "secret", b"{}")]
+
+
+async def test_the_large_result_of_a_call_is_pending_by_itself(path):
+    uploads = [PendingUpload(Ref("a", 1, call), "sha256:00", "secret", b"{}") for call in ("i", "j")]
+    async with Journal(path) as journal:
+        for upload in uploads:
+            await journal.keep_upload(upload)
+        await journal.finish(result(uploads[0].ref))
+        assert await journal.uploads() == uploads[1:]
 
 
 async def test_results_of_an_earlier_layout_are_taken_over(path):

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from swashplate.messages import AttemptRef
+from tests.proplet.test_delivery import refused_by_the_disk
 from tests.proplet.test_sandbox import COMPONENT
 
 ENDLESS = '(module (func (export "again") (loop $again (br $again))))'
@@ -170,6 +171,24 @@ async def test_after_a_restart_the_deployment_and_its_calls_have_failed(world):
         await world.manager.invoke(endless.id, invocation_id=called)
         await world.manager.until(lambda: len(world.manager.invoke_results) == 2)
         assert world.manager.invoke_results[1] == answer
+
+
+async def test_a_call_that_an_earlier_life_may_have_run_is_not_refused_as_one_that_never_ran(world, adding):
+    async with world.proplet():
+        await world.manager.ready(adding)
+    for _ in range(2):
+        async with world.proplet():
+            answer = await world.manager.called(adding.id)
+            assert (answer.code, answer.retryable) == ("proplet_restarted", True)
+
+
+async def test_what_is_ready_is_known_after_a_restart(world, proplet, adding, logged):
+    with refused_by_the_disk(world, "accepted"):
+        await world.manager.start(adding)
+        assert await logged.until("Compiled the module")
+        assert await logged.until("not kept, trying again")
+    await world.manager.until(lambda: world.manager.statuses[-1:] and world.manager.statuses[-1].status == "ready")
+    assert [said.status for said in world.manager.statuses] == ["accepted", "ready"]
 
 
 async def test_an_answer_survives_a_restart_until_it_is_acknowledged(world, adding):

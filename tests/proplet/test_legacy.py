@@ -12,7 +12,7 @@ import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proplet.legacy import agent as legacy
+from proplet.legacy import delivery, presence
 from proplet.legacy.fetch import LegacyAssembly
 from proplet.legacy.results import Kept, Shelf
 from swashplate.errors import IntegrityError, InvalidRequestError, TooLargeError
@@ -135,7 +135,7 @@ class Shared:
 
 @pytest.fixture
 async def shared(world, monkeypatch):
-    monkeypatch.setattr(legacy, "SILENCE_S", 0.05)
+    monkeypatch.setattr(presence, "SILENCE_S", 0.05)
     manager = Shared(world.manager.bus)
     await manager.bus.subscribe(NAMES.everything_shared_from_proplets, manager.hear)
     return manager
@@ -163,7 +163,7 @@ async def test_beyond_its_queue_a_start_is_refused_with_the_reason(world, shared
         await shared.start("second", LOOPS)
         refused = await shared.result()
         assert refused.task_id == "second"
-        assert "run or wait already" in refused.error
+        assert "here already, running or waiting" in refused.error
 
 
 async def test_what_a_task_and_the_proplet_use_is_told_on_the_shared_topics(world, shared):
@@ -182,7 +182,7 @@ async def test_what_a_task_and_the_proplet_use_is_told_on_the_shared_topics(worl
 
 
 async def test_an_update_that_cannot_be_posted_is_in_the_result(world, shared, monkeypatch):
-    monkeypatch.setattr(legacy, "POST_FOR_S", 0.0)
+    monkeypatch.setattr(delivery, "POST_FOR_S", 0.0)
     world.site.datasets.put(ID, [{"x": [1.0], "y": 1.0}])
     async with speaking(world, shared), world.site.data_store():
         await shared.start("t", prints(json.dumps(UPDATE)), env=LEARNS)

@@ -101,7 +101,7 @@ def test_an_exit_status_is_the_guests_own_word_and_the_memory_is_told_beside_it(
     [
         ("(memory 33)", "memory_limit", "2097152 bytes are allowed"),
         ("(table 1001 funcref)", "table_limit", "1000 elements are allowed"),
-        ("(table 1 funcref)" * 9, "table_limit", "too high"),
+        ("(table 1 funcref)" * 9, "table_limit", "8 are allowed"),
     ],
 )
 def test_a_module_that_begins_over_a_limit_does_not_begin(sandbox, declared, code, words):
@@ -117,6 +117,26 @@ def test_a_table_stops_growing_at_the_limit(sandbox):
     limits = {"table_elements": 1000}
     assert sandbox.run(guest, name="grow", inputs=["999"], limits=limits).answer.text == "1"
     assert sandbox.run(guest, name="grow", inputs=["1000"], limits=limits).answer.text == "-1"
+
+
+def grows_a_table(by: int, then: str, export: str = '(export "t")') -> str:
+    grown = f"(table.grow $t (ref.null func) (i32.const {by}))"
+    return f"""(module (table $t {export} 8 funcref) (func (export "_start")
+      (loop $again (br_if $again (i32.ne {grown} (i32.const -1)))) {then}))"""
+
+
+@pytest.mark.parametrize("then", ["unreachable", "(drop (table.get $t (i32.const 1000)))"])
+def test_a_guest_that_ends_for_want_of_a_larger_table_is_over_the_limit_of_tables(sandbox, then):
+    ran = sandbox.run(grows_a_table(100, then), limits={"table_elements": 1000})
+    assert (ran.code, ran.used["table_elements"]) == ("table_limit", 908)
+    assert "its table had grown to 908 of the 1000 elements allowed" in ran.answer.error
+
+
+def test_a_table_that_did_not_grow_or_is_not_shown_is_not_to_blame(sandbox):
+    for guest in (grows_a_table(1000, "unreachable"), grows_a_table(100, "unreachable", export="")):
+        assert sandbox.run(guest, limits={"table_elements": 1000}).code == "trap:unreachable"
+    coping = sandbox.run(grows_a_table(100, ""), limits={"table_elements": 1000})
+    assert (coping.answer.error, "table_elements" in coping.used) == ("", False)
 
 
 def test_endless_recursion_ends_at_the_limit_of_the_stack(sandbox):
@@ -149,14 +169,14 @@ def test_fuel_is_counted_when_it_is_given_and_ends_with_it(sandbox):
 def test_a_run_ends_at_its_deadline(sandbox, guest):
     ran = sandbox.run(guest, limits={"wall_s": 0.1})
     assert (ran.code, ran.answer.reusable) == ("deadline", False)
-    assert "0.1 s are allowed" in ran.answer.error
+    assert "0.1 s is allowed" in ran.answer.error
     assert 0.1 < ran.used["wall_s"] < 2
 
 
 def test_processor_time_has_a_limit_of_its_own(sandbox):
     ran = sandbox.run(SPIN, limits={"cpu_s": 0.1})
     assert ran.code == "cpu_limit"
-    assert "0.1 s are allowed" in ran.answer.error
+    assert "0.1 s is allowed" in ran.answer.error
     assert 0.1 < ran.used["cpu_s"] < 0.2
     asleep = sandbox.run(SLEEP, limits={"cpu_s": 0.1, "wall_s": 0.3})
     assert asleep.code == "deadline"

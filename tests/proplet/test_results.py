@@ -66,6 +66,17 @@ def test_stdout_becomes_one_text_whatever_its_bytes_are(folder, files):
     assert json.loads(files.path(REF, kept.digest).read_bytes()) == content.decode(errors="replace")
 
 
+def test_calls_of_one_deployment_have_a_file_each(folder, files):
+    (folder.path / "stdout").write_bytes(b"x")
+    first, second = [Ref("task", 1, call) for call in ("i", "j")]
+    kept = [results.large(Answer(), folder, files.writer(ref)) for ref in (first, second)]
+    files.remove(first)
+    assert [files.path(ref, each.digest).exists() for ref, each in zip((first, second), kept, strict=True)] == [
+        False,
+        True,
+    ]
+
+
 def test_what_an_earlier_life_left_goes_unless_it_is_still_wanted(folder, files):
     (folder.path / "stdout").write_bytes(b"x")
     kept = results.large(Answer(), folder, files.writer(REF))

@@ -37,7 +37,7 @@ async def test_a_full_proplet_denies_with_a_reason_at_once(world, guests):
         await world.manager.start(third)
         status = await world.manager.status(third.id)
         assert (status.status, status.code) == ("denied", "no_slot")
-        assert status.reason == "2 tasks run or wait already"
+        assert status.reason == "2 tasks here already, running or waiting"
 
 
 async def test_what_is_granted_is_in_the_guests_environment_and_in_the_report(world, guests, tmp_path, monkeypatch):

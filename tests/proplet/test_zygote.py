@@ -19,8 +19,10 @@ import pytest
 
 from proplet.runtime.worker import WorkerDiedError
 from proplet.runtime.zygote import Zygote
+from proplet.sandbox import confinement as seccomp
+from proplet.sandbox import landlock
 from proplet.sandbox.bounds import Bounds
-from swashplate.errors import UnavailableError
+from swashplate.errors import ConfigurationError, UnavailableError
 from tests.proplet.conftest import LOOPS, prints
 from tests.support import binaries
 from tests.support.pool import standing
@@ -56,9 +58,10 @@ from tests.proplet.test_zygote import BOMB, SLEEPS
 from tests.support.pool import standing
 
 async def main():
-    async with standing(Path(sys.argv[1]), slots=2) as guests:
-        runs = [asyncio.ensure_future(guests.run(guests.job(guest))) for guest in (SLEEPS, BOMB)]
-        while guests.stderr != b"asleep" or "compiler" not in guests.pool.every_process().values():
+    async with standing(Path(sys.argv[1]), slots=3) as guests:
+        jobs = guests.job(SLEEPS), guests.job(SLEEPS, isolation="fork"), guests.job(BOMB)
+        runs = [asyncio.ensure_future(guests.run(job)) for job in jobs]
+        while guests.stderr != b"asleepasleep" or "compiler" not in guests.pool.every_process().values():
             await asyncio.sleep(0.01)
         print(json.dumps(list(guests.pool.every_process())), flush=True)
         await asyncio.gather(*runs)
@@ -70,7 +73,10 @@ asyncio.run(main())
 @contextmanager
 def watched(processes):
     """A function that says whether all ``processes`` have ended within some seconds."""
-    handles = {os.pidfd_open(pid) for pid in processes}
+    handles = set()
+    for pid in processes:
+        with suppress(ProcessLookupError):  # it has ended already
+            handles.add(os.pidfd_open(pid))
     waiting = select.poll()
     for handle in handles:
         waiting.register(handle, select.POLLIN)
@@ -105,7 +111,7 @@ async def test_a_killed_agent_leaves_neither_a_process_nor_a_task_folder(tmp_pat
     try:
         async with asyncio.timeout(PATIENCE):
             processes = json.loads(await agent.stdout.readline())
-        assert len(processes) >= 3
+        assert len(processes) >= 5
         with watched(processes) as all_ended:
             agent.kill()
             assert await asyncio.to_thread(all_ended, SOON)
@@ -132,25 +138,41 @@ async def test_when_the_zygote_dies_so_does_what_ran_and_the_next_run_has_anothe
         assert zygote not in guests.pool.every_process()
 
 
-async def test_a_child_has_nothing_but_its_connection(tmp_path):
+def opened_by(process: int) -> dict[str, str]:
+    return {entry.name: str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir()}
+
+
+@pytest.mark.parametrize("isolation", ["warm", "fork"])
+async def test_a_child_has_nothing_but_its_connection(tmp_path, isolation):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.set_inheritable(True)
-        async with standing(tmp_path) as guests:
-            await guests.printed(prints(""))
-            [worker] = guests.pool.processes()
+        async with standing(tmp_path, slots=2) as guests:
+            beside = asyncio.ensure_future(guests.run(guests.job(SLEEPS, isolation=isolation)))
+            await until(lambda: guests.stderr == b"asleep")
+            job = guests.job(SLEEPS, isolation=isolation)
+            running = asyncio.ensure_future(guests.run(job))
+            await until(lambda: guests.stderr == b"asleepasleep")
+            [worker] = [pid for pid in guests.pool.processes() if f"{job.folder}/stdout" in opened_by(pid).values()]
             process = Path(f"/proc/{worker}")
             status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
-            opened = {entry.name: str(entry.readlink()) for entry in (process / "fd").iterdir()}
+            opened = opened_by(worker)
             limits = (process / "limits").read_text()
             victim = (process / "oom_score_adj").read_text()
             session = os.getsid(worker)
+            confinement = await guests.pool.ready()
+            for run in (beside, running):
+                run.cancel()
+            await asyncio.wait([beside, running])
     assert {name: opened.pop(name) for name in ("0", "1")} == {"0": "/dev/null", "1": "/dev/null"}
     del opened["2"]
     assert opened.pop("3").startswith("socket:")
     allowed = ("pipe:", "anon_inode:", str(tmp_path / "modules"))
-    assert [target for target in opened.values() if not target.startswith(allowed)] == []
+    assert [target for target in opened.values() if not target.startswith((*allowed, job.folder))] == []
     assert status["NoNewPrivs"].strip() == "1"
+    assert status["Seccomp"].strip() == ("2" if "seccomp" in confinement else "0")
+    offered = {"seccomp": seccomp.offered(), "landlock": landlock.version()}
+    assert confinement == [name for name, there in offered.items() if there]
     assert status["SigBlk"].strip("0 ") == ""
     assert session == worker
     assert int(victim) == 1000
@@ -170,9 +192,75 @@ async def test_isolation_is_a_process_of_its_own(tmp_path):
         running = asyncio.ensure_future(guests.run(guests.job(LOOPS, isolation="fork")))
         await until(lambda: guests.stderr == b"looping\n")
         running.cancel()
-        with watched(set(guests.pool.every_process()) - set(before)) as all_ended:
+        with watched([pid for pid in workers(guests) if pid not in before]) as all_ended:
             await asyncio.wait([running])
             assert await asyncio.to_thread(all_ended, SOON)
+
+
+def workers(guests) -> list[int]:
+    return [pid for pid, kind in guests.pool.every_process().items() if kind == "worker"]
+
+
+def templates(guests) -> list[int]:
+    return [pid for pid, kind in guests.pool.every_process().items() if kind == "template"]
+
+
+async def test_what_is_random_in_one_process_is_not_in_another(tmp_path):
+    async with standing(tmp_path) as guests:
+        printed = [await guests.printed(RANDOM, isolation="fork") for _ in range(3)]
+        for _ in range(2):
+            printed.append(await guests.printed(RANDOM))
+            with watched(workers(guests)) as all_ended:
+                for worker in workers(guests):
+                    os.kill(worker, signal.SIGKILL)
+                assert await asyncio.to_thread(all_ended, SOON)
+        assert len(set(printed)) == 5
+
+
+async def test_a_template_that_dies_takes_along_what_it_forked_and_the_next_run_has_another(tmp_path):
+    async with standing(tmp_path) as guests:
+        running = asyncio.ensure_future(guests.run(guests.job(LOOPS, isolation="fork")))
+        await until(lambda: guests.stderr == b"looping\n")
+        [template] = templates(guests)
+        child = max(guests.pool.processes())
+        with watched([template, child]) as all_ended:
+            os.kill(template, signal.SIGKILL)
+            with pytest.raises(WorkerDiedError) as error:
+                await running
+            assert error.value.retryable
+            assert await asyncio.to_thread(all_ended, SOON)
+        assert await guests.printed(prints("x"), isolation="fork") == b"x"
+        await until(lambda: not Path(f"/proc/{child}").exists())  # nor is anybody's child that nobody waits for
+        [idle] = [pid for pid in templates(guests) if pid != template]
+        with watched([idle]) as all_ended:
+            os.kill(idle, signal.SIGKILL)
+            assert await asyncio.to_thread(all_ended, SOON)
+        assert await guests.printed(prints("x"), isolation="fork") == b"x"
+
+
+async def test_templates_are_few_and_end_when_nothing_asks_for_them(tmp_path, monkeypatch):
+    async with standing(tmp_path) as guests:
+        monkeypatch.setattr("proplet.runtime.templates.MOST", 2)
+        for text in ("a", "b", "a", "c", "a"):
+            assert await guests.printed(prints(text), isolation="fork") == text.encode()
+            await until(lambda: len(templates(guests)) <= 2)
+        first, second = templates(guests)
+        monkeypatch.setattr("proplet.runtime.templates.KEPT_S", 0.05)
+        assert await guests.printed(prints("a"), isolation="fork") == b"a"
+        await until(lambda: len(templates(guests)) == 1)
+        assert await guests.printed(prints("c"), isolation="fork") == b"c"
+        assert {first, second} & set(templates(guests)), "the same binary again has the same template"
+        running = asyncio.ensure_future(guests.run(guests.job(LOOPS, isolation="fork")))
+        await until(lambda: guests.stderr == b"looping\n")
+        await until(lambda: len(templates(guests)) == 1)
+        kept = guests.pool._templates
+        for module in list(kept._kept):
+            kept._end_unused(module)
+        assert len(templates(guests)) == 1, "one that is at work does not end"
+        assert not running.done()
+        running.cancel()
+        await asyncio.wait([running])
+        await until(lambda: not templates(guests))
 
 
 async def test_no_process_runs_two_binaries(tmp_path):
@@ -207,7 +295,7 @@ async def test_a_compilation_has_a_deadline_too(tmp_path):
 async def test_a_compilation_ends_with_the_last_who_waits_for_it(tmp_path):
     async with standing(tmp_path, slots=2) as guests:
         runs = [asyncio.ensure_future(guests.run(guests.job(BOMB))) for _ in range(2)]
-        await until(lambda: guests.stages.count("waiting") == 2)
+        await until(lambda: guests.stages.count("compiling") == 2)
         await until(lambda: "compiler" in guests.pool.every_process().values())
         [compiler] = [pid for pid, kind in guests.pool.every_process().items() if kind == "compiler"]
         with watched([compiler]) as all_ended:
@@ -240,6 +328,22 @@ async def test_a_compile_process_that_fails_by_itself_says_nothing_of_the_binary
         (tmp_path / "modules").unlink()
         (tmp_path / "elsewhere").rename(tmp_path / "modules")
         assert await guests.printed(prints("x")) == b"x"
+
+
+async def test_a_pool_that_can_run_nothing_says_why(tmp_path, monkeypatch):
+    """As where wasmtime is not installed, or its library not for this machine."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without what is installed
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    async with standing(tmp_path) as guests:
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(
+                ConfigurationError, match=r"no guest can run .*: ModuleNotFoundError: No module named 'wasmtime'"
+            ):
+                await guests.pool.ready()
+        monkeypatch.undo()
+        assert await guests.printed(prints("installed")) == b"installed"
 
 
 async def test_a_task_whose_folder_vanished_is_not_to_blame(tmp_path):

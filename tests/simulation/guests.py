@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from proplet.work.course import Course
-from proplet.work.outcome import Failure, Outcome, Success
+from proplet.work.outcome import Failure, Large, Outcome, Success
 from swashplate.errors import SwashplateError
 from swashplate.messages import Start
+from tests.simulation.uploads import SIZE
 
 
 @dataclass
@@ -76,14 +78,19 @@ class ScriptedGuests:
             self._record.begins(self, start)
             await asyncio.sleep(1e6 if kind == "hang" else float(seconds))
         outcome: Outcome
+        what = f"{start.id}/{start.attempt}/{self._proplet_id}/{self._record.runs}"
         match kind:
             case "ok":
-                outcome = Success(f"{start.id}/{start.attempt}/{self._proplet_id}/{self._record.runs}")
+                outcome = Success(what)
+            case "large":
+                outcome = Large("sha256:" + hashlib.sha256(what.encode()).hexdigest(), SIZE)
             case "trap":
                 outcome = Failure("wasm trap: unreachable", "trap:unreachable")
             case _:
                 outcome = Failure("out of luck", "internal", retryable=True)
-        said = outcome.results if isinstance(outcome, Success) else outcome.error
+        match outcome:
+            case Success(said) | Large(said) | Failure(said):
+                pass
         if call := start.env.get("CALL"):
             self._record.calls.setdefault(call, []).append((self._proplet_id, said))
         else:

@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from manager.latent import calls
-from manager.state import invocation_store, store
+from manager.state import invocation_store, results, store
 from manager.state.records import Attempt, Group, GroupState, Invocation, Task
 from manager.state.states import AttemptState, InvocationState, TaskState
 from manager.work import denials
@@ -277,11 +277,20 @@ def check_invocations(world, tasks: dict[str, Task]) -> None:
                 times == 1 + invocation.retry, f"{call} counts {invocation.retry} repetitions and ran {times} times"
             )
         if invocation.state is InvocationState.COMPLETED:
-            result = invocation.proplet_id, json.loads(invocation.result or "null")
+            result = invocation.proplet_id, _value(invocation)
             produced = world.record.calls.get(call, [])
             require(result in produced, f"{call} completed with {result}, its guests produced {produced}")
         else:
             require(invocation.code and invocation.error, f"{call} is {invocation.state} without a reason")
+            require(invocation.code != "result_missing", f"{call} was told to have a result that is not there")
+
+
+def _value(invocation: Invocation) -> Any:
+    """Of a large result its digest."""
+    if results.is_whole(invocation.result):
+        return json.loads(invocation.result or "null")
+    [large] = results.parts(invocation.result)
+    return large.digest
 
 
 def check_task(world, task: Task, attempts: list[Attempt]) -> None:
@@ -372,4 +381,5 @@ def seen(world) -> Counter[str]:
         counted.update(f"{what} {row[0]}" for row in world.disks["manager"].connection.execute(query + table))
     for row in world.disks["manager"].connection.execute("SELECT state FROM tasks"):
         counted[f"task {TaskState(row[0]).name.lower()}"] += 1
+    counted["large results uploaded"] = len(world.uploaded)
     return counted

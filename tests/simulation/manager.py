@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from manager.work.load import requirements_of
 from swashplate.client import HttpClient
 from swashplate.testing import FaultyBus, Process, VirtualDatabase
 from tests.simulation.plan import HEARTBEAT_S, SILENCE_S
+from tests.simulation.uploads import stored
 
 
 @cache
@@ -48,6 +49,7 @@ class ManagerLife:
             files = AttemptFiles(Path("/nonexistent"))
             made = Manager(settings(), bus, bare, database, None, HttpClient(), files, b"", clock=time.time)
             self._watch_order(made)
+            made.invocations._stored = partial(stored, world)
             await made.open()
             async with bus, bare:
                 self.tasks, self.ledger, self.made = made.tasks, made.ledger, made
@@ -99,6 +101,7 @@ FORGETTABLE = {
     "Ranking._candidates",
     "Leases._strange",  # what each proplet's last report said
     "Proplets._gone",  # the last life of each proplet
+    "Proplets._asked",  # the last time; who was asked may never come
     "Proplets._alive",
     "Load.with_room",
     "Histories._beats",

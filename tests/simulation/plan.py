@@ -196,7 +196,7 @@ def _joining(chance: random.Random, number: int) -> dict[str, Any]:
 
 
 def _call(chance: random.Random, at: float, key: str) -> Step:
-    does = f"{chance.choice(('ok', 'ok', 'ok', 'fail', 'trap', 'hang'))}:{chance.choice((0.0, 0.01, 0.5, 3.0))}"
+    does = f"{chance.choice(('ok', 'large', 'large', 'fail', 'trap', 'hang'))}:{chance.choice((0.0, 0.01, 0.5, 3.0))}"
     return Step(at, "invoke", {"key": key, "does": does, "timeout_s": chance.choice((2.0, 10.0, 60.0))})
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from proplet.agent import Agent, new_instance, offline_will
 from proplet.monitoring.counters import Counters
+from proplet.policy.current import CurrentPolicy
+from proplet.policy.file import load
 from proplet.settings import PropletSettings
 from proplet.site import Site
 from proplet.work.attempts import Attempts
@@ -18,12 +20,12 @@ from proplet.work.outbox import Outbox
 from proplet.work.outgoing import Ref
 from proplet.work.result_files import ResultFiles
 from proplet.work.task_logs import TaskLogs
-from proplet.work.uploads import Uploads
 from swashplate.client import HttpClient
 from swashplate.messages import Start
 from swashplate.testing import FaultyBus, Process
 from tests.simulation.guests import ScriptedGuests
 from tests.simulation.journal import VirtualCommits
+from tests.simulation.uploads import VirtualUploads
 
 
 @cache
@@ -71,7 +73,9 @@ class PropletLife:
             site = Site(chosen, http, list)
             self.outbox = Outbox(journal, bus, names, self.id)
             deliveries = Deliveries(journal, self.outbox, self.id, http, site.coordinator_url)
-            uploads = Uploads(journal, self.outbox, self.id, http, ResultFiles(Path("/nonexistent")), site.manager_url)
+            files = ResultFiles(Path("/nonexistent"))
+            self.uploads = uploads = VirtualUploads(journal, self.outbox, self.id, http, files, site.manager_url)
+            uploads.world = world
             counters = Counters()
             guests = ScriptedGuests(self.id, self.slots, world.record)
             self.attempts = Reluctant(
@@ -86,7 +90,21 @@ class PropletLife:
                 guests,
                 counters,
             )
-            agent = Agent(chosen, bus, names, instance, site, self.attempts, self.outbox, deliveries, uploads, counters)
+            policy = CurrentPolicy(None, lambda: load(None, chosen.limits(), chosen.isolation, {}))
+            agent = Agent(
+                chosen,
+                bus,
+                names,
+                instance,
+                site,
+                policy,
+                self.attempts,
+                self.outbox,
+                deliveries,
+                uploads,
+                counters,
+                [],
+            )
             await agent.open()
             async with bus:
                 self.up = True
@@ -96,9 +114,11 @@ class PropletLife:
         """What it has not finished, None when there is nothing; daemons and latent tasks need not finish."""
         if not self.up:
             return "it is not up"
-        finite = [ref for ref, each in self.attempts._open.items() if not each.start.daemon and not each.start.latent]
+        finite = [each.ref for each in self.attempts._open if not each.start.daemon and not each.start.latent]
         if finite:
             return f"it runs {finite}"
+        if uploading := self.uploads.refs():
+            return f"it uploads {uploading}"
         if self.outbox._waiting:
             return f"its outbox has {list(self.outbox._waiting)}"
         return None

@@ -17,6 +17,7 @@ from manager.work.stops import Stops
 from proplet.work.attempts import Attempts as PropletAttempts
 from proplet.work.outbox import Outbox
 from tests.simulation.plan import Plan, Step, drawn
+from tests.simulation.uploads import VirtualUploads
 from tests.simulation.world import simulate
 
 FEW = 30
@@ -107,9 +108,17 @@ def who_denies_is_asked_again_at_once(monkeypatch):
     monkeypatch.setattr(dispatch, "requirements_of", lambda task, target, *_avoided: requirements_of(task, target))
 
 
+def large_results_are_told_before_they_are_there(monkeypatch):
+    async def at_once(_self, _upload) -> None:
+        return
+
+    monkeypatch.setattr(VirtualUploads, "_put", at_once)
+
+
 @pytest.mark.parametrize(
     "plant",
     [
+        large_results_are_told_before_they_are_there,
         effects_before_the_commit,
         answers_before_the_commit,
         starts_are_not_recognised,

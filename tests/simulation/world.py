@@ -101,6 +101,8 @@ class World:
         self.proplets: dict[str, PropletLife] = {}
         self.clients = Clients(self)
         self.lost: set[str] = set()
+        self.uploaded: set[tuple[str, str, str]] = set()
+        """Large results that the manager has: task, place and digest."""
         self._ambushes: list[dict[str, Any]] = []
         self._strikes: list[asyncio.TimerHandle] = []
         self.faults: list[str] = []

@@ -13,7 +13,17 @@ from pathlib import Path
 import wasmtime
 
 from swashplate.bus import BrokerAddress, MqttBus
-from swashplate.messages import Ack, Alive, BlobInfo, BlobRequest, PropletCreate, Result, Start, digest_hex
+from swashplate.messages import (
+    Ack,
+    Alive,
+    AttemptStatus,
+    BlobInfo,
+    BlobRequest,
+    PropletCreate,
+    Result,
+    Start,
+    digest_hex,
+)
 from swashplate.topics import Topics, last_level
 
 PATIENCE = 20
@@ -29,7 +39,9 @@ class Fleet:
         self.address = f"tcp://127.0.0.1:{broker.port}"
         self.tmp_path = tmp_path
         self.blobs: dict[str, bytes] = {}
-        self.heard: dict[type, asyncio.Queue] = {kind: asyncio.Queue() for kind in (PropletCreate, Alive, Result)}
+        self.heard: dict[type, asyncio.Queue] = {
+            kind: asyncio.Queue() for kind in (PropletCreate, Alive, AttemptStatus, Result)
+        }
 
     def bus(self, name: str) -> MqttBus:
         client = self.credentials.client(name)
@@ -39,7 +51,8 @@ class Fleet:
     @asynccontextmanager
     async def standing(self):
         self.manager, self.proxy = self.bus("manager"), self.bus("proxy")
-        for kind, model in (("create", PropletCreate), ("alive", Alive), ("results", Result)):
+        told = {"create": PropletCreate, "alive": Alive, "status": AttemptStatus, "results": Result}
+        for kind, model in told.items():
             await self.manager.subscribe(self.topics.every_proplet(kind), self.keeper(model))
         await self.proxy.subscribe(self.topics.every_blob_request, self.serve)
         async with self.manager, self.proxy:

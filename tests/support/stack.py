@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from swashplate.errors import NotFoundError
+from swashplate.stack import control
 from swashplate.stack.description import described
 from swashplate.stack.environment import without_roles
 from tests.support.ports import free_offset
@@ -158,13 +159,10 @@ class Stack:
         return {pid: line for pid, line in lines.items() if descends(pid)}
 
     def pid(self, service: str) -> int:
-        """The process of one service or of one proplet by its name, found by the log file that it writes to."""
-        own = self.process.pid
-        for pid in Path(f"/proc/{own}/task/{own}/children").read_text().split():
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/fd/2").readlink() == self.state / "logs" / f"{service}.log":
-                    return int(pid)
-        raise AssertionError(f"{service} is not running")
+        """The process of one service or of one proplet by its name."""
+        pids = control.ask(self.state, control.Request(do="states"), print)["pids"]
+        assert service in pids, f"{service} is not running"
+        return int(pids[service])
 
     def kill(self, service: str) -> int:
         pid = self.pid(service)

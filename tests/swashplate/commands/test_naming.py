@@ -28,6 +28,12 @@ def test_several_candidates_are_named(given):
     assert "3f2a-1 (add), 3f2b-2 (add)" in caught.value.sentence
 
 
+def test_tasks_of_one_name_are_counted_even_when_not_all_were_looked_at():
+    with pytest.raises(InvalidRequestError, match="'add' could be 9 tasks") as caught:
+        chosen("add", KNOWN, "task", beyond=7)
+    assert caught.value.hint == "type the id of one"
+
+
 def test_nothing_found_is_an_error_that_names_the_kind():
     with pytest.raises(NotFoundError) as caught:
         chosen("zz", KNOWN, "workflow")

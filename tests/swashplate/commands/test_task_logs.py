@@ -11,7 +11,7 @@ def test_lines_are_put_together_and_what_is_missing_stands_where_it_is_missing()
     lines = Lines(written.append, "p1 | ")
     for text, dropped in (("one\ntw", 0), ("o\nthr", 0), ("five\n", 7), ("end", 0)):
         lines.feed(LogPart(text=text, dropped=dropped))
-    assert written == ["p1 | one", "p1 | two", "p1 | thr", "p1 | [7 bytes are missing]", "p1 | five"]
+    assert written == ["p1 | one", "p1 | two", "p1 | thr", "p1 | [7 bytes missing here]", "p1 | five"]
     lines.end()
     assert written[-1] == "p1 | end"
 

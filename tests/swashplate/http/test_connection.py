@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from swashplate.http import HttpService, Patience, Route, answer, read_text
+from swashplate.http import HttpService, Patience, Route, answer, read_json
 from tests.support.ports import free_port
 
 SHORT = Patience(header=0.3, body=0.3, idle=0.6)
 
 
 async def length(request: web.Request) -> web.Response:
-    return answer({"length": len(await read_text(request))})
+    return answer({"length": len(await read_json(request))})
 
 
 @asynccontextmanager
@@ -66,6 +66,7 @@ JSON = b"Host: x\r\nContent-Type: application/json\r\n"
             b"POST /length HTTP/1.1\r\n" + JSON + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
             "malformed_request",
         ),
+        (b"POST /length HTTP/1.1\r\n" + JSON + b"Expect: gold\r\nContent-Length: 2\r\n\r\n{}", "malformed_request"),
         (b"GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", "malformed_request"),
         (b"GET /x?a=%00 HTTP/1.1\r\nHost: x\r\n\r\n", "malformed_request"),
     ],
@@ -110,6 +111,17 @@ async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes():
     async with service() as port:
         status, _, body = await said(port, request)
     assert (status, body["code"]) == (413, "too_large")
+
+
+async def test_a_client_that_waits_with_its_body_is_told_to_go_on():
+    async with service() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /length HTTP/1.1\r\n" + JSON + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"{}")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
 
 
 async def test_a_header_that_does_not_end_is_given_up():

@@ -1,5 +1,7 @@
 import errno
+import io
 import json
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -8,10 +10,13 @@ from aiohttp import web
 
 from swashplate.client import HttpClient
 from swashplate.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
-from swashplate.http import HttpService, Route, answer, query_int, read_body
+from swashplate.http import MIB, HttpService, Route, Whole, answer, read_body
+from swashplate.http.bodies import MOST_VALUES
 from swashplate.logging import get
 from swashplate.messages import ExperimentConfig
 from tests.support.ports import free_port
+
+LIMIT = Whole(name="limit", text="How many", default=100, low=1, high=100)
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -31,7 +36,7 @@ async def full(_: web.Request) -> web.Response:
 
 
 async def numbers(request: web.Request) -> web.Response:
-    return answer({"n": query_int(request, "limit", 100, low=1, high=100)})
+    return answer({"n": LIMIT.of(request)})
 
 
 async def down() -> None:
@@ -59,7 +64,7 @@ ROUTES = [
     Route("GET", "/conflict", conflict, "Conflict", errors=(409,)),
     Route("GET", "/broken", broken, "Broken"),
     Route("GET", "/full", full, "Full", errors=(503,)),
-    Route("GET", "/numbers/{id}", numbers, "Numbers", query={"limit": "How many"}),
+    Route("GET", "/numbers/{id}", numbers, "Numbers", parameters=(LIMIT,)),
 ]
 BODY = {"round_id": "r", "model_ref": "fl/models/m_v0", "participants": ["p"], "task_wasm_image": "i"}
 
@@ -126,6 +131,35 @@ async def test_a_body_over_the_limit_is_a_413(url, session):
     status, body = await post(session, url, b" " * 10_001)
     assert status == 413
     assert body["code"] == "too_large"
+
+
+async def test_a_route_may_have_a_limit_of_its_own_and_both_are_described(session):
+    routes = [replace(ROUTES[2], path=path, limit=limit) for path, limit in (("/echo", 0), ("/large", 20_000))]
+    service, port = HttpService("test", routes, body_limit=10_000), free_port()
+    async with service.serving("127.0.0.1", port):
+        for path, limit in (("echo", 10_000), ("large", 20_000)):
+            for size, expected in ((limit, 200), (limit + 1, 413)):
+                sent = pieces(json.dumps(BODY).encode().ljust(size))
+                headers = {"Content-Type": "application/json"}
+                async with session.post(f"http://127.0.0.1:{port}/{path}", data=sent, headers=headers) as response:
+                    assert response.status == expected
+            refusal = service.document["paths"][f"/{path}"]["post"]["responses"]["413"]
+            assert f"over the limit of {limit} bytes" in refusal["content"]["application/json"]["example"]["error"]
+
+
+async def pieces(body):
+    """Without a length."""
+    for at in range(0, len(body), 4096):
+        yield body[at : at + 4096]
+
+
+async def test_a_body_of_very_many_values_is_a_413_and_never_built(session):
+    route = replace(ROUTES[2], limit=MIB)
+    service, port = HttpService("test", [route]), free_port()
+    body = b'{"hyperparams":{"a":[' + b"[]," * (MOST_VALUES + 1) + b"0]}}"
+    async with service.serving("127.0.0.1", port):
+        status, answered = await post(session, f"http://127.0.0.1:{port}", io.BytesIO(body))
+    assert (status, answered["code"]) == (413, "too_many_values")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])

@@ -1,12 +1,13 @@
 """What each process of a stack is told, and what it is not."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from swashplate.errors import ConfigurationError
-from swashplate.stack.environment import read_env, without_roles
+from swashplate.stack.environment import read_env, settings_of, unheeded, without_roles
 from swashplate.stack.layout import Layout
 from swashplate.stack.services import Options, broker_program
 
@@ -189,3 +190,39 @@ def test_a_setting_with_a_proplets_number_is_that_proplets_alone():
     assert "PROPLET_SLOTS" not in found["proplet-2"].env
     assert found["proplet-2"].env["PROPLET_NAME"] == "proplet-2"
     assert not [name for name in found["proplet-2"].env if name.startswith("PROPLET_2")]
+
+
+def test_a_policy_is_every_proplets_or_its_own_and_an_option_stands_above_both():
+    file = {**FILE, "PROPLET_POLICY": "/every.toml", "PROPLET_2_POLICY": "/second.toml"}
+    chosen = replace(OPTIONS, policy=Path("/chosen.toml"))
+    for options, given, first, second in (
+        (OPTIONS, FILE, "", ""),
+        (OPTIONS, {**FILE, "PROPLET_POLICY": "near.toml"}, *[str(Path.cwd() / "near.toml")] * 2),
+        (OPTIONS, file, "/every.toml", "/second.toml"),
+        (chosen, file, "/chosen.toml", "/chosen.toml"),
+    ):
+        found = children(options=options, file=given)
+        assert Layout(options, given, {}).policies == {"proplet-1": first, "proplet-2": second}
+        assert found["proplet-1"].env.get("PROPLET_POLICY", "") == first
+        assert found["proplet-2"].env.get("PROPLET_POLICY", "") == second
+
+
+def test_what_a_shell_says_to_no_effect_is_known():
+    shell = {
+        "PROPLET_SLOTS": "3",
+        "PROPLET_2_LABELS": "site=b",
+        "PROPLET_STATE_DIR": "/elsewhere",
+        "PROPLET_CLIENT_ID": "of another stack",
+        "PROPLET_2_CLIENT_ID": "p2",
+        "MANAGER_HTTP_TOKEN": "secret",
+    }
+    given = [child.env for child in children(shell).values()]
+    assert settings_of({**shell, "PATH": "/bin", "PROXY_CHUNK_SIZE": ""}) == shell
+    assert unheeded(shell, given) == ["PROPLET_CLIENT_ID", "PROPLET_STATE_DIR"]
+    assert unheeded({"PROPLET_SLOTS": "4"}, given) == ["PROPLET_SLOTS"]
+
+
+def test_how_much_is_logged_may_stand_in_the_env_file_for_every_service():
+    found = children(file={**FILE, "DATA_STORE_LOG_LEVEL": "debug", "MANAGER_LOG_LEVEL": "warn"})
+    assert found["data-store"].env["DATA_STORE_LOG_LEVEL"] == "debug"
+    assert [name for name, child in found.items() if "MANAGER_LOG_LEVEL" in child.env] == ["manager"]

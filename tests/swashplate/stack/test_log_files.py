@@ -1,6 +1,7 @@
 """Log files, merged and followed."""
 
-from swashplate.stack.log_files import Follower, merged, time_of
+from swashplate.stack.log_files import Follower, files, merged, time_of
+from swashplate.stack.rotation import RotatedLog, put_aside
 
 OURS = '{"time": "2026-11-22T06:08:52.8226Z", "level": "INFO", "msg": "b"}'
 
@@ -47,3 +48,43 @@ def test_only_the_tail_and_then_what_comes(tmp_path):
         file.write("4\n")
     assert list(follower.fresh()) == ["4"]
     assert list(Follower(path).history(0)) == []
+
+
+def test_what_was_rotated_away_is_read_too_and_nothing_is_lost_to_who_follows(tmp_path):
+    path = tmp_path / "x.log"
+    log = RotatedLog(path, largest=100)
+    follower = Follower(path)
+    read = []
+    for n in range(60):
+        log.write(b"line %03d\n" % n)
+        if n % 5 == 0:
+            read += follower.fresh()
+    lines = [f"line {n:03}" for n in range(60)]
+    assert [*read, *follower.fresh()] == lines
+    kept = list(Follower(path).history(None))
+    assert kept == lines[-len(kept) :]
+    assert len(kept) > 44
+    assert list(Follower(path).history(20)) == lines[-20:]
+    assert {each.name for each in tmp_path.iterdir()} == {"x.log", *(f"x.log.{n}" for n in range(1, 5))}
+    assert all(each.stat().st_size <= 100 for each in tmp_path.iterdir())
+
+
+def test_a_log_goes_on_where_it_ended_and_a_line_longer_than_a_file_is_cut(tmp_path):
+    path = tmp_path / "x.log"
+    path.write_bytes(b"before\n")
+    log = RotatedLog(path, largest=10)
+    for text in (b"half of", b" a line\nnext\n", b"x" * 25, b"y\n"):
+        log.write(text)
+    log.close()
+    assert list(Follower(path).history(None)) == ["before", "half of a line", "next", "x" * 25 + "y"]
+    assert path.read_bytes() == b"x" * 25 + b"y\n"
+
+
+def test_a_log_that_is_put_aside_is_not_read_any_more_and_kept_once(tmp_path):
+    path = tmp_path / "x.log"
+    for text in ("1", "2", "3"):
+        path.write_text(f"{text}\n")
+        path.with_name("x.log.1").write_text(f"before {text}\n")
+        put_aside(path)
+    assert files(tmp_path) == {}
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"x.old": "3\n", "x.old.1": "before 3\n"}

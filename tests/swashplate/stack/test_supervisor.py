@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from swashplate.stack import rotation
 from swashplate.stack.supervisor import Child, Supervisor, ending, restart_delay
 
 PATIENCE = 15
@@ -95,6 +96,7 @@ def test_no_child_outlives_a_killed_parent(tmp_path):
     program = f"""
 import asyncio, os, sys
 from pathlib import Path
+from swashplate.stack import rotation
 from swashplate.stack.supervisor import Child, Supervisor
 async def main():
     supervisor = Supervisor(print)
@@ -164,3 +166,17 @@ async def test_a_child_is_stopped_while_it_waits_for_its_restart(tmp_path):
     assert supervisor.state(one) == "stopped"
     await supervisor.remove(one)
     assert supervisor.children == []
+
+
+async def test_what_a_child_says_last_is_in_its_log_and_no_log_grows_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(rotation, "LARGEST", 100_000)
+    talker = "for n in range(20000): print(n, 'y' * 72)\nprint('goodbye')"
+    supervisor = Supervisor(lambda _: None)
+    one = child(tmp_path, [sys.executable, "-c", talker])
+    await supervisor.start(one)
+    await until(lambda: one.pid is None)
+    await supervisor.close()
+    assert one.last_log_line() == "goodbye"
+    sizes = {each.name: each.stat().st_size for each in tmp_path.iterdir()}
+    assert len(sizes) == rotation.KEPT
+    assert max(sizes.values()) < 101_000  # the end of a line that was begun before

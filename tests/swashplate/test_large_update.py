@@ -7,9 +7,9 @@ import tracemalloc
 
 import pytest
 
-from proplet.runtime.large_update import based_on, head
 from swashplate.errors import InvalidRequestError
 from swashplate.messages import Update
+from swashplate.messages.large_update import based_on, head
 
 SAID = {"round_id": "r-1", "proplet_id": "p-1", "num_samples": 3, "metrics": {"loss": 0.5}, "update": {"w": [1.5, [2]]}}
 

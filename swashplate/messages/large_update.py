@@ -1,5 +1,5 @@
 """An update of many megabytes, looked through without being built: as Python objects it can take forty times its size, and
-the agent all the time it has. Whoever learns from its model checks the model.
+a process all the time it has. Whoever learns from its model checks the model.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import msgspec
 from pydantic_core import from_json, to_json
 
 from swashplate.errors import InvalidRequestError
-from swashplate.messages import Update
+from swashplate.messages.learning import Update
 
 MAX_METRICS_BYTES = 192 * 1024
 
