@@ -24,7 +24,7 @@ from proplet.data_store.app import DataStoreApi
 from proplet.data_store.datasets import Datasets
 from proplet.settings import PropletSettings
 from swashplate.bus import MemoryBroker, MemoryBus, Received
-from swashplate.http import HttpService, Route, answer
+from swashplate.http import FILE_LIMIT, HttpService, Route, answer
 from swashplate.messages import (
     Ack,
     Alive,
@@ -257,7 +257,7 @@ class Site(Heard):
 
     @asynccontextmanager
     async def coordinator(self):
-        routes = [Route("POST", "/update", self._update, "An update")]
+        routes = [Route("POST", "/update", self._update, "An update", limit=FILE_LIMIT)]
         async with HttpService("coordinator", routes).serving("127.0.0.1", self.coordinator_port):
             yield
 
