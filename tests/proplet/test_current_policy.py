@@ -14,7 +14,8 @@ from proplet.policy.current import CurrentPolicy
 from proplet.policy.document import PolicyFile
 from proplet.policy.file import load
 from swashplate.errors import ConfigurationError
-from swashplate.messages import Alive, AttemptStatus, PropletCreate, Result
+from swashplate.messages import Alive, AttemptStatus, GuestCapabilities, PropletCreate, Result, Start
+from tests.proplet.test_sandbox import writes_file
 from tests.support.fleet import Fleet
 
 SETTINGS = {"memory_bytes": 1 << 29}
@@ -76,6 +77,31 @@ async def test_a_signal_takes_over_what_is_right_and_leaves_alone_what_runs(flee
         await fleet.next(PropletCreate)
         printed = await fleet.start(guests["prints"]("let in"), **ASKING)
         assert (await fleet.next(Result, lambda told: told.task_id == printed.id)).results == "let in"
+
+
+async def test_a_changed_policy_opens_one_directory_and_closes_another(world, file, tmp_path, monkeypatch, logged):
+    monkeypatch.setattr(current, "LOOK_EVERY_S", 0.02)
+    writes = writes_file(5, "by", "a guest")
+
+    def granting(name: str) -> str:
+        (tmp_path / name).mkdir()
+        table = f'[directories.{name}]\npath = "{tmp_path / name}"\nwrite = true\n'
+        return f'{table}[default.directories]\n{name} = "write"\n'
+
+    def asking(name: str) -> Start:
+        wish = {"name": name, "path": "/data", "write": True}
+        return world.start(writes, capabilities=GuestCapabilities.model_validate({"directories": [wish]}))
+
+    file.write_text(granting("first"))
+    async with world.proplet(PROPLET_POLICY=str(file)):
+        assert (await world.manager.outcome(asking("first"))).error is None
+        file.write_text(granting("second"))
+        await logged.until("the policy has changed")
+        assert (await world.manager.outcome(asking("second"))).error is None
+        refused = asking("first")
+        await world.manager.start(refused)
+        assert (await world.manager.status(refused.id)).code == "capability_refused"
+    assert [(tmp_path / name / "by").read_text() for name in ("first", "second")] == ["a guest"] * 2
 
 
 def held(file) -> CurrentPolicy:

@@ -50,7 +50,7 @@ def test_running_again_says_that_nothing_changed(provisioned):
 
 
 def test_fewer_proplets_than_before_are_kept_and_it_says_so(provisioned):
-    assert "Kept 1 more than the 1 proplets asked for" in run(provisioned, "--proplets", "1").stdout
+    assert "Kept 1 proplet beyond the 1 asked for" in run(provisioned, "--proplets", "1").stdout
     assert len(whole(provisioned / ".env").proplets) == 2
 
 
