@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import wasmtime
-from wasmtime import _ffi as ffi
 
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import Job
 
 OWN = "/in", "/out"
-_write = ctypes.cast(
-    ctypes.CDLL(None).write,
-    ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.POINTER(ctypes.c_ubyte), ctypes.c_size_t),
-)
-"""The C library's: what the runtime calls with a piece of output takes the same, but for the number of the descriptor."""
-_nothing_left = ctypes.CFUNCTYPE(None, ctypes.c_void_p)()
 
 
 def directories(job: Job) -> list[tuple[str, str, bool]]:
@@ -35,7 +26,7 @@ def configured(job: Job, stderr: int) -> wasmtime.WasiConfig:
         wasi.stdout_file = f"{job.folder}/stdout"
     except wasmtime.WasmtimeError as error:
         raise GuestError("the file for stdout cannot be made", "task_folder") from error
-    ffi.wasi_config_set_stderr_custom(wasi.ptr(), _write, stderr, _nothing_left)  # a file would be opened for every run
+    wasi.stderr_file = f"/proc/self/fd/{stderr}"  # a callback would wake a thread of the runtime in every run
     for here, path, write in directories(job):
         try:
             wasi.preopen_dir(here, path, write)  # it takes no keyword
