@@ -27,6 +27,7 @@ from manager.latent.invocation_archive import InvocationArchive
 from manager.latent.invocations import Invocations
 from manager.latent.invoke_sender import InvokeSender
 from manager.learning import Learning
+from manager.plans.group_archive import GroupArchive
 from manager.plans.groups import Groups
 from manager.plans.parents import ParentResults
 from manager.plans.progress import Progress
@@ -146,7 +147,9 @@ class Manager:
             clock=clock,
         )
         self.progress = Progress(self.ledger, self.tasks, self.attempts, clock=clock)
-        self.groups = Groups(database, self.ledger, self.tasks, self.progress, results, clock=clock)
+        self.groups = Groups(database, self.ledger, self.tasks, self.progress, clock=clock)
+        listed = GroupArchive(database, self.progress)
+        self.progress.on_ended.append(lambda _group, tasks: results.forget(tasks))
         self.scheduler = Scheduler(database, self.ledger, self.tasks, clock=clock)
         Salvage(self.ledger, self.tasks, self.attempts, self.invocations, self.progress, clock=clock)
         self.tasks.on_erased += [logs.erased, lambda task: files.remove(task.id)]
@@ -155,7 +158,7 @@ class Manager:
             api,
             LargeResultApi(self.large),
             LogApi(logs),
-            GroupApi(self.groups, api.shown),
+            GroupApi(self.groups, listed, api.shown),
             InvocationApi(self.invocations, called_before, self.large),
             PropletApi(self.proplets, self.load, self.drains, histories),
         )

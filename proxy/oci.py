@@ -221,7 +221,7 @@ class OciClient:
             body = json.loads(content or b"")
             token = body.get("token") or body["access_token"]
             lifetime = float(body.get("expires_in") or 60)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise refusals.forbidden(f"{challenge.realm} gave no token", self._login_hint(reference)) from error
         return str(token), lifetime
 

@@ -88,7 +88,7 @@ def complaint(body: str, reason: str) -> str:
         said = json.loads(body)
         first = said["errors"][0] if "errors" in said else {"code": said["error"]}
         return str(first.get("message") or first["code"])
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return body.strip()[:200] or reason
 
 

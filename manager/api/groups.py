@@ -11,7 +11,8 @@ from pydantic import Field
 from manager.api.ids import Id
 from manager.api.tasks import KEY, LIMIT, WAIT
 from manager.api.views import TaskView, Time, timestamp
-from manager.plans.groups import MOST_TASKS_LISTED, Groups, Listed, Whole
+from manager.plans.group_archive import MOST_TASKS_LISTED, GroupArchive, Listed, Whole
+from manager.plans.groups import Groups
 from manager.state.records import Group, GroupState, Task
 from swashplate.http import FILE_LIMIT, OFFSET, Choice, Route, answer, read_body
 from swashplate.messages import JobCreate, Message, WorkflowCreate
@@ -100,14 +101,17 @@ JOB_EXAMPLE = {
 class GroupApi:
     """``shown`` is how a task is shown, with what only the present knows."""
 
-    def __init__(self, groups: Groups, shown: Callable[[Task], dict[str, Any]]) -> None:
+    def __init__(self, groups: Groups, archive: GroupArchive, shown: Callable[[Task], dict[str, Any]]) -> None:
         self._groups = groups
+        self._archive = archive
         self._shown = shown
 
     def routes(self) -> list[Route]:
         return [
-            *_Routes(self._groups, self._shown, "job").routes(JobCreate, JobView, JobPage, JobDone, JOB_EXAMPLE),
-            *_Routes(self._groups, self._shown, "workflow").routes(
+            *_Routes(self._groups, self._archive, self._shown, "job").routes(
+                JobCreate, JobView, JobPage, JobDone, JOB_EXAMPLE
+            ),
+            *_Routes(self._groups, self._archive, self._shown, "workflow").routes(
                 WorkflowCreate, WorkflowView, WorkflowPage, WorkflowDone, WORKFLOW_EXAMPLE
             ),
         ]
@@ -116,8 +120,11 @@ class GroupApi:
 class _Routes:
     """Those of one kind, ``job`` or ``workflow``."""
 
-    def __init__(self, groups: Groups, shown: Callable[[Task], dict[str, Any]], kind: str) -> None:
+    def __init__(
+        self, groups: Groups, archive: GroupArchive, shown: Callable[[Task], dict[str, Any]], kind: str
+    ) -> None:
         self._groups = groups
+        self._archive = archive
         self._shown = shown
         self._kind = kind
         self._many = f"{kind}s"
@@ -227,12 +234,12 @@ class _Routes:
     async def _list(self, request: web.Request) -> web.Response:
         offset, limit, status = OFFSET.of(request), LIMIT.of(request), GROUP_STATUS.of(request)
         state = GroupState[status.upper()] if status else None
-        total, page = await self._groups.list(self._kind, offset, limit, state)
+        total, page = await self._archive.list(self._kind, offset, limit, state)
         shown = [self._json(listed) for listed in page]
         return answer({"offset": offset, "limit": limit, "total": total, self._many: shown})
 
     async def _get(self, request: web.Request) -> web.Response:
-        whole = await self._groups.get(self._kind, self._id.of(request), WAIT.of(request))
+        whole = await self._archive.get(self._kind, self._id.of(request), WAIT.of(request))
         return answer(self._whole(whole))
 
     async def _delete(self, request: web.Request) -> web.Response:

@@ -161,7 +161,8 @@ class Api:
                 self._create,
                 "Create a task, and start it when the body says so",
                 description="A repetition under the same ``Idempotency-Key`` is answered 200 with the task of the first. With"
-                " ``job_id`` or ``workflow_id`` it is added to that one, and ``depends_on`` holds ids or names of its tasks."
+                " ``job_id`` or ``workflow_id`` it is added to that one, which the first task makes, and ``depends_on`` holds"
+                " ids or names of its tasks."
                 " One that runs takes it into this run, unless it could never run there; one that has ended takes none.",
                 parameters=(KEY,),
                 body=TaskCreate,

@@ -1,4 +1,4 @@
-"""Jobs and workflows as their users see them: created with their tasks, started, stopped, looked at, deleted."""
+"""Jobs and workflows as their users see them: created with their tasks, added to, started, stopped, deleted."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from typing import NamedTuple
 
 from sqlalchemy import Connection
 
 from manager.plans.dag import Mode, resolve
 from manager.plans.declarations import declared, node_of, placed, task_key
-from manager.plans.parents import ParentResults
+from manager.plans.group_archive import Whole, not_found, read_whole
 from manager.plans.progress import Progress
+from manager.specs import group_id
 from manager.state import store
 from manager.state.ledger import Ledger
 from manager.state.records import Group, GroupState, Task
@@ -27,25 +27,6 @@ from swashplate.ids import canonical
 from swashplate.messages import JobCreate, TaskCreate, WorkflowCreate
 from swashplate.messages.groups import MOST_TASKS
 
-MOST_TASKS_LISTED = 100
-"""On a page of groups, newest first, as on one of tasks; a group whose tasks do not fit any more is listed without them."""
-
-
-class Whole(NamedTuple):
-    """A job or a workflow with all its tasks, in the order in which they were given."""
-
-    group: Group
-    tasks: list[Task]
-
-
-class Listed(NamedTuple):
-    """As it is in a list: with its tasks, unless they are too many, and how many there are and have ended."""
-
-    group: Group
-    tasks: list[Task] | None
-    total: int
-    ended: int
-
 
 class Groups:
     """``kind`` is ``job`` or ``workflow`` everywhere; an id of the other kind is not found."""
@@ -56,7 +37,6 @@ class Groups:
         ledger: Ledger,
         tasks: TaskService,
         progress: Progress,
-        results: ParentResults,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -64,12 +44,9 @@ class Groups:
         self._ledger = ledger
         self._tasks = tasks
         self._progress = progress
-        self._results = results
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         tasks.members = self
-        progress.on_ended = self._ended
 
     # Creating.
 
@@ -122,7 +99,7 @@ class Groups:
                     code="idempotency_conflict",
                     hint=f"it made {kind} {first.group_id}",
                 )
-            return _read(db, kind, first.group_id)
+            return read_whole(db, kind, first.group_id)
 
         return await self._database.run(read)
 
@@ -160,10 +137,26 @@ class Groups:
     # Changing.
 
     async def join(self, task: Task) -> Task:
-        """Add a task that is made to the job or workflow that its spec names, for this run of it when it runs."""
+        """Add a task that is made to the job or workflow that its spec names, for this run of it when it runs.
+
+        The first one that names it makes it: the existing API knows groups by their tasks alone.
+        """
         kind = "job" if task.spec.job_id else "workflow"
         named = canonical(task.spec.job_id or task.spec.workflow_id)
-        group, others = await self._fetch(kind, named)
+        whole = await self._found(kind, named)
+        if whole is not None:
+            return await self._join(task, kind, whole)
+        async with self._one_at_a_time:
+            group_id(named, f"{kind}_id")
+            return await self._join(task, kind, await self._found(kind, named) or self._empty(kind, named))
+
+    def _empty(self, kind: str, group_id: str) -> Whole:
+        now = self._clock()
+        mode = (Mode.WORKFLOW if kind == "workflow" else Mode.PARALLEL).value
+        return Whole(Group(group_id, kind, "", mode, GroupState.PENDING, now, now), [])
+
+    async def _join(self, task: Task, kind: str, whole: Whole) -> Task:
+        (group, others), named = whole, whole.group.id
         if group.state not in {GroupState.PENDING, GroupState.RUNNING}:
             raise ConflictError(
                 f"{kind} {named} has ended",
@@ -256,9 +249,19 @@ class Groups:
 
     async def _fetch(self, kind: str, group_id: str) -> Whole:
         """As it is now; to be acted upon without waiting for anything else."""
-        group, tasks = await self._ledger.fetch_group(group_id)
+        whole = await self._found(kind, group_id)
+        if whole is None:
+            raise not_found(kind, group_id)
+        return whole
+
+    async def _found(self, kind: str, group_id: str) -> Whole | None:
+        """As ``_fetch``; None when nothing has this id."""
+        try:
+            group, tasks = await self._ledger.fetch_group(group_id)
+        except NotFoundError:
+            return None
         if group.kind != kind:
-            raise _not_found(kind, group_id)
+            raise not_found(kind, group_id)
         self._ledger.check()
         return Whole(group, tasks)
 
@@ -273,57 +276,3 @@ class Groups:
                 )
             if not task.spec.depends_on:
                 self._tasks.targets(task, patient=True)
-
-    # Looking.
-
-    async def get(self, kind: str, group_id: str, wait: float = 0) -> Whole:
-        """Once it has ended, or as it is after ``wait`` seconds."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(group_id, [])
-        waiting.append(ended)  # before it is read: it may end while it is
-        try:
-            whole = await self._database.run(lambda db: _read(db, kind, group_id))
-            if not wait or whole.group.state in {GroupState.COMPLETED, GroupState.FAILED}:
-                return whole
-            await asyncio.wait([ended], timeout=wait)
-        finally:
-            waiting.remove(ended)
-            if not waiting and self._waiting.get(group_id) is waiting:
-                del self._waiting[group_id]
-        return await self._database.run(lambda db: _read(db, kind, group_id))
-
-    def _ended(self, group: Group, tasks: Sequence[Task]) -> None:
-        for waiting in self._waiting.get(group.id, ()):
-            if not waiting.done():
-                waiting.set_result(None)
-        self._results.forget(tasks)
-
-    async def list(
-        self, kind: str, offset: int, limit: int, state: GroupState | None = None
-    ) -> tuple[int, list[Listed]]:
-        """The total, and one page, newest first, with ``MOST_TASKS_LISTED`` tasks at most."""
-        return await self._database.run(lambda db: _listed(db, *store.list_groups(db, kind, offset, limit, state)))
-
-
-def _read(db: Connection, kind: str, group_id: str) -> Whole:
-    group = store.get_group(db, group_id)
-    if group is None or group.kind != kind:
-        raise _not_found(kind, group_id)
-    return Whole(group, store.tasks_of_group(db, group_id))
-
-
-def _listed(db: Connection, total: int, page: Sequence[Group]) -> tuple[int, list[Listed]]:
-    states, room = store.states_of_groups(db, [group.id for group in page]), MOST_TASKS_LISTED
-    sizes = {group_id: sum(counted.values()) for group_id, counted in states.items()}
-    ended = {group_id: sum(n for state, n in counted.items() if state.ended) for group_id, counted in states.items()}
-    tasks: dict[str, list[Task]] = {}
-    for group in page:
-        if sizes[group.id] <= room:
-            tasks[group.id], room = [], room - sizes[group.id]
-    for task in store.tasks_listed(db, tasks):
-        tasks[task.group_id or ""].append(task)
-    return total, [Listed(each, tasks.get(each.id), sizes[each.id], ended[each.id]) for each in page]
-
-
-def _not_found(kind: str, group_id: str) -> NotFoundError:
-    return NotFoundError(f"there is no {kind} {group_id}", code="group_not_found")

@@ -39,7 +39,7 @@ class Progress:
         """Of groups that run; one that is missing is made of what the ledger has."""
         self._plans: dict[str, deque[Plan]] = {}
         """What is still to be carried out, of groups where that is under way: it may end a task at once."""
-        self.on_ended: Callable[[Group, Sequence[Task]], Any] = lambda _group, _tasks: None
+        self.on_ended: list[Callable[[Group, Sequence[Task]], Any]] = []
         """Called when the end of a group is durable."""
         attempts.consequences.append(self._task_ended)
 
@@ -167,7 +167,8 @@ class Progress:
 
     def _tell_ended(self, group: Group, tasks: Sequence[Task]) -> None:
         log.info("group ended", group_id=group.id, kind=group.kind, name=group.name, status=group.state.name.lower())
-        self.on_ended(group, tasks)
+        for callback in self.on_ended:
+            callback(group, tasks)
 
 
 def _reset(task: Task, now: float) -> Task:

@@ -8,13 +8,15 @@ run it is not asked again. For any other reason a task must not go round for eve
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 from manager.state.records import Attempt
 
 BY_POLICY = frozenset({"limit_over_ceiling", "capability_refused", "http_unsupported", "signature_invalid"})
-MOST, MOST_BY_POLICY = 10, 100
-"""So many denials in a row, by whomever, are the end of the task."""
+MOST_BY_ONE, MOST = 10, 100
+"""So many denials in a row, by one proplet or by whomever, are the end of the task. Whoever denies at once has free slots and
+so is asked first: ten that are broken must not be the end of what 1,990 others would do."""
 AGAIN_S, AGAIN_MOST_S = 1.0, 30.0
 
 
@@ -31,8 +33,8 @@ def in_a_row(attempts: Iterable[Attempt], target: str | None) -> list[Attempt]:
 
 def too_many(attempts: Iterable[Attempt], target: str | None) -> bool:
     found = in_a_row(attempts, target)
-    by_policy = sum(attempt.code in BY_POLICY for attempt in found)
-    return len(found) - by_policy >= MOST or by_policy >= MOST_BY_POLICY
+    by_one = Counter(attempt.proplet_id for attempt in found)
+    return len(found) >= MOST or max(by_one.values(), default=0) >= MOST_BY_ONE
 
 
 def by_policy(attempts: Iterable[Attempt], target: str | None) -> frozenset[str]:

@@ -25,20 +25,11 @@ class _Life:
     def __init__(self, modules: Path, empty: Path, tasks: Path, on_end: Callable[[_Life], None]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package_root = str(Path(__file__).resolve().parents[2])
-        enter = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from proplet.sandbox import birth; birth.main()"
+        enter = "import sys; sys.path.insert(0, sys.argv.pop(1)); from proplet.sandbox import birth; birth.main()"
         folders = str(modules.resolve()), str(tasks.resolve())
         with theirs:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-S",
-                    "-c",
-                    enter,
-                    ":".join([package_root, *sys.path]),
-                    str(theirs.fileno()),
-                    *folders,
-                ],
+                [sys.executable, "-P", "-c", enter, package_root, str(theirs.fileno()), *folders],
                 env={},
                 cwd=empty,
                 stdin=subprocess.DEVNULL,

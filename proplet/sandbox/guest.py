@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import wasmtime
 
-from proplet.sandbox import entry, failures, instance, pooling, wasi
+from proplet.sandbox import entry, failures, granted, instance, pooling, wasi
 from proplet.sandbox.components import Call
 from proplet.sandbox.declared import PAGE
 from proplet.sandbox.engine import USUAL, Configuration
@@ -31,6 +31,8 @@ def run(job: Job, modules: ModuleCache, stderr: int) -> Answer:
         if job.precompile:
             _check_entry(job, loaded)
         else:
+            if job.directories:
+                granted.room(job)
             guest = Guest(job, loaded, stderr)
             text = guest.run()
     except NotCompiled:

@@ -8,13 +8,15 @@ import resource
 from proplet.sandbox import digests, guest, pooling
 from proplet.sandbox.bounds import soft_limit
 from proplet.sandbox.entry import GuestError
-from proplet.sandbox.frames import Answer, Job, Limits
+from proplet.sandbox.frames import Answer, Job
 from proplet.sandbox.module_cache import ModuleCache
 from proplet.sandbox.output import measured
 from proplet.sandbox.watch import Watch, check_time
 
-BEYOND_MEMORY_LIMIT = 1 << 30
-"""Bytes of private memory for Python, the runtime and its tables, above the guest's own limit, and above what the one before may have left: see ``pooling``."""
+BEYOND_MEMORY_LIMIT = 256 << 20
+"""Bytes of private memory for Python, the runtime and its tables, above the guest's own limit, and above what the one before may
+have left: see ``pooling``. Most guests leave a process at 30 MiB of it, Python's interpreter as a component at 60; the rest is for
+a guest's own calls, of which the runtime copies what it is given."""
 OF_THE_MACHINE = {"deadline", "cpu_limit"}
 """What depends on how fast it is; such an end has no digest."""
 
@@ -25,7 +27,7 @@ def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
     inputs_digest = digests.of_inputs(job) if digested else ""
     run = watch.begin(job)
     try:
-        _bound(job.limits)
+        _bound(job)
         answer = guest.run(job, modules, watch.stderr)
         answer.used.update(run.used())
         try:
@@ -43,10 +45,11 @@ def perform(job: Job, modules: ModuleCache, watch: Watch) -> Answer:
     return answer
 
 
-def _bound(limits: Limits) -> None:
+def _bound(job: Job) -> None:
     """No file grows beyond the output: a guest that tries is told EFBIG. What fails for want of memory is told too.
 
     Both hold until the next run: the process itself writes no files.
     """
-    soft_limit(resource.RLIMIT_DATA, max(limits.memory, pooling.MEMORY) + BEYOND_MEMORY_LIMIT)
-    soft_limit(resource.RLIMIT_FSIZE, limits.output + 1)
+    own = 0 if guest.configuration(job).pooled else job.limits.memory  # beside what may still count in the pool
+    soft_limit(resource.RLIMIT_DATA, pooling.MEMORY + own + BEYOND_MEMORY_LIMIT)
+    soft_limit(resource.RLIMIT_FSIZE, job.limits.output + 1)

@@ -13,9 +13,10 @@ import socket
 import time
 import traceback
 
+from proplet.sandbox import granted
 from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import STDERR, Allowance, Answer, Job, Limits, packed, packed_message
-from proplet.sandbox.output import Output, measured
+from proplet.sandbox.output import measured
 
 SHORT_S = 0.005
 """A run that ends sooner is not watched; its limits are looked at when it has ended."""
@@ -165,9 +166,8 @@ class Watch:
                     output = measured(run.job, held=True)
                     used = output.used
                     output.check(run.job.limits)
-                    self._next_measure = time.monotonic() + _until_next(
-                        run.job.limits, output, time.monotonic() - began
-                    )
+                    left = min(run.job.limits.output - output.size, granted.room(run.job))
+                    self._next_measure = time.monotonic() + _until_next(left, time.monotonic() - began)
             except GuestError as error:
                 self._drain()
                 answer = Answer(error=error.sentence, code=error.code, reusable=False, used=used | run.used())
@@ -184,6 +184,6 @@ class Watch:
         return max(pause, CLOSEST_S)
 
 
-def _until_next(limits: Limits, output: Output, took_s: float) -> float:
-    """Seconds until an output that was measured in ``took_s`` is measured again."""
-    return max(SOONEST_S, took_s / MEASURING, min(MEASURE_S, (limits.output - output.size) / FASTEST))
+def _until_next(left: float, took_s: float) -> float:
+    """Seconds until what a run has written is measured again, when that took ``took_s`` and it may write ``left`` bytes more."""
+    return max(SOONEST_S, took_s / MEASURING, min(MEASURE_S, left / FASTEST))

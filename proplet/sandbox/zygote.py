@@ -30,7 +30,7 @@ from proplet.sandbox.entry import GuestError
 from proplet.sandbox.frames import Incoming, Job, decoded
 from proplet.sandbox.guest import configuration
 from proplet.sandbox.module_cache import ModuleCache, NotCompiled
-from proplet.sandbox.rehearsal import rehearse
+from proplet.sandbox.rehearsal import hand_down_code, rehearse
 
 Kind = Callable[[socket.socket, ModuleCache], None]
 REQUEST_BYTES = 4096
@@ -249,6 +249,7 @@ def main() -> None:
     modules.linker(USUAL)  # its engine handles the signals that are a guest's traps
     _ = USUAL.key  # remembered
     rehearse(modules)
+    hand_down_code()
     gc.collect()
     gc.freeze()  # the pages of what is never collected stay shared
     prctl(PR_SET_CHILD_SUBREAPER, 1)

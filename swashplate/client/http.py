@@ -39,7 +39,7 @@ def error_of(status: int, text: str, url: str) -> SwashplateError:
     try:
         body = json.loads(text)
         error = kind(str(body["error"]), code=str(body.get("code") or kind.default_code), hint=body.get("hint"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         error = kind(f"{url} answered {status}: {text.strip()[:200]}")
     if isinstance(error, UnauthorizedError):
         return TokenRefusedError(f"{url} refuses us: {error.sentence}", hint=error.hint)

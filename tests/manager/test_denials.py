@@ -7,7 +7,7 @@ import pytest
 from manager.state.records import Attempt
 from manager.state.states import AttemptState
 from manager.work import denials, placement
-from manager.work.denials import AGAIN_MOST_S, MOST, avoided, in_a_row, too_many
+from manager.work.denials import AGAIN_MOST_S, MOST, MOST_BY_ONE, avoided, in_a_row, too_many
 
 
 def denied(number, proplet="p1", *, at=0.0, code="dataset_missing", target=None):
@@ -40,14 +40,17 @@ def test_there_is_an_end_whoever_denies_and_an_acceptance_begins_anew():
     attempts = [denied(n, f"p{n}") for n in range(1, MOST + 1)]
     assert too_many(attempts, None)
     assert not too_many(attempts[1:], None)
+    by_two = [denied(n, f"p{n % 2}") for n in range(1, 2 * MOST_BY_ONE)]
+    assert too_many(by_two, None)
+    assert not too_many(by_two[1:-1], None)
     taken = attempts[-2].changed(state=AttemptState.LOST, accepted_at=1.0)
     assert in_a_row([*attempts[:-2], taken, attempts[-1]], None) == [attempts[-1]]
 
 
 def test_the_targets_of_a_broadcast_do_not_count_for_each_other():
-    attempts = [denied(n, target=f"p{n % 2}") for n in range(1, 2 * MOST - 1)]
+    attempts = [denied(n, target=f"p{n % 2}") for n in range(1, 2 * MOST_BY_ONE - 1)]
     assert not too_many(attempts, "p0")
-    assert len(in_a_row(attempts, "p1")) == MOST - 1
+    assert len(in_a_row(attempts, "p1")) == MOST_BY_ONE - 1
 
 
 def test_a_clock_that_was_set_back_makes_nobody_wait_longer():
@@ -81,7 +84,7 @@ async def test_another_proplet_is_asked_at_once_and_the_first_one_not(world):
 
 async def test_denials_without_end_are_the_end_of_the_task_also_across_a_restart(world, monkeypatch):
     monkeypatch.setattr(denials, "AGAIN_S", 0.01)
-    monkeypatch.setattr(denials, "MOST", 3)
+    monkeypatch.setattr(denials, "MOST_BY_ONE", 3)
     async with world.proplet_known("p1") as p1:
         async with world.manager():
             await p1.register()
@@ -108,10 +111,8 @@ async def test_a_pinned_task_is_asked_again_where_it_is_meant_for(world, monkeyp
         assert (await world.ended(task["id"]))["status"] == "completed"
 
 
-def test_whose_policy_refuses_is_not_asked_again_and_counts_less():
-    refused = [denied(n, f"p{n}", code="capability_refused") for n in range(1, MOST + 5)]
-    assert not too_many(refused, None)
-    assert too_many([denied(n, f"p{n}", code="capability_refused") for n in range(denials.MOST_BY_POLICY)], None)
+def test_whose_policy_refuses_is_not_asked_again():
+    refused = [denied(n, f"p{n}", code="capability_refused") for n in range(1, 9)]
     assert avoided(refused[:1], None, 1e9) == {"p1": float("inf")}
     assert denials.by_policy([*refused[:2], denied(9, "p9")], None) == {"p1", "p2"}
 

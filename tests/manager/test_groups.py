@@ -296,7 +296,7 @@ async def test_deleting_takes_the_tasks_along_and_is_refused_while_it_runs(world
 
 
 async def test_a_page_of_groups_has_so_many_tasks_and_says_which_are_left_out(world, monkeypatch, database_url):
-    monkeypatch.setattr("manager.plans.groups.MOST_TASKS_LISTED", 4)
+    monkeypatch.setattr("manager.plans.group_archive.MOST_TASKS_LISTED", 4)
     world.settings["MANAGER_DATABASE_URL"] = database_url.render_as_string(hide_password=False)
     async with world.manager(), world.proplet("p1") as p1:
         async with doing(p1, a1=FAILS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import uuid
 from contextlib import closing
@@ -126,6 +127,25 @@ async def test_the_same_request_under_one_key_adds_one(world):
         assert list(statuses(shown)) == ["a", "b"]
 
 
+@pytest.mark.parametrize("kind", ["job", "workflow"])
+async def test_the_first_task_that_names_a_group_makes_it_and_the_others_join(world, kind):
+    """The existing API has no groups but the tasks that name one."""
+    name = str(uuid.uuid4())
+    async with world.manager():
+        bodies = [task(each, **{f"{kind}_id": name.upper()}) for each in "abc"]
+        answers = await asyncio.gather(*(world.call("POST", "/tasks", body) for body in bodies))
+        assert [status for status, _ in answers] == [201, 201, 201]
+        child = await joined(world, {f"{kind}_id": name}, "d", depends_on=[answers[0][1]["id"]])
+    async with world.manager(), world.proplet("p1", slots=4) as proplet, doing(proplet) as names:
+        status, _ = await world.call("POST", f"/{kind}s/{name}/start")
+        assert status == 200
+        ended = await has_ended(world, kind, {f"{kind}_id": name})
+        assert (ended["status"], sorted(names)) == ("completed", ["a", "b", "c", "d"])
+        assert child["id"] in {each["id"] for each in ended["tasks"]}
+        _, page = await world.call("GET", f"/{kind}s")
+        assert page["total"] == 1
+
+
 async def test_what_makes_no_sense_is_refused_and_leaves_nothing(world):
     async with world.manager():
         job = await made(world, "job", [task("a"), task("serve", daemon=True)])
@@ -142,7 +162,8 @@ async def test_what_makes_no_sense_is_refused_and_leaves_nothing(world):
             ({"job_id": job["job_id"], "start": True}, 400, "field start"),
             ({"job_id": job["job_id"], "schedule": "* * * * *"}, 400, "field schedule"),
             ({"workflow_id": job["job_id"]}, 404, "there is no workflow"),
-            ({"job_id": "nightly"}, 404, "there is no job or workflow nightly"),
+            ({"job_id": "nightly", "depends_on": ["a"]}, 400, "there is no task 'a'"),
+            ({"job_id": "../nightly"}, 400, "field job_id: '../nightly' is not an id"),
         ):
             status, said = await world.call("POST", "/tasks", task("b", **fields))
             assert (status, names in said["error"]) == (expected, True), (fields, said)

@@ -22,6 +22,7 @@ import pytest
 import pytest_asyncio
 import wasmtime
 
+from proplet.runtime import templates
 from provision.brokers import Kind
 from swashplate.messages import Alive, Result, Start
 from tests.support.binaries import blocks, bomb
@@ -35,8 +36,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "hostile"
 HEARTBEAT_S = 2.0
 BEAT_S = 0.05
 SLOTS = 2
-MOST_WORKERS = SLOTS + 1
-"""One for each slot, and one beyond when the last that began was for a guest that wants a process of its own."""
+MOST_CHILDREN = SLOTS + 1 + templates.MOST
+"""A worker for each slot, and one beyond when the last that began was for a guest that wants a process of its own; and what
+such guests are forked from.
+"""
 LOOKS = 10
 SETTINGS = {
     "PROPLET_SLOTS": str(SLOTS),
@@ -301,7 +304,7 @@ async def settled(siege: Siege) -> Held:
         while True:
             with contextlib.suppress(OSError):  # one ended just now
                 seen.append(children(siege.zygote))
-                if len(seen[-1]) <= MOST_WORKERS and all(each == seen[-1] for each in seen[-LOOKS:]):
+                if len(seen[-1]) <= MOST_CHILDREN and all(each == seen[-1] for each in seen[-LOOKS:]):
                     return siege.held()
             await asyncio.sleep(0.05)
 
