@@ -24,7 +24,7 @@ from proplet.data_store.app import DataStoreApi
 from proplet.data_store.datasets import Datasets
 from proplet.settings import PropletSettings
 from swashplate.bus import MemoryBroker, MemoryBus, Received
-from swashplate.http import FILE_LIMIT, HttpService, Route, answer
+from swashplate.http import FILE_LIMIT, HttpService, Route, answer, read_json
 from swashplate.messages import (
     Ack,
     Alive,
@@ -270,7 +270,7 @@ class Site(Heard):
         return web.Response(text=model, content_type="application/json") if isinstance(model, str) else answer(model)
 
     async def _update(self, request: web.Request) -> web.Response:
-        self.updates.append((request.headers.get("X-Attempt-Token", ""), json.loads(await request.read())))
+        self.updates.append((request.headers.get("X-Attempt-Token", ""), json.loads(await read_json(request))))
         await self.tell()
         status, body = self.answers.pop(0) if self.answers else (200, {"status": "accepted"})
         return answer(body, status=status)
