@@ -332,7 +332,10 @@ async def test_a_compile_process_that_fails_by_itself_says_nothing_of_the_binary
 
 async def test_a_pool_that_can_run_nothing_says_why(tmp_path, monkeypatch):
     """As where wasmtime is not installed, or its library not for this machine."""
-    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if "site-packages" not in folder])
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without what is installed
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
     async with standing(tmp_path) as guests:
         async with asyncio.timeout(PATIENCE):
             with pytest.raises(
