@@ -15,8 +15,8 @@ from proplet.sandbox.watch import Watch, check_time
 
 BEYOND_MEMORY_LIMIT = 256 << 20
 """Bytes of private memory for Python, the runtime and its tables, above the guest's own limit, and above what the one before may
-have left: see ``pooling``. Most guests leave a process at 30 MiB of it, Python's interpreter as a component at 60; the rest is for
-a guest's own calls, of which the runtime copies what it is given."""
+have left: see ``pooling``. A process that has run guests has some 30 MiB of it; the rest is for a guest's
+own calls, of which the runtime copies what it is given."""
 OF_THE_MACHINE = {"deadline", "cpu_limit"}
 """What depends on how fast it is; such an end has no digest."""
 
