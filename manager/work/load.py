@@ -19,7 +19,7 @@ from swashplate.messages import Capabilities, RunTerms, TaskCreate
 AHEAD_PER_SLOT = 4
 """A proplet whose attempts end within ``SHORT_S`` is given some more such than it has slots, so that it never waits for the
 manager between two of them; so few that nobody waits for more than a second of work behind them."""
-_TERMS = {name: field.default for name, field in RunTerms.model_fields.items() if name != "signatures"}
+_TERMS = {name: value for name, value in RunTerms() if name != "signatures"}
 
 
 @dataclass(slots=True)
