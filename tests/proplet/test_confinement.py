@@ -87,6 +87,7 @@ def test_some_calls_depend_on_what_they_ask_for(machine):
         assert (asked(call, PID), asked(call, PID + 1), asked(call, 1)) == (ALLOWED, EPERM, EPERM)
     assert (asked(system_calls.PRLIMIT, 0), asked(system_calls.PRLIMIT, 1)) == (ALLOWED, EPERM)
     assert (asked(system_calls.PRCTL, 15), asked(system_calls.PRCTL, 1)) == (ALLOWED, EPERM)
+    assert [asked(system_calls.FCNTL, 3, command) for command in (2, 8, 15)] == [ALLOWED, EPERM, EPERM]
     assert (asked(system_calls.IOCTL, 2, 0x5401), asked(system_calls.IOCTL, 2, 0x5412 | 1 << 32)) == (ALLOWED, EPERM)
 
 
@@ -96,7 +97,7 @@ def test_a_call_of_another_architecture_is_denied():
 
 
 ESCAPED = """
-import ctypes, errno, json, os, resource, signal, socket, sys, threading
+import ctypes, errno, fcntl, json, os, resource, signal, socket, struct, sys, threading
 from pathlib import Path
 from proplet.sandbox import worker
 from proplet.sandbox.frames import Job, Limits
@@ -121,6 +122,8 @@ ATTEMPTS = {
     "a signal to the zygote": lambda: os.kill(parent, 0),
     "a signal to everybody": lambda: os.kill(-1, 0),
     "outlive the zygote": lambda: libc.prctl(1, 0, 0, 0, 0) and called(157, 1, 0),
+    "a signal by way of a pipe": lambda: fcntl.fcntl(pipe, fcntl.F_SETOWN, parent),
+    "a signal by way of its socket": lambda: fcntl.ioctl(3, 0x8901, struct.pack("i", parent)),
     "limits of another": lambda: resource.prlimit(parent, resource.RLIMIT_CPU, (1, 1)),
     "priority": lambda: os.setpriority(os.PRIO_PROCESS, 0, -5),
     "user": lambda: os.setuid(65534),
@@ -145,6 +148,8 @@ NUMBERS = {"ptrace": 101, "process_vm_readv": 310, "unshare": 272, "setns": 308,
     "memfd_secret": 447, "shmget": 29, "kexec_load": 246, "clone3": 435, "x32 getpid": 0x40000027}
 
 def escaped(connection, modules):
+    global pipe
+    pipe, _ = os.pipe()
     told, limits = {}, Limits(memory=1, output=1, files=1)
     granted = [(str(root / "read"), "/r", False), (str(root / "write"), "/w", True), (str(root / "missing"), "/m", True)]
     worker.restrict(Job("", "", "", str(root / "tasks" / "a"), [], [], {}, limits, isolation="fork", directories=granted), modules.folder)
