@@ -115,6 +115,11 @@ class Worker:
     def gone(self) -> bool:
         return self._child.gone
 
+    @property
+    def fresh(self) -> bool:
+        """May it run any binary, for a task without granted directories?"""
+        return not self.runs and not self.directories
+
     async def ask(self, message: Job | Compilation, on_stderr: OnStderr = _ignored) -> Answer:
         """Raises ``WorkerDiedError`` when the process ends first."""
         answer = await self._connection.ask(message, on_stderr)
