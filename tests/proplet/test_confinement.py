@@ -139,6 +139,10 @@ ATTEMPTS = {
     "key": lambda: os.open(root / "modules.key", os.O_RDONLY),
     "forge a module": lambda: os.open(root / "modules" / "new", os.O_WRONLY | os.O_CREAT),
     "alter a module": lambda: os.open(root / "modules" / "old", os.O_WRONLY),
+    "alter an input": lambda: os.open(root / "tasks" / "a" / "in" / "file", os.O_WRONLY),
+    "link an input": lambda: os.link(root / "tasks" / "a" / "in" / "file", root / "tasks" / "a" / "out" / "link"),
+    "remove an input": lambda: os.unlink(root / "tasks" / "a" / "in" / "file"),
+    "another file": lambda: os.open(root / "tasks" / "a" / "other", os.O_WRONLY | os.O_CREAT),
     "another task": lambda: os.listdir(root / "tasks" / "b"),
     "write what it may read": lambda: os.open(root / "read" / "file", os.O_WRONLY),
     "take a link to it": lambda: os.link(root / "journal.db", root / "tasks" / "a" / "journal"),
@@ -168,7 +172,8 @@ def escaped(connection, modules):
     (root / "tasks" / "a" / "out" / "file").write_text("x")
     (root / "tasks" / "a" / "out" / "file").rename(root / "tasks" / "a" / "out" / "deep" / "file")
     (root / "write" / "file").write_text("y")
-    told["may"] = [(root / "read" / "file").read_text(), (root / "modules" / "old").read_text(), len(os.listdir("/proc/self/fd")) > 2]
+    (root / "tasks" / "a" / "stdout").write_text("z")
+    told["may"] = [(root / "tasks" / "a" / "in" / "file").read_text(), (root / "read" / "file").read_text(), (root / "modules" / "old").read_text(), len(os.listdir("/proc/self/fd")) > 2]
     connection.sendall(json.dumps(told).encode())
     os.abort()
 
@@ -181,7 +186,7 @@ _, status = os.waitpid(child, 0)
 sys.exit(-os.waitstatus_to_exitcode(status))
 """
 OF_FILES = {"passwd", "list", "environment of another", "memory of another", "its own memory", "journal", "key"} | {
-    "another task", "forge a module", "alter a module", "write what it may read", "take a link to it"}  # fmt: skip
+    "another task", "alter an input", "link an input", "remove an input", "another file", "forge a module", "alter a module", "write what it may read", "take a link to it"}  # fmt: skip
 
 
 def needs(there: object, what: str) -> None:
@@ -195,9 +200,9 @@ def told(tmp_path_factory) -> dict[str, str]:
     """What each attempt of a process that runs a guest came to."""
     needs(confinement.offered(), "seccomp")
     root = tmp_path_factory.mktemp("root")
-    for folder in ("modules", "tasks/a/out/deep", "tasks/b", "read", "write"):
+    for folder in ("modules", "tasks/a/in", "tasks/a/out/deep", "tasks/b", "read", "write"):
         (root / folder).mkdir(parents=True, mode=0o700)
-    for file in ("journal.db", "read/file", "modules/old"):
+    for file in ("journal.db", "read/file", "modules/old", "tasks/a/in/file"):
         (root / file).write_text(file)
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -210,7 +215,7 @@ def told(tmp_path_factory) -> dict[str, str]:
         )
         told = json.loads(ours.recv(1 << 16, socket.MSG_DONTWAIT))
     assert ended.returncode == signal.SIGABRT, "abort must still be possible: it tells of a want of memory"
-    assert told.pop("may") == ["read/file", "modules/old", True]
+    assert told.pop("may") == ["tasks/a/in/file", "read/file", "modules/old", True]
     assert (root / "tasks" / "a" / "out" / "deep" / "file").read_text() == "x"
     return told
 
