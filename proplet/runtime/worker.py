@@ -7,9 +7,10 @@ import contextvars
 from collections.abc import Callable
 from typing import Self, cast
 
+from proplet.runtime.answers import answer_of
 from proplet.runtime.forking import Child, Forker, Kind
 from proplet.sandbox.bounds import Compilation
-from proplet.sandbox.frames import STDERR, Answer, Incoming, Job, decoded, packed_message
+from proplet.sandbox.frames import STDERR, Answer, Incoming, Job, packed_message
 from proplet.work.course import Spent
 from swashplate.errors import SwashplateError
 
@@ -63,8 +64,8 @@ class _Connection(asyncio.Protocol):
                 if kind == STDERR:
                     self._on_stderr(payload)
                 else:
-                    self._answered(Answer(**decoded(payload)))
-        except (ValueError, TypeError):  # the process is no longer what we started
+                    self._answered(answer_of(payload))
+        except ValueError:  # the process is no longer what we started
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -126,7 +127,7 @@ class Worker:
         if answer is None:
             self._child.kill()
             raise WorkerDiedError(await self._child.wait())
-        if len(answer.spent) == 3:
+        if answer.spent:
             cpu_s, read, written = answer.spent
             self.spent = Spent(cpu_s, int(read), int(written))
         return answer
