@@ -50,7 +50,7 @@ os.execv({python!r}, [{python!r}, *sys.argv[1:3], begin + lies + "from proplet.s
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_what_none_of_our_processes_says_is_not_believed(lie):
-    with pytest.raises(ValueError, match="no answer of ours|validation error"):
+    with pytest.raises(ValueError, match=r"no answer of ours|validation error"):
         answer_of(json.dumps({**asdict(Answer()), **lie}).encode())
 
 
