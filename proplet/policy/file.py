@@ -70,7 +70,7 @@ def _parsed(content: bytes, own: Iterable[Path]) -> PolicyFile:
         file = PolicyFile.model_validate(tomli.loads(content.decode("utf-8")))
     except ValidationError as error:
         raise _sentence(error) from error
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers too long, and what is nested too deeply
         raise ConfigurationError(f"is not TOML: {error}") from error
     for name, directory in file.directories.items():
         if not Path(directory.path).is_dir():

@@ -51,7 +51,7 @@ class WorkerPool:
         self._templates = Templates(self._zygote)
         self.compilations = Compilations(self._zygote, bounds, compile_wall_s)
         self._idle: list[Worker] = []
-        """Those that have run nothing yet come first."""
+        """Those that are fresh come first."""
         self._all: set[Worker] = set()
         self._spares: set[asyncio.Task[None]] = set()
         self.running = 0
@@ -83,7 +83,7 @@ class WorkerPool:
     def renew(self) -> None:
         """The folder of the tasks is another: those that have run may touch only what is in the one before."""
         for worker in self._all:
-            worker.stale = worker.runs > 0 or worker not in self._idle
+            worker.stale = worker.directories is not None
         for worker in [idle for idle in self._idle if idle.stale]:
             self._idle.remove(worker)
             worker.kill()
@@ -159,10 +159,10 @@ class WorkerPool:
                 self._all.discard(worker)
                 if not alone:
                     self._prepare()
-            elif worker.runs:
-                self._idle.append(worker)
-            else:
+            elif worker.fresh:
                 self._idle.insert(0, worker)
+            else:
+                self._idle.append(worker)
 
     async def _take_own(self, job: Job) -> Worker:
         worker = await self._templates.start(job)
@@ -178,7 +178,7 @@ class WorkerPool:
         instead = (worker is None or not worker.runs) and self._make_room(starting=worker is None)
         if worker is None:
             worker = await self._start()
-        if all(idle.runs for idle in self._idle):
+        if not any(idle.fresh for idle in self._idle):
             self._prepare(beyond=instead)  # for whoever comes while this one is busy, or is spent
         return worker
 
@@ -194,8 +194,8 @@ class WorkerPool:
         return None
 
     def _make_room(self, *, starting: bool) -> bool:
-        """True when a worker that has run another binary was ended: of those that are idle, for the longest time."""
-        ran = next((idle for idle in self._idle if idle.runs), None)
+        """True when a worker that is not fresh was ended: of those that are idle, for the longest time."""
+        ran = next((idle for idle in self._idle if not idle.fresh), None)
         if ran is None or len(self._all) + starting <= self._slots:
             return False
         self._idle.remove(ran)

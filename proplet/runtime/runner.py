@@ -109,7 +109,7 @@ class Runner:
             binary, env = await together(self._binary(start), self._inputs.gather(start, folder))
         job = self._job(start, terms, folder, binary, env)
         answer = await self._run(start, job, course, reporting)
-        folder.reusable = answer.reusable
+        folder.reusable = answer.reusable and terms.isolation != "fork"
         if answer.error:
             return _failed(answer, guest_log)
         if start.kind == "federated":

@@ -112,6 +112,7 @@ class TaskFolders:
                 path = tempfile.mkdtemp(prefix="task-", dir=self.root)
             except FileNotFoundError:  # whoever tidies /dev/shm at the end of a login takes folders of the living too
                 log.warning("the folder of the tasks has vanished, making it again", folder=str(self.root))
+                self._clean.clear()
                 self._make()
                 self.on_remade()
                 path = tempfile.mkdtemp(prefix="task-", dir=self.root)
@@ -172,7 +173,9 @@ class TaskFolders:
 
 
 class TaskFolder:
-    """The files of one run. The guest may write below ``out`` whatever it likes: nothing there is followed or trusted."""
+    """The files of one run. The guest may write below ``out`` whatever it likes, and one that broke out of the runtime may put
+    a link in the place of anything: nothing here is followed or trusted, as we may read and write where it may not.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -187,42 +190,48 @@ class TaskFolder:
 
     def write(self, name: str, content: bytes) -> None:
         """Raises ``UnavailableError`` with code ``task_folder``."""
-        with _room_for(name):
-            (self.path / "in" / name).write_bytes(content)
+        with _room_for(name), tree.reached(self.path, f"in/{name}") as (folder, last):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(last, dir_fd=folder)
+            with tree.created(folder, last) as file:
+                file.write(content)
 
     def give(self, name: str, file: Path) -> None:
         """Let the guest read ``file`` as ``/in/{name}``. Raises ``UnavailableError`` with code ``task_folder``."""
-        target = self.path / "in" / name
-        with _room_for(name):
-            target.parent.mkdir(mode=0o700, exist_ok=True)
+        with _room_for(name), tree.reached(self.path, f"in/{name}", make=True) as (folder, last):
             try:
-                target.hardlink_to(file)
+                os.link(file, last, dst_dir_fd=folder)
             except OSError:  # another file system
-                shutil.copyfile(file, target)
+                with file.open("rb") as source, tree.created(folder, last) as target:
+                    shutil.copyfileobj(source, target, PIECE)
 
     def size_of(self, name: str) -> int:
         """Bytes of ``/in/{name}``."""
-        return (self.path / "in" / name).stat().st_size
+        with tree.reached(self.path, f"in/{name}") as (folder, last):
+            return os.stat(last, dir_fd=folder, follow_symlinks=False).st_size
 
     def given(self, name: str) -> str:
         """The text of ``/in/{name}``."""
-        return (self.path / "in" / name).read_text("utf-8")
+        with tree.reached(self.path, f"in/{name}") as (folder, last):
+            handle = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        with os.fdopen(handle, encoding="utf-8") as file:
+            return file.read()
 
     def stdout(self, limit: int, *, last: bool = False) -> bytes:
         """What the guest printed; ``last``: of more than ``limit`` bytes the last. Raises ``TooLargeError``."""
-        return _read(self._stdout, limit, last=last) or b""
+        return self._read("stdout", limit, last=last) or b""
 
     def result_file(self, limit: int) -> bytes | None:
         """``/out/result.json``, None when there is none."""
-        return _read(f"{self._out}/result.json", limit)
+        return self._read("out/result.json", limit)
 
     def result_pieces(self) -> Iterator[bytes] | None:
         """``/out/result.json``, however large, a piece at a time; None when there is none."""
-        path = f"{self._out}/result.json"
-        return _pieces(path) if os.path.lexists(path) else None
+        name = "out/result.json"
+        return self._pieces(name) if os.path.lexists(f"{self.path}/{name}") else None
 
     def stdout_pieces(self) -> Iterator[bytes]:
-        return _pieces(self._stdout)
+        return self._pieces("stdout")
 
     def wipe(self) -> bool:
         """Make it as good as new, when that takes no more than to forget what was printed; False when it takes more.
@@ -244,6 +253,43 @@ class TaskFolder:
     def remove(self) -> None:
         _removed(self.path)
 
+    def _open(self, name: str) -> BinaryIO | None:
+        """A regular file; None when there is none."""
+        last = name.rpartition("/")[2]
+        try:
+            with tree.reached(self.path, name) as (folder, _):
+                handle = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SwashplateError(f"{last} cannot be read: {error.strerror}", code="result_invalid") from error
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return os.fdopen(handle, "rb")
+        os.close(handle)
+        raise SwashplateError(f"{last} is not a file", code="result_invalid")
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        """Nothing of a file that is not there."""
+        file = self._open(name)
+        if file is not None:
+            with file:
+                while piece := file.read(PIECE):
+                    yield piece
+
+    def _read(self, name: str, limit: int, *, last: bool = False) -> bytes | None:
+        """Raises ``TooLargeError`` with code ``result_too_large``."""
+        file = self._open(name)
+        if file is None:
+            return None
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit and not last:
+                said = f"{name.rpartition('/')[2]} has {size} bytes, the limit is {limit}"
+                raise TooLargeError(said, code="result_too_large")
+            if size > limit:
+                file.seek(size - limit)
+            return file.read(min(size, limit))
+
 
 @contextlib.contextmanager
 def _room_for(name: str) -> Iterator[None]:
@@ -256,42 +302,3 @@ def _room_for(name: str) -> Iterator[None]:
 def _log_failure(removal: asyncio.Future[None]) -> None:
     if not removal.cancelled() and (error := removal.exception()) is not None:
         log.error("the folder of a task was not removed", error=repr(error))
-
-
-def _open(path: str) -> BinaryIO | None:
-    """A regular file, never what a link points to; None when there is none."""
-    name = os.path.basename(path)  # noqa: PTH119
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise SwashplateError(f"{name} cannot be read: {error.strerror}", code="result_invalid") from error
-    if stat.S_ISREG(os.fstat(handle).st_mode):
-        return os.fdopen(handle, "rb")
-    os.close(handle)
-    raise SwashplateError(f"{name} is not a file", code="result_invalid")
-
-
-def _pieces(path: str) -> Iterator[bytes]:
-    """Nothing of a file that is not there."""
-    file = _open(path)
-    if file is not None:
-        with file:
-            while piece := file.read(PIECE):
-                yield piece
-
-
-def _read(path: str, limit: int, *, last: bool = False) -> bytes | None:
-    """Raises ``TooLargeError`` with code ``result_too_large``."""
-    file = _open(path)
-    if file is None:
-        return None
-    with file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit and not last:
-            name = os.path.basename(path)  # noqa: PTH119
-            raise TooLargeError(f"{name} has {size} bytes, the limit is {limit}", code="result_too_large")
-        if size > limit:
-            file.seek(size - limit)
-        return file.read(min(size, limit))

@@ -7,9 +7,10 @@ import contextvars
 from collections.abc import Callable
 from typing import Self, cast
 
+from proplet.runtime.answers import answer_of
 from proplet.runtime.forking import Child, Forker, Kind
 from proplet.sandbox.bounds import Compilation
-from proplet.sandbox.frames import STDERR, Answer, Incoming, Job, decoded, packed_message
+from proplet.sandbox.frames import STDERR, Answer, Incoming, Job, packed_message
 from proplet.work.course import Spent
 from swashplate.errors import SwashplateError
 
@@ -63,8 +64,8 @@ class _Connection(asyncio.Protocol):
                 if kind == STDERR:
                     self._on_stderr(payload)
                 else:
-                    self._answered(Answer(**decoded(payload)))
-        except (ValueError, TypeError):  # the process is no longer what we started
+                    self._answered(answer_of(payload))
+        except ValueError:  # the process is no longer what we started
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -115,13 +116,18 @@ class Worker:
     def gone(self) -> bool:
         return self._child.gone
 
+    @property
+    def fresh(self) -> bool:
+        """May it run any binary, for a task without granted directories?"""
+        return not self.runs and not self.directories
+
     async def ask(self, message: Job | Compilation, on_stderr: OnStderr = _ignored) -> Answer:
         """Raises ``WorkerDiedError`` when the process ends first."""
         answer = await self._connection.ask(message, on_stderr)
         if answer is None:
             self._child.kill()
             raise WorkerDiedError(await self._child.wait())
-        if len(answer.spent) == 3:
+        if answer.spent:
             cpu_s, read, written = answer.spent
             self.spent = Spent(cpu_s, int(read), int(written))
         return answer

@@ -29,15 +29,18 @@ NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
 FEW = 4
 """Numbers that are compared one after the other."""
 CLONE_THREAD = 0x10000
-TIOCSTI = 0x5412
-"""Puts words into the mouth of whoever sits at the terminal, should stderr be one."""
+TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+"""Put words into the mouth of whoever sits at the terminal, should stderr be one."""
+SET_OWNER = (8, 15), (0x8901, 0x8902)
+"""What fcntl and ioctl call it: the kernel sends whatever signal is asked for to the owner of a pipe or socket."""
 ITS_ID = 0x7FC0FFEE
 """Stands for the id of the process that is confined; no process has it, as the kernel has no more than 2**22."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """``call`` is allowed when its argument of this place, the lower half of it, compares with ``value`` so, or else not so.
+    """``call`` is allowed when its argument of this place, the lower half of it, compares so with one of ``values``, or else with
+    none.
 
     The kernel itself takes no more than that half of the arguments that are asked for here.
     """
@@ -45,17 +48,18 @@ class Condition:
     call: tuple[int, int]
     argument: int
     compare: int
-    value: int
+    values: tuple[int, ...]
     holds: bool = True
 
 
 CONDITIONS = [
-    Condition(system_calls.CLONE, 0, AT_LEAST_ONE_BIT, CLONE_THREAD),
-    Condition(system_calls.PRCTL, 0, EQUAL, PR_SET_NAME),
-    Condition(system_calls.PRLIMIT, 0, EQUAL, 0),
-    Condition(system_calls.IOCTL, 1, EQUAL, TIOCSTI, holds=False),
-    Condition(system_calls.TGKILL, 0, EQUAL, ITS_ID),  # as abort does
-    Condition(system_calls.TKILL, 0, EQUAL, ITS_ID),
+    Condition(system_calls.CLONE, 0, AT_LEAST_ONE_BIT, (CLONE_THREAD,)),
+    Condition(system_calls.PRCTL, 0, EQUAL, (PR_SET_NAME,)),
+    Condition(system_calls.PRLIMIT, 0, EQUAL, (0,)),
+    Condition(system_calls.FCNTL, 1, EQUAL, SET_OWNER[0], holds=False),
+    Condition(system_calls.IOCTL, 1, EQUAL, (TIOCSTI, TIOCLINUX, *SET_OWNER[1]), holds=False),
+    Condition(system_calls.TGKILL, 0, EQUAL, (ITS_ID,)),  # as abort does
+    Condition(system_calls.TKILL, 0, EQUAL, (ITS_ID,)),
 ]
 
 
@@ -86,8 +90,10 @@ def _search(answers: list[tuple[int, bytes]]) -> bytes:
 
 def _condition(wanted: Condition) -> bytes:
     """The answer to its call."""
-    compared = (_unless if wanted.holds else _when)(wanted.compare, wanted.value, _error(errno.EPERM))
-    return _load(ARGUMENTS + 8 * wanted.argument) + compared + _return(ALLOW)
+    allow, deny = _return(ALLOW), _error(errno.EPERM)
+    then, otherwise = (allow, deny) if wanted.holds else (deny, allow)
+    compared = b"".join(_when(wanted.compare, value, then) for value in wanted.values)
+    return _load(ARGUMENTS + 8 * wanted.argument) + compared + otherwise
 
 
 def _when(compare: int, value: int, then: bytes) -> bytes:

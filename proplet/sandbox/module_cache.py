@@ -112,9 +112,14 @@ class ModuleCache:
             wasi = component.Linker(engine)
             wasi.add_wasip2()
             return LoadedComponent(engine, wasi, _mapped(component.Component, engine, stored), stored.contents.exports)
-        return self._linked(
-            _mapped(wasmtime.Module, self.linker(configuration).engine, stored), stored.contents, configuration
-        )
+        try:
+            module = _mapped(wasmtime.Module, self.linker(configuration).engine, stored)
+        except wasmtime.WasmtimeError:
+            if not configuration.pooled:
+                raise
+            # It may begin with more than the pool has a place for; what it may have, a run of it is told.
+            return self._ready(stored, configuration._replace(pooled=False))
+        return self._linked(module, stored.contents, configuration)
 
     def _linked(self, module: wasmtime.Module, contents: Contents, configuration: Configuration) -> CoreModule:
         linker = self.linker(configuration)

@@ -50,6 +50,7 @@ def rehearse(modules: ModuleCache) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, modules.lent(job.digest, USUAL, _module(modules.linker(USUAL).engine), CONTENTS):
         try:
+            tree.remove(folder)  # of one that was killed: in a container each start may have the same id
             for name in ("in", "out"):
                 (folder / name).mkdir(parents=True)
             ours.sendall(packed_message(job) * RUNS)

@@ -6,7 +6,7 @@ NEWEST = 450
 """The last one that was looked at. What is newer is answered as by an older kernel."""
 
 CLONE, CLONE3 = (56, 220), (435, 435)
-IOCTL, PRCTL = (16, 29), (157, 167)
+FCNTL, IOCTL, PRCTL = (72, 25), (16, 29), (157, 167)
 PRLIMIT = (302, 261)
 TKILL, TGKILL = (200, 130), (234, 131)
 

@@ -1,4 +1,4 @@
-"""Folders that somebody else filled: measured and removed however deep they are.
+"""Folders that somebody else filled: measured and removed however deep they are, and read and written in.
 
 Nothing here recurses, follows a link or builds a path that could be longer than the kernel takes.
 """
@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 SMALLEST_FILE = 4096
 LONGEST_PATH = 2048
@@ -65,6 +66,32 @@ def measure(top: Path, most: int) -> Measured:
                 with contextlib.suppress(FileNotFoundError):
                     size += max(entry.stat(follow_symlinks=False).st_blocks * 512, SMALLEST_FILE)
     return Measured(size, entries)
+
+
+@contextlib.contextmanager
+def reached(top: Path, name: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+    """The folder that ``name`` below ``top`` is in, open, and the last part of ``name``; ``make`` the folders that are missing.
+
+    Raises ``OSError``.
+    """
+    *above, last = name.split("/")
+    folder = os.open(top, _FOLDER)
+    try:
+        for part in above:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, 0o700, dir_fd=folder)
+            inner = os.open(part, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        yield folder, last
+    finally:
+        os.close(folder)
+
+
+def created(folder: int, name: str) -> BinaryIO:
+    """A new file, never one that is there. Raises ``OSError``."""
+    return os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder), "wb")
 
 
 def remove(top: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import resource
@@ -36,8 +37,14 @@ def restrict(job: Job, modules: Path) -> None:
     """
     if not landlock.version():
         return
-    tasks = job.folder if job.isolation == "fork" else job.folder.rpartition("/")[0]
-    allowed = {str(modules): landlock.USE, tasks: landlock.WRITE, "/proc": landlock.LIST}  # its descriptors are there
+    allowed = {str(modules): landlock.USE, "/proc": landlock.LIST}  # its descriptors are there
+    if job.isolation == "fork":  # an input may be the same file as that of another task
+        stdout = f"{job.folder}/stdout"
+        with contextlib.suppress(OSError):  # the run will find out
+            os.close(os.open(stdout, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        allowed |= {f"{job.folder}/in": landlock.READ, f"{job.folder}/out": landlock.WRITE, stdout: landlock.WRITE}
+    else:
+        allowed[job.folder.rpartition("/")[0]] = landlock.WRITE
     for here, _, write in job.directories:
         allowed[here] = landlock.WRITE if write else landlock.READ
     made = landlock.ruleset(allowed)

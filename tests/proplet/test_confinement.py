@@ -87,6 +87,7 @@ def test_some_calls_depend_on_what_they_ask_for(machine):
         assert (asked(call, PID), asked(call, PID + 1), asked(call, 1)) == (ALLOWED, EPERM, EPERM)
     assert (asked(system_calls.PRLIMIT, 0), asked(system_calls.PRLIMIT, 1)) == (ALLOWED, EPERM)
     assert (asked(system_calls.PRCTL, 15), asked(system_calls.PRCTL, 1)) == (ALLOWED, EPERM)
+    assert [asked(system_calls.FCNTL, 3, command) for command in (2, 8, 15)] == [ALLOWED, EPERM, EPERM]
     assert (asked(system_calls.IOCTL, 2, 0x5401), asked(system_calls.IOCTL, 2, 0x5412 | 1 << 32)) == (ALLOWED, EPERM)
 
 
@@ -96,7 +97,7 @@ def test_a_call_of_another_architecture_is_denied():
 
 
 ESCAPED = """
-import ctypes, errno, json, os, resource, signal, socket, sys, threading
+import ctypes, errno, fcntl, json, os, resource, signal, socket, struct, sys, threading
 from pathlib import Path
 from proplet.sandbox import worker
 from proplet.sandbox.frames import Job, Limits
@@ -121,6 +122,8 @@ ATTEMPTS = {
     "a signal to the zygote": lambda: os.kill(parent, 0),
     "a signal to everybody": lambda: os.kill(-1, 0),
     "outlive the zygote": lambda: libc.prctl(1, 0, 0, 0, 0) and called(157, 1, 0),
+    "a signal by way of a pipe": lambda: fcntl.fcntl(pipe, fcntl.F_SETOWN, parent),
+    "a signal by way of its socket": lambda: fcntl.ioctl(3, 0x8901, struct.pack("i", parent)),
     "limits of another": lambda: resource.prlimit(parent, resource.RLIMIT_CPU, (1, 1)),
     "priority": lambda: os.setpriority(os.PRIO_PROCESS, 0, -5),
     "user": lambda: os.setuid(65534),
@@ -136,6 +139,10 @@ ATTEMPTS = {
     "key": lambda: os.open(root / "modules.key", os.O_RDONLY),
     "forge a module": lambda: os.open(root / "modules" / "new", os.O_WRONLY | os.O_CREAT),
     "alter a module": lambda: os.open(root / "modules" / "old", os.O_WRONLY),
+    "alter an input": lambda: os.open(root / "tasks" / "a" / "in" / "file", os.O_WRONLY),
+    "link an input": lambda: os.link(root / "tasks" / "a" / "in" / "file", root / "tasks" / "a" / "out" / "link"),
+    "remove an input": lambda: os.unlink(root / "tasks" / "a" / "in" / "file"),
+    "another file": lambda: os.open(root / "tasks" / "a" / "other", os.O_WRONLY | os.O_CREAT),
     "another task": lambda: os.listdir(root / "tasks" / "b"),
     "write what it may read": lambda: os.open(root / "read" / "file", os.O_WRONLY),
     "take a link to it": lambda: os.link(root / "journal.db", root / "tasks" / "a" / "journal"),
@@ -145,6 +152,8 @@ NUMBERS = {"ptrace": 101, "process_vm_readv": 310, "unshare": 272, "setns": 308,
     "memfd_secret": 447, "shmget": 29, "kexec_load": 246, "clone3": 435, "x32 getpid": 0x40000027}
 
 def escaped(connection, modules):
+    global pipe
+    pipe, _ = os.pipe()
     told, limits = {}, Limits(memory=1, output=1, files=1)
     granted = [(str(root / "read"), "/r", False), (str(root / "write"), "/w", True), (str(root / "missing"), "/m", True)]
     worker.restrict(Job("", "", "", str(root / "tasks" / "a"), [], [], {}, limits, isolation="fork", directories=granted), modules.folder)
@@ -163,7 +172,8 @@ def escaped(connection, modules):
     (root / "tasks" / "a" / "out" / "file").write_text("x")
     (root / "tasks" / "a" / "out" / "file").rename(root / "tasks" / "a" / "out" / "deep" / "file")
     (root / "write" / "file").write_text("y")
-    told["may"] = [(root / "read" / "file").read_text(), (root / "modules" / "old").read_text(), len(os.listdir("/proc/self/fd")) > 2]
+    (root / "tasks" / "a" / "stdout").write_text("z")
+    told["may"] = [(root / "tasks" / "a" / "in" / "file").read_text(), (root / "read" / "file").read_text(), (root / "modules" / "old").read_text(), len(os.listdir("/proc/self/fd")) > 2]
     connection.sendall(json.dumps(told).encode())
     os.abort()
 
@@ -176,7 +186,7 @@ _, status = os.waitpid(child, 0)
 sys.exit(-os.waitstatus_to_exitcode(status))
 """
 OF_FILES = {"passwd", "list", "environment of another", "memory of another", "its own memory", "journal", "key"} | {
-    "another task", "forge a module", "alter a module", "write what it may read", "take a link to it"}  # fmt: skip
+    "another task", "alter an input", "link an input", "remove an input", "another file", "forge a module", "alter a module", "write what it may read", "take a link to it"}  # fmt: skip
 
 
 def needs(there: object, what: str) -> None:
@@ -190,9 +200,9 @@ def told(tmp_path_factory) -> dict[str, str]:
     """What each attempt of a process that runs a guest came to."""
     needs(confinement.offered(), "seccomp")
     root = tmp_path_factory.mktemp("root")
-    for folder in ("modules", "tasks/a/out/deep", "tasks/b", "read", "write"):
+    for folder in ("modules", "tasks/a/in", "tasks/a/out/deep", "tasks/b", "read", "write"):
         (root / folder).mkdir(parents=True, mode=0o700)
-    for file in ("journal.db", "read/file", "modules/old"):
+    for file in ("journal.db", "read/file", "modules/old", "tasks/a/in/file"):
         (root / file).write_text(file)
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -205,7 +215,7 @@ def told(tmp_path_factory) -> dict[str, str]:
         )
         told = json.loads(ours.recv(1 << 16, socket.MSG_DONTWAIT))
     assert ended.returncode == signal.SIGABRT, "abort must still be possible: it tells of a want of memory"
-    assert told.pop("may") == ["read/file", "modules/old", True]
+    assert told.pop("may") == ["tasks/a/in/file", "read/file", "modules/old", True]
     assert (root / "tasks" / "a" / "out" / "deep" / "file").read_text() == "x"
     return told
 

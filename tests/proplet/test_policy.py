@@ -242,6 +242,8 @@ def test_the_example_is_a_policy():
         ("[ceilings]\ncpu = 'nan'", "field ceilings: cpu: 'nan' is not a duration"),
         ("isolation = 'warm'", "field isolation: there is no such field"),
         ("[default", "is not TOML"),
+        ("a = " + "[" * 1000, "is not TOML: TOML inline arrays/tables are nested"),
+        ("a = " + "9" * 10_000, "is not TOML: Exceeds the limit"),
     ],
 )
 def test_a_wrong_file_is_told_by_field_and_reason(policy, tmp_path, text, said):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from proplet.sandbox import pooling
+from proplet.sandbox.bounds import Bounds
 from tests.support.sandbox import Sandbox
 
 MIB = 1 << 20
@@ -81,6 +82,14 @@ def test_more_than_the_place_holds_is_had_elsewhere(sandbox):
         == "0"
     )
     assert sandbox.run(grows, name="grow", inputs=[wanted]).answer.text == "-1"
+
+
+def test_a_table_that_begins_larger_than_the_place_has_is_too_large_only_where_a_task_may_not_have_it(sandbox):
+    larger = f'(module (table {pooling.ELEMENTS + 1} funcref) (func (export "_start")))'
+    allowing = Bounds(table_elements=2 * pooling.ELEMENTS)
+    assert sandbox.run(larger, bounds=allowing).code == "table_limit"
+    assert not sandbox.run(larger, bounds=allowing, limits={"table_elements": 2 * pooling.ELEMENTS}).answer.error
+    assert sandbox.run(larger, bounds=allowing).code == "table_limit"
 
 
 def test_a_module_with_as_many_tables_as_are_allowed_runs(sandbox):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -182,3 +184,60 @@ def test_too_little_room_in_memory_is_told_at_the_start(memory, tmp_path, logged
     assert logged == []
     choose_root(None, tmp_path / "state", "p", 1 << 60)
     assert [(entry["folder"], entry["wanted"]) for entry in logged] == [(str(memory), 1 << 60)]
+
+
+async def test_what_was_clean_in_a_folder_that_vanished_is_not_lent_any_more(tmp_path):
+    folders = TaskFolders(tmp_path / "tasks")
+    with folders.lent(), folders.lent():
+        pass
+    shutil.rmtree(folders.root)
+    with folders.lent() as first, folders.lent() as second:
+        first.describe({"id": "t"})
+        second.describe({"id": "u"})
+
+
+@pytest.mark.parametrize("place", ["in/task.json", "in/data", "in", ""])
+def test_a_link_that_was_put_in_the_place_of_an_input_is_not_followed(tmp_path, place):
+    """By a guest that broke out of the runtime: we may write where it may not."""
+    folder = TaskFolders(tmp_path / "tasks").fresh()
+    given, elsewhere = tmp_path / "given", tmp_path / "elsewhere"
+    given.write_text("given")
+    (elsewhere / "in").mkdir(parents=True)
+    (elsewhere / "file").write_text("somebody's")
+    replaced = folder.path / place
+    if replaced.is_dir():
+        shutil.rmtree(replaced)
+    replaced.symlink_to(elsewhere if place != "in/task.json" else elsewhere / "file")
+    with contextlib.suppress(UnavailableError):
+        folder.describe({"id": "t"})
+    with contextlib.suppress(UnavailableError):
+        folder.give("data/dataset.json", given)
+    assert sorted(path.name for path in elsewhere.rglob("*")) == ["file", "in"]
+    assert (elsewhere / "file").read_text() == "somebody's"
+
+
+@pytest.mark.parametrize("place", ["out", ""])
+def test_nor_is_one_in_the_place_of_what_was_written(tmp_path, place):
+    folder = TaskFolders(tmp_path / "tasks").fresh()
+    for result in (tmp_path / "elsewhere" / "result.json", tmp_path / "elsewhere" / "out" / "result.json"):
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.write_text('"somebody\'s"')
+    shutil.rmtree(folder.path / place)
+    (folder.path / place).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SwashplateError, match="cannot be read"):
+        folder.result_file(1000)
+    with pytest.raises(SwashplateError, match="cannot be read"):
+        list(folder.result_pieces() or ())
+
+
+def test_an_input_on_another_file_system_is_copied(tmp_path, monkeypatch):
+    folder = TaskFolders(tmp_path / "tasks").fresh()
+    given = tmp_path / "given"
+    given.write_text("content")
+
+    def another(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "")
+
+    monkeypatch.setattr(os, "link", another)
+    folder.give("data/dataset.json", given)
+    assert (folder.given("data/dataset.json"), folder.size_of("data/dataset.json")) == ("content", 7)

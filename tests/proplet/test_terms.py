@@ -54,6 +54,17 @@ async def test_what_is_granted_is_in_the_guests_environment_and_in_the_report(wo
     assert result.report.used["wall_s"] > 0
 
 
+async def test_the_folder_of_a_process_that_ended_with_its_run_is_not_lent_again(world, proplet, guests):
+    """It may still write there for a moment after it has told its result."""
+    lent = []
+    for isolation in ("warm", "fork", "warm"):
+        start = world.start(guests["prints"]("x"))
+        result = await world.manager.outcome(start.model_validate({**start.model_dump(), "isolation": isolation}))
+        assert (result.results, result.report.isolation) == ("x", isolation)
+        lent.append([folder.path for folder in proplet.runner._folders._clean])
+    assert [len(folders) for folders in lent] == [1, 0, 1]
+
+
 async def test_a_failure_has_a_report_with_the_end_of_stderr(world, proplet, guests):
     flood = "x" * 5000 + "\nthe end\n"
     result = await world.manager.outcome(world.start(prints(flood, to=2, then="unreachable")))

@@ -276,6 +276,27 @@ async def test_no_process_runs_two_binaries(tmp_path):
         assert len(guests.pool.processes()) <= 2
 
 
+async def test_workers_that_wait_for_directories_nobody_asks_for_any_more_make_room(tmp_path):
+    """They have run nothing, as what was asked for did not compile, and can be used for nothing else."""
+    async with standing(tmp_path) as guests:
+        for place in range(4):
+            broken = guests.job(b"\0asm\1\0\0\0\xc8", directories=[(str(tmp_path), f"/{place}", False)])
+            assert (await guests.run(broken)).code == "guest_invalid"
+        assert len(guests.pool.processes()) <= 2
+        assert await guests.printed(prints("x")) == b"x"
+        assert len(guests.pool.processes()) <= 2
+
+
+async def test_a_worker_that_may_use_only_a_folder_of_tasks_that_is_gone_is_replaced(tmp_path):
+    async with standing(tmp_path) as guests:
+        assert (await guests.run(guests.job(b"\0asm\1\0\0\0\xc8"))).code == "guest_invalid"
+        [before] = guests.pool.processes()
+        shutil.rmtree(guests.folders.root)
+        guests.folders.on_remade = guests.pool.renew
+        assert await guests.printed(prints("x")) == b"x"
+        assert before not in guests.pool.processes()
+
+
 async def test_a_bomb_is_stopped_once_and_remembered(tmp_path):
     async with standing(tmp_path, bounds=Bounds(cpu_s=1)) as guests:
         bomb = guests.job(BOMB)

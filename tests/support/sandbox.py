@@ -68,7 +68,14 @@ class Sandbox:
     _process: subprocess.Popen[bytes] | None = None
 
     def run(
-        self, guest: str | bytes, *, name: str = "task", limits: dict | None = None, given: dict | None = None, **fields
+        self,
+        guest: str | bytes,
+        *,
+        name: str = "task",
+        limits: dict | None = None,
+        given: dict | None = None,
+        bounds: Bounds | None = None,
+        **fields,
     ) -> Ran:
         """``guest`` is WAT or WASM, ``limits`` are those of ``frames.Limits``, ``given`` files of ``/in``, the rest is for ``frames.Job``."""
         binary = wasmtime.wat2wasm(guest) if isinstance(guest, str) else guest
@@ -95,7 +102,7 @@ class Sandbox:
             **fields,
         )
         code = Configuration(job.limits.fuel > 0, job.deterministic, job.limits.stack)
-        refused = compile_binary(stored, digest, self._modules, code, Bounds())
+        refused = compile_binary(stored, digest, self._modules, code, bounds or Bounds())
         answer, log = (refused, b"") if refused.error else self._asked(job)
         stdout = folder / "stdout"
         return Ran(answer, stdout.read_bytes() if stdout.exists() else b"", log, folder / "out")
