@@ -37,6 +37,8 @@ MANIFEST = {
     "config": EMPTY_CONFIG,
     "layers": [{"mediaType": "application/wasm", "digest": "sha256:" + "0" * 64, "size": 1024}],
 }
+BELOW = r"/v2/{name:[\s\S]+}"
+"""Of a repository. Whatever stands there, a line break too, is refused as the name that it is not."""
 NAME = Text(name="name", text="The repository.", place="path", longest=255, example="fl-client")
 DIGEST = Text(
     name="digest",
@@ -97,7 +99,7 @@ def _listing(registry: Registry) -> list[Route]:
         ),
         Route(
             "GET",
-            "/v2/{name:.+}/tags/list",
+            f"{BELOW}/tags/list",
             registry.tags,
             "The tags of a repository",
             parameters=(NAME, COUNT, LAST),
@@ -107,7 +109,7 @@ def _listing(registry: Registry) -> list[Route]:
         ),
         Route(
             "GET",
-            "/v2/{name:.+}/referrers/{digest}",
+            f"{BELOW}/referrers/{{digest}}",
             registry.referrers,
             "The manifests about this one",
             parameters=(NAME, DIGEST, Text(name="artifactType", text="Only those of this type.")),
@@ -118,7 +120,7 @@ def _listing(registry: Registry) -> list[Route]:
 
 
 def _of_uploads(registry: Registry) -> list[Route]:
-    every, one = "/v2/{name:.+}/blobs/uploads/", "/v2/{name:.+}/blobs/uploads/{upload}"
+    every, one = f"{BELOW}/blobs/uploads/", f"{BELOW}/blobs/uploads/{{upload}}"
     upload = Text(name="upload", text="The upload, as its Location has it.", place="path")
     whole = replace(DIGEST, place="query", text="The digest of the whole blob.", required=True)
     at_once = replace(whole, required=False, text="The digest of the body, which is the whole blob.")
@@ -190,7 +192,7 @@ def _of_uploads(registry: Registry) -> list[Route]:
 
 
 def _of_content(registry: Registry) -> list[Route]:
-    blob, manifest = "/v2/{name:.+}/blobs/{digest}", "/v2/{name:.+}/manifests/{reference}"
+    blob, manifest = f"{BELOW}/blobs/{{digest}}", f"{BELOW}/manifests/{{reference}}"
     put: dict[str, Any] = {
         "takes": OCI_MANIFEST,
         "body_schema": {"type": "object"},

@@ -19,8 +19,7 @@ from swashplate.messages import Capabilities, RunTerms, TaskCreate
 AHEAD_PER_SLOT = 4
 """A proplet whose attempts end within ``SHORT_S`` is given some more such than it has slots, so that it never waits for the
 manager between two of them; so few that nobody waits for more than a second of work behind them."""
-_USUAL = RunTerms()
-_TERMS = frozenset(RunTerms.model_fields) - {"signatures"}
+_TERMS = {name: value for name, value in RunTerms() if name != "signatures"}
 
 
 @dataclass(slots=True)
@@ -55,7 +54,7 @@ class _AtHand:
 def _bounded(spec: TaskCreate) -> bool:
     if spec.model_fields_set.isdisjoint(_TERMS):
         return False
-    return any(getattr(spec, name) != getattr(_USUAL, name) for name in _TERMS)
+    return any(getattr(spec, name) != default for name, default in _TERMS.items())
 
 
 def requirements_of(task: Task, target: str | None, avoided: frozenset[str] = frozenset()) -> Requirements:

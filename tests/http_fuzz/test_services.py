@@ -37,7 +37,7 @@ def test_the_aggregator_and_what_every_service_has(examples):
             yield f"http://{HOST}:{port}"
 
     with in_a_thread(serving()) as url:
-        judge(fuzz(url, examples=examples), share=0.1)
+        judge(fuzz(url, examples=examples), share=0.05)
 
 
 def test_a_service_with_tokens(examples):

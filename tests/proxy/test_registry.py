@@ -7,6 +7,7 @@ import json
 import urllib.parse
 
 import pytest
+from yarl import URL
 
 from proxy.registry_uploads import AT_ONCE, IDLE_SECONDS
 from swashplate.blobs import sha256_digest
@@ -287,12 +288,17 @@ async def test_referrers_of_a_manifest_are_found(registry):
     assert json.loads((await registry.ask("GET", f"/v2/app/referrers/{UNKNOWN}"))[2])["manifests"] == []
 
 
+async def test_a_name_with_a_line_break_is_an_invalid_name_and_no_unknown_path(registry):
+    for rest in ("blobs/uploads/", f"blobs/{UNKNOWN}", "manifests/latest", "tags/list", f"referrers/{UNKNOWN}"):
+        url = URL(f"{registry.url}/v2/a%0Ab/{rest}", encoded=True)
+        async with registry.session.request("POST" if rest.endswith("/") else "GET", url) as response:
+            assert (response.status, (await response.json())["errors"][0]["code"]) == (400, "NAME_INVALID")
+
+
 @pytest.mark.parametrize(
     "name", ["..", "../x", "a/../../etc", "%2e%2e/%2e%2e/etc", "A", "a//b", ".a", "a/.", "a" * 256, "a\\b", "%00"]
 )
 async def test_a_name_that_is_none_is_refused_everywhere(registry, name):
-    from yarl import URL
-
     for method, rest in [
         ("POST", "blobs/uploads/"),
         ("GET", f"blobs/{UNKNOWN}"),
@@ -309,8 +315,6 @@ async def test_a_name_that_is_none_is_refused_everywhere(registry, name):
 
 @pytest.mark.parametrize("tag", ["..", ".hidden", "a%2fb", "%2e%2e%2f%2e%2e", "a" * 129, "sha256:zz"])
 async def test_a_tag_that_is_none_is_refused(registry, tag):
-    from yarl import URL
-
     await registry.push("app", "v1", BINARY)
     for method in ("GET", "PUT", "DELETE"):
         url = URL(f"{registry.url}/v2/app/manifests/{tag}", encoded=True)
