@@ -391,20 +391,6 @@ def test_a_time_in_no_known_form_is_refused(at):
         LegacyMetrics.decode(json.dumps({"proplet_id": "old", "timestamp": at}))
 
 
-async def test_terms_that_are_named_but_usual_or_were_there_at_a_change_do_not_ask_for_a_newer_proplet(world):
-    usual = {"isolation": "", "limits": {}, "capabilities": {}, "seed": 0}
-    async with world.manager(), legacy_proplet(world) as old:
-        await registered(world)
-        task = await world.launch(**usual)
-        assert (await old.started()).id == task["id"]
-        _, task = await world.call("POST", "/tasks", {"name": "t", "image_url": "registry/image:1"})
-        await world.call("PUT", f"/tasks/{task['id']}", {"priority": 60})
-        await world.call("POST", f"/tasks/{task['id']}/start")
-        assert (await old.started()).id == task["id"]
-        strict = await world.launch(deterministic=True)
-        await world.until(lambda shown: "waiting" in shown, f"/tasks/{strict['id']}")
-
-
 async def test_a_registration_anew_keeps_the_cordon(world):
     async with world.manager(), legacy_proplet(world) as old:
         await registered(world)
