@@ -18,6 +18,7 @@ from swashplate.bus import MemoryBus, PayloadTooLargeError, Received
 from swashplate.messages import AttemptRef, Result
 from swashplate.testing import Faults, FaultyBroker, FaultyBus
 from tests.proplet.conftest import NAMES, PATIENCE
+from tests.support.journal import state_on_disk
 
 ROUND = {"ROUND_ID": "r-1"}
 
@@ -48,16 +49,10 @@ def refused_by_the_disk(world, kind: str):
         database.executescript("DROP TRIGGER full")
 
 
-def state_on_disk(world, task_id: str) -> str | None:
-    with closing(sqlite3.connect(world.tmp_path / "state" / "journal.db")) as database:
-        row = database.execute("SELECT state FROM entry WHERE task_id = ?", (task_id,)).fetchone()
-    return row and row[0]
-
-
 async def until_acknowledged(world, task_id: str):
     """Until the next life of the proplet will know that the manager has the result."""
     async with asyncio.timeout(PATIENCE):
-        while state_on_disk(world, task_id) != "acknowledged":
+        while state_on_disk(world.tmp_path / "state", task_id) != "acknowledged":
             await asyncio.sleep(0.01)
 
 
@@ -263,7 +258,7 @@ async def test_a_result_of_which_nobody_was_told_does_not_wait_for_the_disk(
     with refused_by_the_disk(world, "results"):
         assert (await world.manager.outcome(start)).results == "kept"
         await logged.until("not kept, trying again")
-        assert state_on_disk(world, start.id) is None
+        assert state_on_disk(world.tmp_path / "state", start.id) is None
     await until_acknowledged(world, start.id)
     assert len(world.manager.results) == 1
 

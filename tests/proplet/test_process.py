@@ -15,6 +15,7 @@ import pytest
 
 from swashplate.messages import Alive, Result
 from tests.support.fleet import Fleet, children
+from tests.support.journal import state_on_disk
 from tests.support.ports import free_port
 
 PATIENCE = 20
@@ -81,6 +82,11 @@ async def test_a_result_survives_the_kill_of_the_agent(fleet, guests):
     async with fleet.process() as running:
         await fleet.start(guests["prints"]("precious"))
         first = await fleet.next(Result)
+        async with asyncio.timeout(PATIENCE):
+            while (
+                state_on_disk(fleet.tmp_path / "state", first.task_id) != "finished"
+            ):  # it is sent while it is written
+                await asyncio.sleep(0.01)
         running.send_signal(signal.SIGKILL)
     async with fleet.process():
         assert await fleet.next(Result) == first
