@@ -34,12 +34,10 @@ class Binaries:
 
         Raises ``InvalidRequestError``.
         """
-        small = len(text) <= SMALL
-        content = decoded(text) if small else await asyncio.to_thread(decoded, text)
-        digest = sha256_digest(content) if small else await asyncio.to_thread(sha256_digest, content)
+        content, digest = await examined(text)
         self._in_use[digest] += 1
         try:
-            if not small or not self._blobs.holds(content):
+            if len(text) > SMALL or not self._blobs.holds(content):
                 await asyncio.to_thread(self._blobs.put, content)
         except BaseException:
             self._in_use[digest] -= 1
@@ -88,9 +86,14 @@ class Binaries:
             log.info("removed files that no task has", files=len(unused))
 
 
-def decoded(text: str) -> bytes:
-    """Raises ``InvalidRequestError`` for what is not the base64 of a WASM binary."""
+async def examined(text: str) -> tuple[bytes, str]:
+    """The file that came as base64, and its digest. Raises ``InvalidRequestError`` for what is not a WASM binary."""
+    return _examined(text) if len(text) <= SMALL else await asyncio.to_thread(_examined, text)
+
+
+def _examined(text: str) -> tuple[bytes, str]:
     try:
-        return wasm_of(text)
+        content = wasm_of(text)
     except ValueError as error:
         raise InvalidRequestError(f"body: field file: {error}", code="not_wasm") from error
+    return content, sha256_digest(content)

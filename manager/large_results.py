@@ -98,7 +98,7 @@ class LargeResults:
         """The result as it is stored; None when it was not uploaded."""
         try:
             there = (self._files.of(key) / digest_hex(digest)).stat().st_size
-        except OSError:
+        except (OSError, ValueError):  # no file has such a name, or none is there
             return None
         return Reference(key.task_id, key.place, digest, size).text() if there == size else None
 

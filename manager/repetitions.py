@@ -7,11 +7,10 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from manager.binaries import decoded
+from manager.binaries import examined
 from manager.state import store
 from manager.state.ledger import Ledger
 from manager.state.records import Task
-from swashplate.blobs import sha256_digest
 from swashplate.database import Database
 from swashplate.errors import ConflictError
 from swashplate.messages import TaskCreate
@@ -50,7 +49,8 @@ class Repetitions:
         if known is None:
             return None
         if spec.file:
-            spec = spec.model_copy(update={"file": sha256_digest(decoded(spec.file))})
+            _, digest = await examined(spec.file)
+            spec = spec.model_copy(update={"file": digest})
         if known.fingerprint != fingerprint(spec):
             raise ConflictError(
                 f"idempotency key {key!r} was used for another request",

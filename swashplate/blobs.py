@@ -139,6 +139,7 @@ class BlobStore:
 
     def remove(self, digest: str) -> None:
         self.path(digest).unlink(missing_ok=True)
+        self._settled.pop(digest, None)
 
     def digests(self) -> list[str]:
         return sorted(f"sha256:{p.name}" for p in self.folder.iterdir() if len(p.name) == 64)

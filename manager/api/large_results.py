@@ -29,7 +29,7 @@ TURN = Text(
     longest=64,
     pattern=r"[0-9a-f-]{36}(\.[0-9]+)?",
 )
-TOKEN = Text(name=TOKEN_HEADER, text="The token that the attempt or call came with.", place="header")
+TOKEN = Text(name=TOKEN_HEADER, text="The token that the attempt or call came with.", place="header", pattern="[!-~]*")
 
 
 class LargeResultApi:

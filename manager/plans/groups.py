@@ -60,7 +60,7 @@ class Groups:
         named = key is not None or group_id is not None or any(task.id for task in body.tasks)
         # Two that name the same would both find that there is none yet.
         async with self._one_at_a_time if named else nullcontext():
-            mark = hashlib.sha256(body.model_dump_json(exclude_defaults=True).encode()).digest()
+            mark = b"" if key is None else await asyncio.to_thread(_mark, body)
             if key is not None and (known := await self._known(kind, key, mark)) is not None:
                 return known, False
             await self._refuse_taken(kind, group_id, [task.id for task in body.tasks if task.id])
@@ -276,3 +276,8 @@ class Groups:
                 )
             if not task.spec.depends_on:
                 self._tasks.targets(task, patient=True)
+
+
+def _mark(body: JobCreate | WorkflowCreate) -> bytes:
+    """What makes two requests under one key the same. The files in it may have megabytes."""
+    return hashlib.sha256(body.model_dump_json(exclude_defaults=True).encode()).digest()

@@ -19,7 +19,7 @@ from swashplate.messages import Capabilities, RunTerms, TaskCreate
 AHEAD_PER_SLOT = 4
 """A proplet whose attempts end within ``SHORT_S`` is given some more such than it has slots, so that it never waits for the
 manager between two of them; so few that nobody waits for more than a second of work behind them."""
-_TERMS = {name: field.default for name, field in RunTerms.model_fields.items() if name != "signatures"}
+_TERMS = {name: value for name, value in RunTerms() if name != "signatures"}
 
 
 @dataclass(slots=True)
@@ -93,13 +93,16 @@ class Load:
             self._at_hand.pop(proplet_id, None)
             self.ranking.drop(proplet_id)
             return
-        candidate, before = self._candidate(proplet), self._candidates.get(proplet_id)
+        before, described = self._candidates.get(proplet_id), self._at_hand.get(proplet_id)
+        candidate = self._candidate(proplet)
         if candidate == before:
             return
         self._candidates[proplet_id] = candidate
         if candidate.room > 0 and candidate.alive and not candidate.cordoned:
+            as_before = proplet_id in self.ranking.ids and self._at_hand[proplet_id] is described
             self.ranking.put(candidate)
-            if before is None or candidate.room >= before.room:
+            # Whoever just has less room than before can take nothing that he could not.
+            if before is None or not as_before or candidate.room >= before.room:
                 self.on_room()
         else:
             self.ranking.drop(proplet_id)

@@ -26,7 +26,10 @@ def invoke(
     ] = 30.0,
     later: Annotated[bool, typer.Option("--async", help="Print the invocation's id and do not wait.")] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Do not tell what it used, nor what it wrote to stderr.")
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Of a call that completes tell neither what it used nor what it wrote to stderr."
+        ),
     ] = False,
     manager: ManagerUrl = "",
     as_json: AsJson = False,

@@ -98,6 +98,7 @@ class Follower:
             mine = os.fstat(self._file.fileno())
             if (mine.st_ino, mine.st_dev) == (now.st_ino, now.st_dev) and now.st_size >= self._file.tell():
                 return
+            yield from self._read()  # what was written to it since we looked
             self._file.close()
         self._rest = b""
         self._file = self._path.open("rb")

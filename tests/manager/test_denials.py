@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
-from manager.state.records import Attempt
-from manager.state.states import AttemptState
+from manager.state.records import Attempt, Task, spec_text
+from manager.state.states import AttemptState, TaskState
 from manager.work import denials, placement
 from manager.work.denials import AGAIN_MOST_S, MOST, MOST_BY_ONE, avoided, in_a_row, too_many
+from manager.work.load import requirements_of
+from swashplate.messages import TaskCreate
 
 
 def denied(number, proplet="p1", *, at=0.0, code="dataset_missing", target=None):
@@ -147,3 +149,18 @@ def test_who_would_not_hear_of_limits_is_not_given_a_task_that_has_them():
     assert placement.explain(placement.Requirements(bounded=True), [legacy]) == (
         "the only proplet knows no limits, isolation or capabilities"
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "bounded"),
+    [
+        ({}, False),
+        ({"limits": {}, "isolation": "", "deterministic": False, "seed": 0, "capabilities": {"env": []}}, False),
+        ({"limits": {"wall_s": 1}}, True),
+        ({"capabilities": {"clock": False}}, True),
+    ],
+)
+def test_who_says_what_holds_anyway_asks_for_nothing(said, bounded):
+    spec = TaskCreate.model_validate({"name": "t", **said})
+    task = Task("t", 1, spec, spec_text(spec), TaskState.PENDING, 1.0, 1.0)
+    assert requirements_of(task, None).bounded is bounded

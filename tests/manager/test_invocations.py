@@ -549,3 +549,28 @@ async def test_a_deployment_that_ended_before_it_was_written_is_not_called(world
         await submit(world, task)
         again = await p1.deployed()
         assert (again.attempt, (await p1.invoked()).attempt) == (2, 2)
+
+
+async def test_an_upload_whose_token_is_no_text_is_refused(world):
+    address = f"/blobs/sha256:{'0' * 64}?task_id=t&attempt=1&proplet_id=p1"
+    async with world.manager():
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+        head = f"PUT {address} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\nX-Attempt-Token: "
+        writer.write(head.encode() + b"\xff\r\n\r\n1")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
+async def test_a_large_result_of_a_task_that_can_have_no_file_is_refused_as_others_are(world):
+    async with world.manager(), world.proplet("p1") as p1:
+        task = await world.launch(latent=True)
+        await p1.deployed()
+        status, asked = await world.call("POST", f"/tasks/{task['id']}/invoke", {"async": True})
+        assert status == 202
+        invoke = await p1.invoked()
+        large = {"results_digest": "sha256:" + "0" * 64, "results_size": 1}
+        other = invoke.model_copy(update={"task_id": "no\0file"})
+        await p1.acknowledged(await p1.invoke_result(other, **large))
+        await p1.acknowledged(await p1.invoke_result(invoke, "it ran"))
+        path = f"/tasks/{task['id']}/invocations/{asked['invocation_id']}"
+        assert (await world.call("GET", path))[1]["results"] == "it ran"

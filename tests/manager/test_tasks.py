@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import threading
+import time
 
 import pytest
 
@@ -10,7 +11,8 @@ from manager.api.views import TaskPage
 from manager.state import store
 from manager.state.store import MOST_LISTED_RESULT
 from swashplate.blobs import BlobStore
-from swashplate.messages import Alive, PropletCreate
+from swashplate.messages import Alive, PropletCreate, TaskCreate
+from swashplate.messages.tasks import WASM_MAGIC
 
 LONG_WASM = base64.b64encode(b"\0asm\1\0\0\0" + bytes(100)).decode()
 WASM = base64.b64encode(b"\0asm\1\0\0\0").decode()
@@ -581,6 +583,20 @@ async def test_a_repetition_under_one_key_makes_one_task_though_the_first_is_not
         assert (await again)[0] == 200
         await other
         assert (await world.call("GET", "/tasks?name=t"))[1]["total"] == 1
+
+
+async def test_a_large_file_that_comes_again_is_looked_through_beside_the_event_loop(world):
+    spec = TaskCreate(name="t", file=base64.b64encode(WASM_MAGIC + bytes(24 << 20)).decode())
+    async with world.manager() as manager:
+        first, _ = await manager.tasks.create(spec, key="k")
+        again = asyncio.create_task(manager.tasks.create(spec, key="k"))
+        began = latest = time.perf_counter()
+        longest = 0.0
+        while not again.done():
+            await asyncio.sleep(0)
+            longest, latest = max(longest, time.perf_counter() - latest), time.perf_counter()
+        assert (await again) == (first, False)
+        assert longest < (latest - began) / 2
 
 
 async def test_a_new_run_does_not_end_with_what_went_wrong_with_the_image_of_the_last(world):

@@ -68,7 +68,7 @@ def test_a_float_is_written_as_short_as_it_can_be():
 @pytest.mark.parametrize(
     ("types", "inputs", "reason"),
     [
-        (["i32"], [], "takes 1 arguments"),
+        (["i32"], [], "takes 1 argument "),
         (["i32"], ["one"], "not a number"),
         (["i32"], ["1.5"], "not a number"),
         (["f32"], ["1e39"], "out of the range"),

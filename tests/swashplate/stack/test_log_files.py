@@ -1,5 +1,7 @@
 """Log files, merged and followed."""
 
+from pathlib import Path
+
 from swashplate.stack.log_files import Follower, files, merged, time_of
 from swashplate.stack.rotation import RotatedLog, put_aside
 
@@ -67,6 +69,24 @@ def test_what_was_rotated_away_is_read_too_and_nothing_is_lost_to_who_follows(tm
     assert list(Follower(path).history(20)) == lines[-20:]
     assert {each.name for each in tmp_path.iterdir()} == {"x.log", *(f"x.log.{n}" for n in range(1, 5))}
     assert all(each.stat().st_size <= 100 for each in tmp_path.iterdir())
+
+
+class Busy(type(Path())):
+    """Before it is looked at, a line more is written, and the file is rotated."""
+
+    def stat(self, **options):
+        plain = Path(self)
+        if not plain.with_name("x.log.1").exists():
+            with plain.open("a") as file:
+                file.write("just before\n")
+            plain.rename(plain.with_name("x.log.1"))
+            plain.write_text("just after\n")
+        return plain.stat(**options)
+
+
+def test_what_is_written_between_a_look_and_the_rotation_is_read(tmp_path):
+    (tmp_path / "x.log").write_text("first\n")
+    assert list(Follower(Busy(tmp_path / "x.log")).history(None)) == ["first", "just before", "just after"]
 
 
 def test_a_log_goes_on_where_it_ended_and_a_line_longer_than_a_file_is_cut(tmp_path):
