@@ -80,9 +80,9 @@ class Forking:
             if self.ended:
                 raise ConnectionResetError("the process that forks has ended")
             self._asked = kind
+            socket.send_fds(self._socket, [kind.encode()], [connection.fileno()])
             self._answer = asyncio.get_running_loop().create_future()
             try:
-                socket.send_fds(self._socket, [kind.encode()], [connection.fileno()])
                 async with asyncio.timeout(READY_S):
                     return await self._answer
             except TimeoutError:

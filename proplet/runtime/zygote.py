@@ -130,12 +130,12 @@ class Template:
     @property
     def busy(self) -> bool:
         """Does it fork, or has what it forked not ended?"""
-        return self._asked > 0 or bool(self._forking.children)
+        return self._asked > 0 or bool(self.children)
 
     @property
     def children(self) -> dict[int, str]:
-        """The ids of those that it forked and that have not ended, and what each is."""
-        return {pid: child.kind for pid, child in self._forking.children.items()}
+        """The ids of those that it forked and that have not ended, and what each is. With it they have all ended."""
+        return {} if self.gone else {pid: child.kind for pid, child in self._forking.children.items()}
 
     async def fork(self, kind: Kind) -> tuple[Child, socket.socket]:
         """A child and the socket to it. Cancelled, it leaves none behind. Raises ``UnavailableError``."""

@@ -118,15 +118,15 @@ class Uploads:
                 self._outbox.say_accepted(upload.ref.deployment)  # its acknowledgement shows that the manager lives
             except SwashplateError as error:
                 reason = f"{error.sentence} ({error.hint})" if error.hint else error.sentence
-                return self._failed(upload, reason, error.code)
+                return self._failed(upload, reason, error.code, retryable=error.retryable)
             else:
                 return result_of(upload.ref, upload.success)
             await asyncio.sleep(delay)
             delay = min(delay * 2, AGAIN_MOST_S)
 
-    def _failed(self, upload: PendingUpload, reason: str, code: str) -> Outgoing:
+    def _failed(self, upload: PendingUpload, reason: str, code: str, *, retryable: bool = False) -> Outgoing:
         log.error("result not uploaded", task_id=upload.ref.task_id, error=reason)
-        failure = Failure(f"the result is too large for a message, and its upload failed: {reason}", code)
+        failure = Failure(f"the result is too large for a message, and its upload failed: {reason}", code, retryable)
         return result_message(upload.ref, self._proplet_id, failure)
 
     async def _put(self, upload: PendingUpload) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from contextlib import asynccontextmanager, contextmanager
 
@@ -131,6 +132,16 @@ async def test_a_refused_upload_fails_the_call_with_the_reason(world, receiver, 
         assert said.code == "result_too_large"
         assert "over the limit" in said.error
         await until_gone(world)
+
+
+async def test_a_file_that_vanished_before_it_was_taken_is_worth_another_attempt(world, quick, receiver, big, logged):
+    async with world.proplet():  # and the manager is away
+        await world.manager.ready(big)
+        call = await called(world, big)
+        await logged.until(AWAY)
+        shutil.rmtree(world.tmp_path / "state" / "results")
+        said = await world.manager.answer(call)
+    assert (said.code, said.retryable) == ("result_lost", True)
 
 
 async def test_a_restart_between_result_and_upload_loses_nothing_and_runs_nothing_twice(

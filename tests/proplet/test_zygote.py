@@ -229,6 +229,8 @@ async def test_a_template_that_dies_takes_along_what_it_forked_and_the_next_run_
                 await running
             assert error.value.retryable
             assert await asyncio.to_thread(all_ended, SOON)
+        assert child not in guests.pool.every_process()
+        assert not any(kept.busy for kept in guests.pool._templates._kept.values()), "it would be kept for ever"
         assert await guests.printed(prints("x"), isolation="fork") == b"x"
         await until(lambda: not Path(f"/proc/{child}").exists())  # nor is anybody's child that nobody waits for
         [idle] = [pid for pid in templates(guests) if pid != template]
