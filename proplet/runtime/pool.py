@@ -130,9 +130,10 @@ class WorkerPool:
         compiled = await self.compilations.compiled(job)
         if compiled.error:
             return compiled
-        return replace(await self._run(job, on_stderr, course), compiled=compiled.compiled)
+        return replace(await self._run(job, on_stderr, course, compiled=True), compiled=compiled.compiled)
 
-    async def _run(self, job: Job, on_stderr: OnStderr, course: Course) -> Answer:
+    async def _run(self, job: Job, on_stderr: OnStderr, course: Course, *, compiled: bool = False) -> Answer:
+        """A worker that does not find what is ``compiled`` may use only a folder of modules that was replaced."""
         alone = job.isolation == "fork"
         worker = await (self._take_own(job) if alone else self._take(job))
         process = course.process = Process(worker.pid, asyncio.get_running_loop().time(), worker.spent)
@@ -145,7 +146,8 @@ class WorkerPool:
             process.after = worker.spent
             if answer.code != NOT_COMPILED:
                 worker.runs, worker.digest = worker.runs + 1, job.digest
-            spent = alone or worker.stale or not answer.reusable or worker.runs >= RUNS_PER_WORKER
+            lost = compiled and answer.code == NOT_COMPILED
+            spent = alone or lost or worker.stale or not answer.reusable or worker.runs >= RUNS_PER_WORKER
             return answer
         except WorkerDiedError as died:
             if died.ending == -signal.SIGABRT:  # what the runtime does when it gets no more memory

@@ -21,6 +21,7 @@ def serve(connection: socket.socket, modules: ModuleCache) -> None:
     wanted.bounds.impose()
     if landlock.version():
         folder = modules.folder
+        folder.mkdir(mode=0o700, exist_ok=True)  # who clears the cache may take it along
         key = folder.with_name(f"{folder.name}.key")
         allowed = {wanted.binary: landlock.READ, str(folder): landlock.WRITE, str(key): landlock.READ}
         landlock.restrict(landlock.ruleset(allowed))

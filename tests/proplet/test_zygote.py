@@ -299,6 +299,16 @@ async def test_a_worker_that_may_use_only_a_folder_of_tasks_that_is_gone_is_repl
         assert before not in guests.pool.processes()
 
 
+async def test_a_folder_of_modules_that_was_cleared_is_filled_again(tmp_path):
+    async with standing(tmp_path) as guests:
+        assert await guests.printed(prints("a")) == b"a"
+        shutil.rmtree(tmp_path / "modules")
+        for text, isolation in (("b", "warm"), ("c", "warm"), ("d", "fork")):
+            runs = [await guests.run(guests.job(prints(text), isolation=isolation)) for _ in range(3)]
+            assert {answer.code for answer in runs} <= {"not_compiled", ""}, "which is worth another attempt"
+            assert runs[-1].error == ""
+
+
 async def test_a_bomb_is_stopped_once_and_remembered(tmp_path):
     async with standing(tmp_path, bounds=Bounds(cpu_s=1)) as guests:
         bomb = guests.job(BOMB)
