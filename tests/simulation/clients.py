@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from swashplate.errors import ConflictError, NotFoundError, SwashplateError
+from swashplate.errors import ConflictError, InvalidRequestError, NotFoundError, SwashplateError
 from swashplate.messages import InvokeRequest, JobCreate, TaskCreate, WorkflowCreate
 from tests.simulation.invariants import uncalled, unwritten
 
@@ -217,6 +217,8 @@ class Clients:
                         raise error
                     if isinstance(error, NotFoundError) and (asked.deleting or what.startswith("cordon")):
                         return None
+                    if isinstance(error, InvalidRequestError) and asked.deleting:
+                        return None  # it joins a group that was made anew, without what it depends on
                     if isinstance(error, ConflictError) and error.code != "proplet_not_alive":
                         return None
             await asyncio.sleep(AGAIN_S)
